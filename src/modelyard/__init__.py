@@ -1,0 +1,66 @@
+"""Modelyard: from a trained model or a table to a versioned, safe, live endpoint, and healthy there.
+
+    import modelyard as my
+
+    my.train("data.csv", target="y", name="churn")
+    my.package(model, sample=frame, name="churn")
+    my.load("churn@production").predict(rows)
+
+Names are resolved when first used: ``import modelyard`` loads no machine-learning library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard.api import (
+        Model,
+        Trained,
+        delete,
+        history,
+        load,
+        models,
+        package,
+        predict,
+        promote,
+        register,
+        rollback,
+        serve,
+        tag,
+        train,
+        versions,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Model",
+    "Trained",
+    "__version__",
+    "delete",
+    "history",
+    "load",
+    "models",
+    "package",
+    "predict",
+    "promote",
+    "register",
+    "rollback",
+    "serve",
+    "tag",
+    "train",
+    "versions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from modelyard import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'modelyard' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

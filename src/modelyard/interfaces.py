@@ -1,0 +1,131 @@
+"""The seams, on one page. Anything with these methods fits; nothing needs to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, runtime_checkable
+
+import msgspec
+
+from modelyard.messages import Call, Message, Request, Response
+from modelyard.schema import Columns, Signature
+
+#: A loaded model: the columns of the inputs in, the columns of the outputs out. Model code never sees a wire.
+Predict = Callable[[Columns], Columns]
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which runtime loads a bundle's model and what it needs to know: file names, tensor names, classes."""
+
+    runtime: str
+    options: dict[str, Any] = {}
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What can be read off a live model without running it."""
+
+    #: ``regression``, ``classification`` or ``other``.
+    task: str
+    #: Library and class, outermost first: ``sklearn.pipeline.Pipeline``.
+    kind: str
+    feature_names: tuple[str, ...] | None = None
+    feature_count: int | None = None
+    #: Class labels in the model's own order, with their own types (str, int, float or bool).
+    classes: tuple[Any, ...] | None = None
+    has_probabilities: bool = False
+    #: Number of targets; more than 1 gives the prediction a shape.
+    targets: int = 1
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Loads and saves one model format."""
+
+    name: str
+
+    def claims(self, thing: object) -> bool:
+        """Whether ``thing``, a live model or a path, is of this format. Imports no library to find out."""
+
+    def read(self, path: Path) -> Any:
+        """The live model in a file of this format. Never runs code from the file."""
+
+    def describe(self, model: Any) -> ModelFacts:
+        """What the model is."""
+
+    def predictor(self, model: Any, signature: Signature) -> Predict:
+        """A plain function over the live model."""
+
+    def save(self, model: Any, folder: Path) -> dict[str, Any]:
+        """Write the model into ``folder``, the same bytes for the same model; return the spec's options."""
+
+    def load(self, folder: Path, spec: ModelSpec, signature: Signature, device: str = "cpu") -> Predict:
+        """The saved model as a plain function."""
+
+
+@runtime_checkable
+class Served(Protocol):
+    """One loaded version, as wires see it."""
+
+    name: str
+    version: str
+    signature: Signature
+    digest: str
+    platform: str
+    ready: bool
+
+
+@runtime_checkable
+class Catalog(Protocol):
+    """What a server serves, as wires see it."""
+
+    @property
+    def ready(self) -> bool:
+        """True once every declared model is loaded, warmed and has reproduced its golden rows."""
+
+    def models(self) -> Sequence[Served]:
+        """Every loaded version."""
+
+    def find(self, model: str | None, version: str | None, alias: str | None) -> Served:
+        """The loaded version that a call means. Raises NotFound, or NotReady while it loads."""
+
+
+@runtime_checkable
+class Wire(Protocol):
+    """One wire protocol: bytes in, bytes out, no sockets."""
+
+    name: str
+
+    def match(self, method: str, path: str) -> Call | None:
+        """The call that a method and a path (no query) mean, or None where they are not this wire's."""
+
+    def decode(self, call: Call, message: Message, served: Served) -> Request:
+        """The rows in a message for a ``predict`` call. Raises InvalidInput."""
+
+    def encode(self, call: Call, request: Request, response: Response, served: Served) -> Message:
+        """The answer to a ``predict`` call."""
+
+    def inform(self, call: Call, message: Message, catalog: Catalog) -> Message:
+        """The answer to any other call."""
+
+    def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
+        """The answer that tells of an error."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Blobs by digest (``sha256:<64 hex>``) only; names live in the registry."""
+
+    def put(self, source: Path | bytes) -> str:
+        """Keep the bytes; return their digest. Putting the same bytes twice is putting them once."""
+
+    def get(self, digest: str) -> BinaryIO:
+        """The bytes, to be read from the start. Raises NotFound; BadBundle where they are not what was put."""
+
+    def has(self, digest: str) -> bool: ...
+
+    def delete(self, digest: str) -> None:
+        """Forget the bytes. Forgetting what is not there is fine."""
+
+    def digests(self) -> Iterator[str]:
+        """The digest of every blob."""
