@@ -1,0 +1,44 @@
+# Everything below makes its own virtual environment from nothing but Python 3.11 or newer; uv is used when it is there.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint types unit bench clean
+
+help: ## show what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## train on real data, package, register, serve, predict (DEMO_ONCE=1: then stop)
+	@MODELYARD_HOME=$${MODELYARD_HOME:-.demo/home} $(BIN)/modelyard demo $(if $(DEMO_ONCE),--once)
+
+test: lint types unit ## run every check
+
+lint: $(VENV)/.test ## style and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.test ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(VENV)/.test ## all tests
+	$(BIN)/pytest -n 2 --dist worksteal
+
+bench: $(VENV)/.test ## measure speed and memory; never a gate
+	$(BIN)/python benchmarks/request_path.py
+	$(BIN)/python benchmarks/batch.py
+
+clean: ## remove the environment, the demo and caches
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@sh scripts/install.sh $(VENV) '.[train]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@sh scripts/install.sh $(VENV) '.[all]' --group dev
+	@touch $@ $(VENV)/.demo
+
+$(BIN)/python:
+	@sh scripts/environment.sh $(VENV)

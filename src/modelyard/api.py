@@ -1,0 +1,355 @@
+"""The Python face: each verb as one function. The command line calls these and prints what they return.
+
+``ref`` below is ``churn`` (its production version, else the newest), ``churn:4``, ``churn@production``,
+``churn@sha256:…``, or the path of a bundle. ``trust`` names digests (``sha256:…``) and public-key files whose
+pickles may be loaded; the setting ``trust`` is always added.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelyard import settings
+from modelyard.errors import InvalidInput
+from modelyard.interfaces import Predict
+from modelyard.schema import Array, Columns, Signature
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle, Trust
+    from modelyard.registry import Change, Registry, Version
+    from modelyard.scoring import Scored
+    from modelyard.serving.server import Server
+    from modelyard.training import Result
+
+
+
+class Model:
+    """A loaded model, answering as the server would.
+
+    ``rows`` may be a data frame, a mapping of columns, a list of records, or one record.
+    """
+
+    def __init__(self, bundle: Bundle, predict: Predict, version: Version | None = None) -> None:
+        self.bundle = bundle
+        self.version = version
+        self._predict = predict
+
+    @property
+    def signature(self) -> Signature:
+        return self.bundle.signature
+
+    @property
+    def digest(self) -> str:
+        return self.bundle.digest
+
+    def columns(self, rows: Any) -> Columns:
+        """Every output for ``rows``. Raises InvalidInput where they do not fit the signature."""
+        from modelyard.tables import arrays_of
+
+        arrays = arrays_of([rows] if is_record(rows) else rows)
+        return self._predict(self.signature.input_layout.from_arrays(arrays))
+
+    def predict(self, rows: Any) -> Any:
+        """The predictions, one per row; a single value for one record."""
+        values = self.columns(rows)[self.signature.outputs[0].name]
+        return values.tolist()[0] if is_record(rows) else values
+
+    def predict_proba(self, rows: Any) -> Array:
+        """The probabilities, shape (rows, classes), classes in the order of ``classes``.
+
+        Raises InvalidInput for a model that has none.
+        """
+        columns = self.columns(rows)
+        if "probabilities" not in columns:
+            raise InvalidInput(f"this model has no probabilities: its outputs are {', '.join(columns)}")
+        return columns["probabilities"]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The class labels as text, or None for a model without probabilities."""
+        for field in self.signature.outputs:
+            if field.name == "probabilities":
+                return field.categories
+        return None
+
+    def __repr__(self) -> str:
+        name = f"{self.version.model}:{self.version.number}" if self.version else str(self.bundle.folder)
+        return f"<Model {name} {self.digest[:19]}>"
+
+
+def is_record(rows: Any) -> bool:
+    """Whether ``rows`` is one record: a mapping of single values rather than of columns."""
+    return isinstance(rows, Mapping) and not any(isinstance(v, (list, tuple, np.ndarray)) for v in rows.values())
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A bundle and, where a name was given, the version it was registered as."""
+
+    bundle: Bundle
+    version: Version | None
+
+
+@dataclass(frozen=True)
+class Trained(Packaged):
+    """What training made. ``result`` holds the metrics, the leaderboard, the notes and the fitted pipeline."""
+
+    result: Result
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.bundle.manifest.metrics
+
+
+def open_registry(where: Any = None) -> Registry:
+    """The registry at ``where`` (a folder, a postgresql:// URL, None for the settings'), or ``where`` itself."""
+    from modelyard.registry import Registry
+
+    return where if isinstance(where, Registry) else Registry.open(where)
+
+
+def trusting(names: Iterable[str] = ()) -> Trust:
+    """The given names and those of the settings."""
+    from modelyard.bundle import Trust
+
+    return Trust.of(*names, *settings.get("trust"))
+
+
+def open_bundle(ref: str | Path, registry: Any = None) -> tuple[Bundle, Version | None]:
+    """The bundle that ``ref`` means, verified, and its version where it came from a registry."""
+    from modelyard.bundle import Bundle
+
+    if is_path(ref):
+        return Bundle.open(ref), None
+    registry = open_registry(registry)
+    version = registry.resolve(str(ref))
+    return registry.fetch(version), version
+
+
+def is_path(ref: str | Path) -> bool:
+    """Whether a reference is a bundle's path rather than a registered name."""
+    text = str(ref)
+    return isinstance(ref, Path) or text.endswith(".zip") or "/" in text or text.startswith((".", "~"))
+
+
+@contextmanager
+def _room(out: str | Path | None) -> Iterator[Path]:
+    """Where a bundle is built: ``out`` if it is to be kept, else a folder that goes away."""
+    if out is not None:
+        yield Path(out).expanduser()
+        return
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+        yield Path(folder) / "bundle"
+
+
+def _enter(bundle: Bundle, name: str | None, alias: str | None, tags: Any, why: str, registry: Any) -> Packaged:
+    """Register ``bundle`` where there is a name; the bundle returned outlives the room it was built in."""
+    if name is None:
+        return Packaged(bundle, None)
+    registry = open_registry(registry)
+    version = registry.register(bundle, name, alias=alias, tags=tags, why=why)
+    return Packaged(registry.fetch(version), version)
+
+
+def _named(name: str | None, out: str | Path | None) -> None:
+    if name is None and out is None:
+        raise InvalidInput("nowhere to put the bundle", hint="give a name to register it under, or a folder")
+    if name is not None:
+        from modelyard.registry import check_name
+
+        check_name(name)
+
+
+def train(
+    data: Any,
+    target: str,
+    *,
+    name: str | None = None,
+    out: str | Path | None = None,
+    alias: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    why: str = "",
+    registry: Any = None,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Callable[..., None] | None = None,
+    **options: Any,
+) -> Trained:
+    """Train on a table (a CSV or Parquet path, or a data frame), package the winner, register it as ``name``.
+
+    ``options`` are those of ``modelyard.training.train``: task, seed, folds, candidates, metric, exclude ...
+    Raises InvalidInput for a table or target that cannot be learnt from, with what to do.
+    """
+    from modelyard import training
+    from modelyard.bundle import pack
+
+    _named(name, out)
+    result = training.train(data, target, progress=progress, **options)
+    with _room(out) as folder:
+        bundle = pack(
+            result.model,
+            folder,
+            sample=result.sample,
+            reference=result.reference,
+            metrics=result.metrics,
+            provenance={**result.provenance, **(provenance or {})},
+            report=result.report_html,
+        )
+        entered = _enter(bundle, name, alias, tags, why, registry)
+    return Trained(entered.bundle, entered.version, result)
+
+
+def package(
+    model: Any,
+    *,
+    sample: Any,
+    target: str | None = None,
+    name: str | None = None,
+    out: str | Path | None = None,
+    trust: Iterable[str] = (),
+    signature: Signature | None = None,
+    alias: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    why: str = "",
+    registry: Any = None,
+    convert: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Packaged:
+    """Package a model that somebody already has and register it as ``name``.
+
+    ``model`` is a live object or the path of a pickle, joblib, skops, ONNX, XGBoost or LightGBM file; ``sample``
+    a table of its inputs (path, data frame, columns, records), at least some tens of rows if there are as many.
+    ``target`` names a column of the sample to leave out. Raises Refused for a file that is not trusted.
+    """
+    from modelyard.bundle import pack, read_model
+    from modelyard.tables import arrays_of, read_table
+
+    _named(name, out)
+    facts: dict[str, Any] = dict(provenance or {})
+    if isinstance(model, (str, Path)):
+        path = Path(model).expanduser()
+        facts.setdefault("source", path.name)
+        model = read_model(path, trusting(trust))
+    if isinstance(sample, (str, Path)):
+        sample = read_table(sample)
+    arrays = arrays_of(sample)
+    if target is not None:
+        if target not in arrays:
+            raise InvalidInput.at("target", f"one of {', '.join(arrays)}", target)
+        del arrays[target]
+    with _room(out) as folder:
+        bundle = pack(
+            model,
+            folder,
+            sample=arrays,
+            signature=signature,
+            provenance=facts,
+            convert=convert,
+            progress=progress,
+        )
+        return _enter(bundle, name, alias, tags, why, registry)
+
+
+def register(
+    bundle: str | Path | Bundle,
+    name: str,
+    *,
+    alias: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    why: str = "",
+    registry: Any = None,
+) -> Version:
+    """Register a bundle (a folder, a one-file bundle) as the next version of ``name``.
+
+    The same bundle again under the same name is the same version.
+    """
+    from modelyard.bundle import Bundle
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    return open_registry(registry).register(opened, name, alias=alias, tags=tags, why=why)
+
+
+def load(ref: str | Path, *, trust: Iterable[str] = (), registry: Any = None, device: str = "cpu") -> Model:
+    """The model that ``ref`` means, ready to predict. Raises NotFound, BadBundle, Refused."""
+    bundle, version = open_bundle(ref, registry)
+    return Model(bundle, bundle.load(trust=trusting(trust), device=device), version)
+
+
+def predict(ref: str | Path, input: str | Path, output: str | Path, **options: Any) -> Scored:
+    """Score a file that may be larger than memory; see ``modelyard.scoring.score`` for the options."""
+    from modelyard import scoring
+
+    trust = trusting(options.pop("trust", ()))
+    bundle, _ = open_bundle(ref, options.pop("registry", None))
+    return scoring.score(bundle, Path(input), Path(output), trust=trust, **options)
+
+
+def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **options: Any) -> Server | None:
+    """Serve models over HTTP; see ``modelyard.serving.server.Server`` for the options.
+
+    Blocks until it is stopped; with ``block=False`` it returns the running server, whose ``stop()`` ends it.
+    """
+    from modelyard.serving.server import Server
+
+    server = Server([str(ref) for ref in refs], trust=trusting(trust), **options)
+    if block:
+        server.run()
+        return None
+    server.start()
+    return server
+
+
+def models(*, registry: Any = None) -> list[str]:
+    """The registered names."""
+    return open_registry(registry).models()
+
+
+def versions(name: str, *, registry: Any = None) -> list[Version]:
+    """The versions of a model, oldest first."""
+    return open_registry(registry).versions(name)
+
+
+def promote(
+    name: str,
+    number: int,
+    *,
+    alias: str = "production",
+    why: str = "",
+    expect: int | None = None,
+    registry: Any = None,
+) -> Change:
+    """Move ``alias`` to version ``number``. ``expect`` makes it a compare-and-swap: Conflict if it moved."""
+    return open_registry(registry).promote(name, number, alias=alias, why=why, expect=expect)
+
+
+def rollback(name: str, *, alias: str = "production", why: str = "", registry: Any = None) -> Change:
+    """Move ``alias`` back to the version that was live before. Conflict where there was none."""
+    return open_registry(registry).rollback(name, alias=alias, why=why)
+
+
+def history(name: str, *, at: str | None = None, registry: Any = None) -> list[Change]:
+    """Every change of a model, oldest first; ``at`` (ISO 8601) leaves out what came later."""
+    return open_registry(registry).history(name, at=at)
+
+
+def tag(ref: str, tags: Mapping[str, str | None], *, registry: Any = None) -> Version:
+    """Set tags of a version; None removes one."""
+    opened = open_registry(registry)
+    for key, value in tags.items():
+        if value is None:
+            opened.untag(ref, key)
+        else:
+            opened.tag(ref, key, value)
+    return opened.resolve(ref)
+
+
+def delete(ref: str, *, why: str = "", force: bool = False, registry: Any = None) -> None:
+    """Delete a version. Refused while an alias points to it."""
+    open_registry(registry).delete(ref, why=why, force=force)
