@@ -10,7 +10,7 @@ float64, so integers there must be exact in a double (at most 2**53 in magnitude
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -337,7 +337,7 @@ def _numbers(array: Array, field: Field) -> Array:
     storage = field.storage
     if array.dtype == storage and (field.nullable or not storage.startswith("float")):
         return array
-    if array.dtype == object:
+    if array.dtype.kind in "OUS":
         flat = array.ravel().tolist()
         wrong = next(
             (
@@ -484,7 +484,3 @@ def check_outputs(columns: Columns, expected_rows: int) -> Columns:
     if columns.rows != expected_rows:
         raise ModelFailed(f"the model answered {columns.rows} rows for {expected_rows}")
     return columns
-
-
-def names_of(fields: Iterable[Field]) -> list[str]:
-    return [field.name for field in fields]

@@ -1,0 +1,33 @@
+import pickle
+
+from modelyard import errors
+from modelyard.errors import InvalidInput, MissingDependency, ModelyardError, NotFound, Problem
+
+
+def every_error() -> list[type[ModelyardError]]:
+    return [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, ModelyardError)]
+
+
+def test_codes_are_different_words() -> None:
+    codes = [kind.code for kind in every_error()]
+    assert len(set(codes)) == len(codes) == 11
+    assert all(code.replace("_", "").isalpha() and code.islower() for code in codes)
+
+
+def test_errors_cross_processes_whole() -> None:
+    for kind in every_error():
+        again = pickle.loads(pickle.dumps(kind("it broke: 3", hint="mend it", value=3)))
+        assert type(again) is kind
+        assert (again.message, again.hint, again.details) == ("it broke: 3", "mend it", {"value": 3})
+    several = InvalidInput.of([Problem("a", "x", "y"), Problem("b", "x", "z")], hint="h")
+    assert pickle.loads(pickle.dumps(several)).problems == several.problems
+
+
+def test_messages_teach() -> None:
+    assert str(InvalidInput.at("age", "a number", "'old'")) == "age: expected a number, got 'old'"
+    several = InvalidInput.of([Problem("a", "x", "y"), Problem("b", "x", "z")])
+    assert several.message == "a: expected x, got y (and 1 more)"
+    missing = NotFound.among("model", "chrun", ["churn", "fraud"])
+    assert str(missing) == "no such model: chrun (known: churn, fraud)\nhint: did you mean churn?"
+    assert NotFound.among("model", "x", []).message == "no such model: x (there are none)"
+    assert MissingDependency.extra("pyarrow", "tables", "reading CSV").hint == "pip install 'modelyard[tables]'"
