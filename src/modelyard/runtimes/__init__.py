@@ -1,0 +1,1 @@
+"""Runtimes: each loads and saves one model format. They meet only through ``modelyard.interfaces.Runtime``."""
