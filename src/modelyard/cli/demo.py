@@ -105,7 +105,7 @@ def _ask(url: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(url: str, rows: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
-    first = {name: value for name, value in list(rows[0].items())[:2]}
+    first = dict(list(rows[0].items())[:2])
     screen.say(f"\n$ curl -d '{json.dumps(first)[:-1]}, ...}}' {url}/predict")
     screen.say(json.dumps(answers[0]))
     screen.say("\nFive tumours that the model has never seen, asked of the live server:")
