@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
@@ -116,8 +116,11 @@ class Wire(Protocol):
 class Store(Protocol):
     """Blobs by digest (``sha256:<64 hex>``) only; names live in the registry."""
 
-    def put(self, source: Path | bytes) -> str:
-        """Keep the bytes; return their digest. Putting the same bytes twice is putting them once."""
+    def put(self, source: Path | bytes | Iterable[bytes]) -> str:
+        """Keep the bytes (of a file, as they are, or in chunks); return their digest.
+
+        Putting the same bytes twice is putting them once. Where the source raises, nothing is kept.
+        """
 
     def get(self, digest: str) -> BinaryIO:
         """The bytes, to be read from the start. Raises NotFound; BadBundle where they are not what was put."""

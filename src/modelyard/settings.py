@@ -47,6 +47,7 @@ def _size(text: str) -> int:
 TABLE: tuple[Setting, ...] = (
     Setting("home", _path, "~/.modelyard", "folder of the embedded registry: its database, blobs and cache"),
     Setting("registry", str, "", "registry to use instead: a folder or a postgresql:// URL"),
+    Setting("store", str, "", "folder of the registry's blobs; inside the home folder when empty"),
     Setting("trust", _words, "", "digests and public-key files whose pickles may be loaded, comma-separated"),
     Setting("host", str, "127.0.0.1", "address that a server binds to"),
     Setting("port", int, "8080", "port that a server binds to; 0 picks a free one"),
