@@ -68,11 +68,15 @@ class Served(Protocol):
     """One loaded version, as wires see it."""
 
     name: str
+    #: The number as text; "" for a bundle that no registry has numbered.
     version: str
     signature: Signature
     digest: str
+    #: ``runtime`` that loads it: ``onnx``, ``sklearn`` ...
     platform: str
-    ready: bool
+    task: str
+    aliases: tuple[str, ...]
+    metrics: dict[str, Any]
 
 
 @runtime_checkable
@@ -89,21 +93,34 @@ class Catalog(Protocol):
     def find(self, model: str | None, version: str | None, alias: str | None) -> Served:
         """The loaded version that a call means. Raises NotFound, or NotReady while it loads."""
 
+    def faults(self) -> dict[str, str]:
+        """Why, for each declared reference whose newest version is not served."""
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A wire's way with one loaded version, compiled once so that requests pay for nothing else."""
+
+    def decode(self, message: Message) -> Request:
+        """The rows in a message. Raises InvalidInput."""
+
+    def encode(self, request: Request, response: Response) -> Message:
+        """The answer."""
+
 
 @runtime_checkable
 class Wire(Protocol):
     """One wire protocol: bytes in, bytes out, no sockets."""
 
     name: str
+    #: What the paths of this wire start with (``/v2``); "" for the one that answers for all others.
+    prefix: str
 
     def match(self, method: str, path: str) -> Call | None:
-        """The call that a method and a path (no query) mean, or None where they are not this wire's."""
+        """The call that a method and a path (still percent-encoded, no query) mean, or None if not this wire's."""
 
-    def decode(self, call: Call, message: Message, served: Served) -> Request:
-        """The rows in a message for a ``predict`` call. Raises InvalidInput."""
-
-    def encode(self, call: Call, request: Request, response: Response, served: Served) -> Message:
-        """The answer to a ``predict`` call."""
+    def codec(self, call: Call, served: Served) -> Codec:
+        """How ``predict`` calls of a loaded version are read and answered."""
 
     def inform(self, call: Call, message: Message, catalog: Catalog) -> Message:
         """The answer to any other call."""

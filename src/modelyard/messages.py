@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.schema import Columns
+from modelyard.schema import Columns, to_plain
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -34,7 +34,7 @@ class Message(msgspec.Struct, gc=False):
     content_type: str = "application/json"
 
 
-class Request(msgspec.Struct):
+class Request(msgspec.Struct, gc=False):
     """Rows to predict. Either ``tuples`` (rows in the layout's block order, the fast form) or ``columns``."""
 
     rows: int
@@ -42,27 +42,71 @@ class Request(msgspec.Struct):
     columns: Columns | None = None
     #: How the rows came (``record``, ``records``, ``columns`` ...), so that the answer mirrors it.
     form: str = "records"
+    #: The caller's own id for it, or "" until the server gives it the request's.
     id: str = ""
     #: Names of the outputs that are wanted, in order; None for all of them.
     outputs: tuple[str, ...] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class Batch:
-    """The outputs of one call of a model. Its values are turned into Python lists once for all its requests."""
+    """The outputs of one call of a model. They are turned into text once for all the requests that share it."""
 
-    __slots__ = ("_lists", "columns")
+    __slots__ = ("_cells", "_lists", "_texts", "columns", "has_gaps")
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
+        #: Whether an output that was turned into JSON held NaN or infinity; they are written as null.
+        self.has_gaps = False
         self._lists: dict[str, list[Any]] = {}
+        self._texts: dict[str, list[bytes]] = {}
+        self._cells: dict[str, list[bytes]] = {}
 
     def values(self, name: str) -> list[Any]:
-        """The output called ``name`` for all rows of the batch, as a plain list."""
+        """The output called ``name`` for all rows of the batch, as plain values fit for JSON."""
         found = self._lists.get(name)
         if found is None:
-            found = self._lists[name] = self.columns[name].tolist()
+            found = self._lists[name] = _plain(self.columns, name)
         return found
+
+    def texts(self, name: str) -> list[bytes]:
+        """The output called ``name`` as one JSON text a row."""
+        found = self._texts.get(name)
+        if found is None:
+            values = self.values(name)
+            if values and isinstance(values[0], (float, int)):
+                text = _encode(values)  # one call for all rows; numbers hold no comma
+                self.has_gaps = self.has_gaps or b"null" in text
+                found = text[1:-1].split(b",")
+            else:
+                found = [_encode(value) for value in values]
+                self.has_gaps = self.has_gaps or (self._is_float(name) and any(b"null" in text for text in found))
+            self._texts[name] = found
+        return found
+
+    def cells(self, name: str) -> list[bytes]:
+        """An output of numbers with a shape as one JSON text an element, row after row."""
+        found = self._cells.get(name)
+        if found is None:
+            text = _encode(self.columns[name].ravel().tolist())
+            self.has_gaps = self.has_gaps or b"null" in text
+            found = self._cells[name] = text[1:-1].split(b",")
+        return found
+
+    def _is_float(self, name: str) -> bool:
+        return self.columns[name].dtype.kind == "f"
+
+
+_encode = msgspec.json.encode
+
+
+def _plain(columns: Columns, name: str) -> list[Any]:
+    place = columns.layout.places[name]
+    field = next(field for field in columns.layout.fields if field.name == name)
+    if field.dtype != "datetime" and (field.storage == field.dtype or field.dtype == "string"):
+        values: list[Any] = columns.blocks[place[0]].tolist() if field.shape else columns[name].tolist()
+        return values
+    return to_plain(columns[name], field)
 
 
 class Response(msgspec.Struct, gc=False):
@@ -72,8 +116,7 @@ class Response(msgspec.Struct, gc=False):
     start: int
     stop: int
     id: str
-    model: str
-    version: str
 
     def columns(self) -> Columns:
+        """The outputs as columns."""
         return self.batch.columns.slice(self.start, self.stop)
