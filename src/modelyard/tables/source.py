@@ -1,0 +1,397 @@
+"""A CSV file as blocks of whole records: encoding, delimiter, header and line numbers.
+
+Blocks are cut at ends of lines that are not inside quotation marks, so each can be parsed by itself, in constant
+memory, and any fault in it can be given its line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from modelyard.errors import InvalidInput, MissingDependency, NotFound, Problem
+
+#: Texts that mean a missing value. Blanks are there because spreadsheets and databases pad with them.
+MISSING: tuple[str, ...] = (
+    "", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "null", "NULL", "Null", "None", "?",
+    *(" " * n for n in range(1, 9)),
+)  # fmt: skip
+#: At most this many faults are listed one by one.
+LISTED = 10
+#: A record that is longer than this has a quotation mark that is never closed.
+LONGEST = 64 * 2**20
+NEWLINE = b"\n"
+_SNIFFED = 256 * 1024
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NOT_TABLES = (
+    (b"PK\x03\x04", "a ZIP archive or an Excel workbook", "save the sheet as CSV, or unpack the archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as CSV"),
+    (b"%PDF", "a PDF document", ""),
+    (b"ARROW1", "an Arrow file", "save it as Parquet"),
+    (b"SQLite format 3", "an SQLite database", "export the table as CSV"),
+)
+
+
+def arrow(purpose: str = "reading tables") -> Any:
+    """The pyarrow module. Raises MissingDependency where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingDependency.extra("pyarrow", "tables", purpose) from None
+    return pyarrow
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the file begins as Parquet does, whatever it is called."""
+    return _head(path, 4) == b"PAR1"
+
+
+def _head(path: Path, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise InvalidInput.at(str(path), "a CSV or Parquet file", "a folder") from None
+    except PermissionError:
+        raise InvalidInput.at(str(path), "a file that may be read", "permission denied") from None
+
+
+def _unpack(path: Path, raw: IO[bytes]) -> Any:
+    import bz2
+    import gzip
+    import lzma
+
+    head = raw.read(6)
+    raw.seek(0)
+    if head[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=raw)
+    if head[:3] == b"BZh":
+        return bz2.BZ2File(raw)
+    if head == b"\xfd7zXZ\x00":
+        return lzma.LZMAFile(raw)
+    for magic, what, hint in _NOT_TABLES:
+        if head.startswith(magic[:6]):
+            raise InvalidInput.at(str(path), "a CSV or Parquet file", what, hint=hint)
+    return raw
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole records of a CSV file as UTF-8 bytes, beginning at a physical line."""
+
+    data: bytes
+    #: Number of the physical line, from 1, on which the first record begins.
+    line: int
+    #: Bytes of the file read so far, for progress.
+    offset: int
+    #: Why the block cannot be parsed: a quotation mark is never closed. It is then a single line.
+    broken: str = ""
+
+    def fault(self) -> Problem | None:
+        """The first byte that is not UTF-8 text, or None."""
+        nul = self.data.find(b"\0")
+        if nul >= 0:
+            return Problem(f"line {self._line_at(nul)}", "text", f"a NUL byte at {self._place(nul)}")
+        if self.data.isascii():
+            return None
+        try:
+            self.data.decode()
+        except UnicodeDecodeError as error:
+            at = error.start
+            return Problem(
+                f"line {self._line_at(at)}", "UTF-8 text", f"the byte 0x{self.data[at]:02X} at {self._place(at)}"
+            )
+        return None
+
+    def _line_at(self, at: int) -> int:
+        return self.line + self.data.count(b"\n", 0, at)
+
+    def _place(self, at: int) -> str:
+        return f"byte {at - self.data.rfind(NEWLINE, 0, at)}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as text: the physical line that it begins on (from 1), its cells, and the text itself."""
+
+    line: int
+    cells: list[str]
+    text: str
+
+
+@dataclass
+class CsvFile:
+    """An opened CSV file: how it is written and what its columns are called."""
+
+    path: Path
+    encoding: str
+    delimiter: str
+    decimal: str
+    names: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path, *, encoding: str | None = None, delimiter: str | None = None) -> CsvFile:
+        """Look at the beginning of the file and at its header.
+
+        Raises NotFound, or InvalidInput for a file that is empty, not text, or whose header names a column twice.
+        """
+        _head(path, 1)
+        codec = _codec(encoding)
+        with path.open("rb") as raw:
+            sample = _read(path, _unpack(path, raw), _SNIFFED)
+        if not sample.strip(b"\xef\xbb\xbf \t\r\n\0"):
+            raise InvalidInput.at(str(path), "a header line and rows", "an empty file")
+        if codec is None:
+            _check_text(path, sample)
+            codec = "utf-8-sig"
+        text = codecs.getincrementaldecoder(codec)("replace").decode(sample)
+        if "\n" not in text:
+            text = text.replace("\r", "\n")
+        delimiter = delimiter or _sniff_delimiter(text)
+        made = cls(path, codec, delimiter, _sniff_decimal(text, delimiter), [])
+        header = next(records(text, delimiter), None)
+        if header is None:
+            raise InvalidInput.at(str(path), "a header line and rows", "an empty file")
+        made.names = made._names(header.cells)
+        return made
+
+    def _names(self, cells: list[str]) -> list[str]:
+        names = [cell.strip() for cell in cells]
+        nameless = [i for i, name in enumerate(names) if not name]
+        if len(nameless) == len(names):
+            raise InvalidInput.at("line 1", "the names of the columns", "empty names")
+        taken = set(names)
+        for i in nameless:
+            names[i] = next(n for n in (f"column_{i + 1}", f"column_{i + 1}_unnamed") if n not in taken)
+            self.notes.append(f"column {i + 1} has no name in the header: called {names[i]}")
+        first: dict[str, int] = {}
+        problems = []
+        for i, name in enumerate(names):
+            if name in first:
+                problems.append(
+                    Problem("line 1", "each column name once", f"{name!r} in columns {first[name] + 1} and {i + 1}")
+                )
+            first.setdefault(name, i)
+        if problems:
+            numbers = sum(bool(re.fullmatch(r"[-+]?[\d.]+", n)) for n in names) > len(names) / 2
+            raise InvalidInput.of(
+                problems[:LISTED],
+                hint="the first line looks like data: add a header line" if numbers else "rename one of them",
+            )
+        if all(re.fullmatch(r"[-+]?\d*\.\d+([eE][-+]?\d+)?", n) for n in names):
+            self.notes.append("every column name is a number: is the header line missing?")
+        return names
+
+    def blocks(self, size: int = 4 * 2**20) -> Iterator[Block]:
+        """The records after the header, in blocks of about ``size`` bytes."""
+        pending, line, header, offset = b"", 1, True, 0
+        for chunk, offset in self._chunks(size):
+            pending = pending + chunk if pending else chunk
+            if b"\n" not in pending and b"\r" in pending:
+                pending = re.sub(rb"\r(?!\Z)", b"\n", pending)  # lines as old Macs end them
+            while pending:
+                cut = _cut(pending)
+                if not cut:
+                    if len(pending) <= LONGEST:
+                        break
+                    cut = pending.find(b"\n") + 1 or len(pending)
+                    yield Block(pending[:cut], line, offset, "a quotation mark that is never closed")
+                elif header:
+                    header, cut = False, _first_record(pending)
+                    if not pending[:cut].strip(b"\r\n"):
+                        header = True  # an empty line before the header
+                else:
+                    yield Block(pending[:cut], line, offset)
+                line += pending.count(b"\n", 0, cut)
+                pending = pending[cut:]
+        if pending and not header:
+            yield from self._last(pending, line, offset)
+
+    def _last(self, pending: bytes, line: int, offset: int) -> Iterator[Block]:
+        """What follows the last end of line; where a quotation mark stays open, that line is set apart."""
+        while pending and pending.count(b'"') % 2 and _open_at_end(pending, self.delimiter):
+            cut = pending.find(b"\n") + 1 or len(pending)
+            yield Block(pending[:cut], line, offset, "a quotation mark that is never closed")
+            line += 1
+            pending = pending[cut:]
+            whole = _cut(pending)
+            if whole:
+                yield Block(pending[:whole], line, offset)
+                line += pending.count(b"\n", 0, whole)
+                pending = pending[whole:]
+        if pending:
+            yield Block(pending, line, offset)
+
+    def _chunks(self, size: int) -> Iterator[tuple[bytes, int]]:
+        """Pieces of the file as UTF-8 (or, where it is not, as it is) with the bytes read so far."""
+        plain = self.encoding == "utf-8-sig"
+        decoder = None if plain else codecs.getincrementaldecoder(self.encoding)("strict")
+        with self.path.open("rb") as raw:
+            source, first = _unpack(self.path, raw), True
+            while True:
+                chunk = _read(self.path, source, size)
+                if decoder is not None:
+                    chunk = self._transcode(decoder, chunk)
+                if first:
+                    chunk, first = chunk.removeprefix(codecs.BOM_UTF8), False
+                if not chunk:
+                    return
+                yield chunk, raw.tell()
+
+    def _transcode(self, decoder: Any, chunk: bytes) -> bytes:
+        try:
+            text: str = decoder.decode(chunk, not chunk)
+        except UnicodeDecodeError as error:
+            raise InvalidInput.at(
+                str(self.path), f"{self.encoding} text", f"the byte 0x{error.object[error.start]:02X}"
+            ) from None
+        return text.encode()
+
+
+def _codec(encoding: str | None) -> str | None:
+    if encoding is None or encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
+        return None
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:
+        raise InvalidInput.at("encoding", "a known encoding such as utf-8, latin-1, utf-16", encoding) from None
+
+
+def _read(path: Path, source: Any, size: int) -> bytes:
+    """``size`` bytes, fewer only at the end."""
+    try:
+        data: bytes = source.read(size)
+        return data
+    except (EOFError, OSError) as error:
+        raise InvalidInput.at(str(path), "a whole compressed file", str(error)) from None
+    except Exception as error:  # zlib.error and lzma.LZMAError share no base
+        raise InvalidInput.at(str(path), "a readable compressed file", str(error)) from None
+
+
+def _check_text(path: Path, sample: bytes) -> None:
+    for mark, name in _BOMS:
+        if sample.startswith(mark):
+            raise InvalidInput.at(
+                f"{path}, line 1, byte 1",
+                "UTF-8 text",
+                f"the mark of {name.upper()} ({mark.hex(' ').upper()})",
+                hint=f"name the encoding: --encoding {name}",
+            )
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    if even + odd > len(sample) // 5 and min(even, odd) < (even + odd) // 20:
+        name = "utf-16-le" if odd > even else "utf-16-be"
+        raise InvalidInput.at(
+            f"{path}, line 1, byte {sample.find(0) + 1}",
+            "UTF-8 text",
+            f"a NUL byte in every second place, as {name.upper()} has",
+            hint=f"name the encoding: --encoding {name}",
+        )
+    controls = len(sample) - len(sample.translate(None, bytes(b for b in range(32) if b not in (9, 10, 13))))
+    if controls > max(4, len(sample) // 100):
+        raise InvalidInput.at(str(path), "a CSV or Parquet file", "binary data")
+
+
+def _cut(data: bytes) -> int:
+    """Length of the longest beginning of ``data`` that ends with an end of line outside quotation marks; 0 if none."""
+    at = data.rfind(b"\n") + 1
+    if not at or data.count(b'"', 0, at) % 2 == 0:
+        return at
+    raw = np.frombuffer(data, dtype=np.uint8)
+    ends = np.flatnonzero(raw == 10)
+    quotes = np.flatnonzero(raw == 34)
+    closed = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    return int(closed[-1]) + 1 if closed.size else 0
+
+
+def _first_record(data: bytes) -> int:
+    """Length of the first record of ``data``, which holds at least one whole record."""
+    at = data.find(b"\n") + 1
+    while data.count(b'"', 0, at) % 2:
+        following = data.find(b"\n", at) + 1
+        if not following:
+            return len(data)
+        at = following
+    return at
+
+
+def _open_at_end(data: bytes, delimiter: str) -> bool:
+    """Whether a quoted cell is still open at the end of ``data`` (quotes inside plain cells do not count)."""
+    try:
+        list(csv.reader(io.StringIO(data.decode(errors="replace"), newline=""), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return True
+    return False
+
+
+def records(text: str, delimiter: str, line: int = 1) -> Iterator[Record]:
+    """The records of ``text``, which begins on physical line ``line``; empty lines are none."""
+    csv.field_size_limit(2**31 - 1)
+    kept: list[str] = []
+
+    def feed() -> Iterator[str]:
+        for piece in io.StringIO(text, newline="\n"):  # str.splitlines would part at a dozen other characters
+            kept.append(piece)
+            yield piece
+
+    reader = csv.reader(feed(), delimiter=delimiter)
+    for cells in reader:
+        raw = "".join(kept)
+        if cells:
+            yield Record(line, cells, raw.rstrip("\r\n"))
+        line += len(kept)
+        kept.clear()
+
+
+def _sniff_delimiter(text: str) -> str:
+    """The delimiter among , ; tab | that parts the first records into the most columns of equal number."""
+    head = text[:65536]
+    best, most = ",", (0.0, 0)
+    for candidate in (",", ";", "\t", "|"):
+        try:
+            widths = [len(r.cells) for r in list(records(head, candidate))[:50]]
+        except csv.Error:
+            continue
+        if len(widths) > 2 and len(head) < len(text):
+            widths = widths[:-1]
+        if not widths or widths[0] < 2:
+            continue
+        same = sum(w == widths[0] for w in widths) / len(widths)
+        if (round(same, 1), widths[0]) > most:
+            best, most = candidate, (round(same, 1), widths[0])
+    return best
+
+
+def _sniff_decimal(text: str, delimiter: str) -> str:
+    """``,`` where numbers are written 3,14 and none 3.14 (only possible with another delimiter)."""
+    if delimiter == ",":
+        return "."
+    commas = points = 0
+    for record in list(records(text[:65536], delimiter))[1:200]:
+        for cell in record.cells:
+            commas += bool(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell))
+            points += bool(re.fullmatch(r"\s*[-+]?\d+\.\d+\s*", cell))
+    return "," if commas and not points else "."
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the file, for progress."""
+    return path.stat().st_size
