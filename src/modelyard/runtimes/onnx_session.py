@@ -51,9 +51,9 @@ class _Input:
         self.row_shape = row_shape
 
 
-def open_session(graph: Path | bytes) -> Any:
+def open_session(graph: Path | bytes, data: Path | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` with one thread that never spins: a small model is faster so, and several
-    workers on one machine do not fight.
+    workers on one machine do not fight. ``data`` is the folder of external data of a graph that comes as bytes.
 
     Raises BadBundle where ONNX Runtime refuses the graph, MissingDependency without ONNX Runtime.
     """
@@ -68,6 +68,8 @@ def open_session(graph: Path | bytes) -> Any:
     options.log_severity_level = 3  # its warnings speak about graph clean-up, not to the person who serves
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if data is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data))
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -188,7 +190,8 @@ def _bound_row(
 def _compile_inputs(session: Any, entries: Any, signature: Signature) -> list[_Input]:
     given = {node.name: node for node in session.get_inputs()}
     compiled: dict[str, _Input] = {}
-    for entry in entries or _pair_inputs(list(given), signature):
+    tensors = [(node.name, width_of(node.shape)) for node in given.values()]
+    for entry in entries or pair_names(tensors, [field.name for field in signature.inputs]):
         node = given.get(str(entry["tensor"]))
         if node is None:
             raise BadBundle(f"the graph has no input {entry['tensor']}: it has {', '.join(given)}")
@@ -203,12 +206,38 @@ def _compile_inputs(session: Any, entries: Any, signature: Signature) -> list[_I
     return list(compiled.values())
 
 
-def _pair_inputs(tensors: list[str], signature: Signature) -> list[dict[str, Any]]:
-    """The entries where the options give none: tensors named as fields, or one tensor of all fields."""
-    names = [field.name for field in signature.inputs]
-    if len(tensors) == 1 and names != tensors:
-        return [{"tensor": tensors[0], "fields": names}]
-    return [{"tensor": name, "fields": [name]} for name in tensors]
+def pair_names(tensors: Sequence[tuple[str, int]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Which columns make each tensor, where nobody said so; ``tensors`` are (name, width), width -1 if it may vary.
+
+    A tensor named as a column takes that column. The columns that remain fill the remaining tensors in order, side
+    by side. Raises InvalidInput where they are too few or too many.
+    """
+    rest = [name for name in names if name not in {tensor for tensor, _ in tensors}]
+    entries: list[dict[str, Any]] = []
+    for at, (tensor, width) in enumerate(tensors):
+        if tensor in names:
+            entries.append({"tensor": tensor, "fields": [tensor]})
+            continue
+        last = all(other in names for other, _ in tensors[at + 1 :])
+        take = len(rest) if width < 0 and last else width
+        if len(rest) == 1 and take > 1 and last:
+            take = 1  # one column that holds the whole vector
+        if take < 0 or take > len(rest):
+            many = "several" if take < 0 else str(take)
+            raise InvalidInput.at(f"input {tensor} of the graph", f"{many} columns", f"{len(rest)}: {', '.join(rest)}")
+        entries.append({"tensor": tensor, "fields": rest[:take]})
+        rest = rest[take:]
+    if rest:
+        wanted = ", ".join(f"{tensor} ({width})" for tensor, width in tensors)
+        raise InvalidInput.at("columns", f"those that the graph takes: {wanted}", f"{', '.join(rest)} as well")
+    return entries
+
+
+def width_of(shape: Sequence[Any]) -> int:
+    """How many columns make a tensor of this shape; -1 if that may vary. One makes an image or a sequence."""
+    if len(shape) != 2:
+        return 1
+    return shape[1] if isinstance(shape[1], int) and shape[1] > 0 else -1
 
 
 def _check_fields(tensor: str, dtype: str, fields: list[Field]) -> None:
