@@ -1,0 +1,121 @@
+"""Bundles on the disk, ready to be loaded: one folder per bundle, made from the store's blobs when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelyard.errors import BadBundle, RemoteFailed
+from modelyard.interfaces import Store
+from modelyard.stores.blobs import CHUNK
+from modelyard.stores.disk import Scratch, disk_errors
+from modelyard.stores.image import Part, unpack
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
+
+BESIDE = "beside/"
+
+
+class Cache:
+    """Materialised bundles in ``folder``. Any number of processes may use one at once.
+
+    A folder appears by a rename, complete; one that was tampered with is made anew from the store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._scratch = Scratch(folder.parent / "tmp")
+
+    def fetch(self, digest: str, parts: Sequence[Part], store: Store) -> Bundle:
+        """The bundle ``digest``, verified. ``parts`` are the blobs it is made of.
+
+        Raises BadBundle where a blob is damaged, NotFound where one is gone, RemoteFailed where the cache
+        cannot be written.
+        """
+        place = self.folder / _key(digest, parts)
+        damage: BadBundle | None = None
+        for _ in range(3):  # another process may put its own copy in place first
+            if place.is_dir():
+                try:
+                    return _opened(place, digest)
+                except BadBundle as error:
+                    damage = error
+            with disk_errors(self.folder), self._scratch.directory() as folder:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _fill(folder / "bundle", parts, store)
+                if place.is_dir():
+                    self._put_away(place, digest, folder / "old")
+                if not place.is_dir():
+                    _rename(folder / "bundle", place)
+        if place.is_dir():
+            return _opened(place, digest)
+        raise damage or RemoteFailed(f"the folder changes while it is being made: {place}")
+
+    def sweep(self) -> int:
+        """Remove what killed processes left half-made; return the bytes that freed."""
+        return self._scratch.sweep()
+
+    def places(self) -> dict[Path, str]:
+        """Each folder here and the digest of its bundle."""
+        if not self.folder.is_dir():
+            return {}
+        return {place: f"sha256:{place.name.partition('.')[0]}" for place in self.folder.iterdir()}
+
+    def remove(self, places: Iterable[Path]) -> int:
+        """Remove folders; return the bytes that freed."""
+        freed = 0
+        for place in places:
+            freed += sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            shutil.rmtree(place, ignore_errors=True)
+        return freed
+
+    def _put_away(self, place: Path, digest: str, away: Path) -> None:
+        """Move a damaged folder aside; readers that hold its files keep them."""
+        try:
+            _opened(place, digest)
+        except BadBundle:
+            _rename(place, away)
+
+
+def _key(digest: str, parts: Sequence[Part]) -> str:
+    """The digest, with a mark where files lie beside the bundle, which the digest does not cover."""
+    beside = sorted(f"{part.role} {part.digest}" for part in parts if part.role.startswith(BESIDE))
+    mark = hashlib.sha256("\n".join(beside).encode()).hexdigest()[:12] if beside else ""
+    return digest.removeprefix("sha256:") + (f".{mark}" if mark else "")
+
+
+def _fill(folder: Path, parts: Sequence[Part], store: Store) -> None:
+    folder.mkdir()
+    for part in parts:
+        if part.role.startswith("layer/"):
+            with store.get(part.digest) as blob:
+                unpack(blob, folder)
+        elif part.role.startswith(BESIDE):
+            target = folder / part.role
+            target.parent.mkdir(exist_ok=True)
+            with store.get(part.digest) as blob, target.open("wb") as file:
+                shutil.copyfileobj(blob, file, CHUNK)
+
+
+def _opened(folder: Path, digest: str) -> Bundle:
+    from modelyard.bundle import Bundle
+
+    bundle = Bundle.open(folder)
+    if bundle.digest != digest:
+        raise BadBundle(f"the bundle in {folder} is another one: expected {digest}, got {bundle.digest}")
+    return bundle
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename a folder, or leave things as they are where somebody else was first."""
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        if not target.is_dir():
+            raise

@@ -1,0 +1,75 @@
+"""The registry's tables, as numbered steps. A step that has been released is never edited; the next is added.
+
+The SQL is what SQLite and PostgreSQL have in common. Times are text (ISO 8601, UTC, microseconds). Numbers and
+ids are given by the registry itself, under the write lock, so that they grow in the order of the commits.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from modelyard.errors import Refused
+
+if TYPE_CHECKING:
+    from modelyard.registry.database import Database
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE registry_identity (id TEXT NOT NULL)",
+        # A deleted version keeps its row: its number is never given again, and history can say what it was.
+        """CREATE TABLE versions (
+            model TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, image TEXT NOT NULL,
+            created TEXT NOT NULL, made_by TEXT NOT NULL, task TEXT NOT NULL, size BIGINT NOT NULL,
+            metrics TEXT NOT NULL, provenance TEXT NOT NULL, deleted TEXT,
+            PRIMARY KEY (model, number))""",
+        "CREATE UNIQUE INDEX versions_once ON versions (model, digest) WHERE deleted IS NULL",
+        """CREATE TABLE aliases (
+            model TEXT NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL,
+            PRIMARY KEY (model, alias), FOREIGN KEY (model, number) REFERENCES versions)""",
+        """CREATE TABLE tags (
+            model TEXT NOT NULL, number INTEGER NOT NULL, tag TEXT NOT NULL, content TEXT NOT NULL,
+            PRIMARY KEY (model, number, tag), FOREIGN KEY (model, number) REFERENCES versions)""",
+        # Every blob that a version names, by its part in it: image, config, layer/<name>, beside/<file>.
+        """CREATE TABLE blobs (
+            model TEXT NOT NULL, number INTEGER NOT NULL, part TEXT NOT NULL,
+            digest TEXT NOT NULL, size BIGINT NOT NULL,
+            PRIMARY KEY (model, number, part), FOREIGN KEY (model, number) REFERENCES versions)""",
+        "CREATE INDEX blobs_by_digest ON blobs (digest)",
+        """CREATE TABLE changes (
+            id INTEGER PRIMARY KEY, moment TEXT NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL,
+            model TEXT NOT NULL, alias TEXT, source INTEGER, target INTEGER,
+            why TEXT NOT NULL, detail TEXT NOT NULL)""",
+        "CREATE INDEX changes_by_model ON changes (model, alias, id)",
+    ),
+)
+
+
+def migrate(database: Database) -> None:
+    """Bring a database to the newest step; one process does it, the others wait and find it done.
+
+    Raises Refused where a newer Modelyard has been there.
+    """
+    if _check(database, database.schema()) == len(STEPS):
+        return
+    with database.write() as work:
+        known = _check(database, work.schema())
+        if known == 0:
+            work.do("CREATE TABLE schema_version (version INTEGER NOT NULL)")
+            work.do("INSERT INTO schema_version (version) VALUES (0)")
+        for number, step in enumerate(STEPS[known:], known + 1):
+            for statement in step:
+                work.do(statement)
+            if number == 1:
+                work.do("INSERT INTO registry_identity (id) VALUES (?)", uuid.uuid4().hex)
+        work.do("UPDATE schema_version SET version = ?", len(STEPS))
+
+
+def _check(database: Database, version: int) -> int:
+    if version > len(STEPS):
+        raise Refused(
+            f"the registry {database.where} was made by a newer Modelyard: its schema is {version}, "
+            f"this one knows up to {len(STEPS)}",
+            hint="pip install --upgrade modelyard",
+        )
+    return version

@@ -1,0 +1,372 @@
+"""The registry: names, versions, aliases and history of bundles."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelyard import settings
+from modelyard.errors import Conflict, NotFound, Refused, RemoteFailed
+from modelyard.interfaces import Store
+from modelyard.registry import journal, shelf
+from modelyard.registry.cache import Cache
+from modelyard.registry.database import Database, Work, is_url, open_database
+from modelyard.registry.index import refresh_index
+from modelyard.registry.migrations import migrate
+from modelyard.registry.records import (
+    PRODUCTION,
+    Change,
+    Reference,
+    Version,
+    check_alias,
+    check_name,
+    check_tag,
+    check_text,
+    now,
+    read_moment,
+)
+from modelyard.stores.disk import disk_errors
+from modelyard.stores.image import Part
+from modelyard.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
+
+_log = logging.getLogger(__name__)
+
+
+class Registry:
+    """Bundles by name, version and alias, and every change of these, kept for good.
+
+    Safe for threads, for processes, and for being killed: a change is there, wholly, once its call returned.
+    """
+
+    def __init__(self, database: Database, store: Store, cache: Cache, identity: str) -> None:
+        self._database = database
+        self._store = store
+        self._cache = cache
+        self._identity = identity
+
+    @classmethod
+    def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:
+        """The registry in a folder, or at a postgresql:// URL; by default what the settings say.
+
+        With PostgreSQL the blobs and the cache still lie on a disk: below the home folder, in a folder of that
+        registry's own, or where the setting ``store`` says, which several machines may share.
+        Raises RemoteFailed where the database cannot be used, Refused where a newer Modelyard made it.
+        """
+        home: Path = settings.get("home")
+        place = str(where) if where is not None else settings.get("registry") or str(home)
+        if not is_url(place):
+            home = Path(place).expanduser()
+            _make(home)
+            place = str(home / "registry.db")
+        database = open_database(place)
+        migrate(database)
+        identity = database.query("SELECT id FROM registry_identity")[0]["id"]
+        folder = settings.get("store") or home / (f"stores/{identity}" if is_url(place) else "store")
+        blobs = store or LocalStore(Path(folder).expanduser())
+        registry = cls(database, blobs, Cache(home / "cache" / "bundles"), identity)
+        with _tolerated("the index of images is stale"):
+            refresh_index(database, blobs)
+        return registry
+
+    def __repr__(self) -> str:
+        return f"<Registry {self._database.where}>"
+
+    def close(self) -> None:
+        """Let go of the database. The registry opens it again if it is used again."""
+        self._database.close()
+
+    # -- bundles ------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        bundle: Bundle,
+        name: str,
+        *,
+        alias: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        why: str = "",
+    ) -> Version:
+        """Keep ``bundle`` as the next version of ``name``, and point ``alias`` at it if one is given.
+
+        The same bundle again is the same version (``existing`` is True then); its blobs are written anew, which
+        mends damaged ones, and alias and tags are set. Where no alias is given, the only version of a model
+        becomes ``production``, so that the first one can be served at once; later ones are promoted.
+
+        Raises InvalidInput for a name that breaks the rule, BadBundle where the bundle's files are not what its
+        manifest says, RemoteFailed where disk or database fail; nothing is registered then.
+        """
+        check_name(name)
+        if alias is not None:
+            check_alias(alias)
+        for key, content in (tags or {}).items():
+            check_tag(key, content)
+        check_text("why", why)
+        kept: list[Part] = []
+        try:
+            version = self._register(bundle, name, alias, dict(tags or {}), why, kept)
+        except BaseException as error:
+            self._forget(kept)
+            if isinstance(error, RemoteFailed) and not error.details.get("unknown"):
+                raise RemoteFailed(f"{error.message}; nothing was registered", hint=error.hint) from error
+            raise
+        if version.existing:
+            self._forget(kept)
+        self._refresh()
+        return version
+
+    def _register(
+        self, bundle: Bundle, name: str, alias: str | None, tags: dict[str, str], why: str, kept: list[Part]
+    ) -> Version:
+        if isinstance(self._store, LocalStore):
+            self._store.claim(self._identity)
+        while True:
+            kept.clear()
+            for part in shelf.put_bundle(self._store, bundle):
+                kept.append(part)
+            with self._database.write() as work:
+                # Collecting happens under the same lock, so what is here now stays; what went is put again.
+                if not all(self._store.has(part.digest) for part in kept):
+                    continue
+                return _enter(work, bundle, name, alias, tags, why, kept)
+
+    def fetch(self, version: Version) -> Bundle:
+        """The bundle of a version, verified, in a folder of the cache that is made the first time.
+
+        Raises BadBundle where a blob is damaged (naming it), NotFound where the version or a blob is gone.
+        """
+        with self._database.read() as work:
+            parts = shelf.parts_of(work, version)
+        if not parts:
+            raise NotFound(f"{version.ref} was deleted")
+        return self._cache.fetch(version.digest, parts, self._store)
+
+    def delete(self, ref: str, *, why: str = "", force: bool = False) -> None:
+        """Forget a version: its number is never given again, its blobs go with the next ``collect``.
+
+        Raises Refused where an alias points to it. ``force`` removes such aliases too, but ``production`` only
+        where it is the model's last version: promote another one first.
+        """
+        check_text("why", why)
+        with self._database.write() as work:
+            version = shelf.find(work, Reference.parse(ref))
+            others = len(shelf.versions(work, version.model)) > 1
+            if version.aliases and (not force or (PRODUCTION in version.aliases and others)):
+                raise Refused(
+                    f"{version.ref} is what an alias points to: {', '.join(version.aliases)}",
+                    hint=f"modelyard promote {version.model} ANOTHER --alias {version.aliases[0]}",
+                    aliases=version.aliases,
+                )
+            for alias in version.aliases:
+                journal.drop(work, version.model, alias, why)
+            shelf.erase(work, version)
+            journal.write(work, "delete", version.model, source=version.number, why=why, detail=version.digest)
+        self._refresh()
+
+    def collect(self) -> int:
+        """Free the blobs, cached bundles and leftovers that no version names; return the bytes that freed.
+
+        Safe beside anything else that goes on: a bundle that is being registered is not harmed.
+        """
+        store, freed = self._store, self._cache.sweep()
+        if isinstance(store, LocalStore):
+            store.claim(self._identity)
+            freed += store.sweep()
+        size = getattr(store, "size", None)
+        cached = self._cache.places()
+        blobs = set(store.digests())
+        with self._database.write() as work:
+            blobs -= {row["digest"] for row in work.rows("SELECT DISTINCT digest FROM blobs")}
+            for digest in blobs:
+                freed += size(digest) if size else 0
+                store.delete(digest)
+            alive = {row["digest"] for row in work.rows("SELECT DISTINCT digest FROM versions WHERE deleted IS NULL")}
+        return freed + self._cache.remove(place for place, digest in cached.items() if digest not in alive)
+
+    # -- names --------------------------------------------------------------------------------------------
+
+    def resolve(self, ref: str) -> Version:
+        """The version that ``churn`` (production, else the newest), ``churn:4``, ``churn@alias`` or
+        ``churn@sha256:…`` (12 digits or more) means.
+
+        Raises NotFound naming the nearest, InvalidInput for what is no reference.
+        """
+        wanted = Reference.parse(ref)
+        with self._database.read() as work:
+            return shelf.find(work, wanted)
+
+    def models(self) -> list[str]:
+        """The names that have a version, sorted."""
+        with self._database.read() as work:
+            return shelf.models(work)
+
+    def versions(self, name: str) -> list[Version]:
+        """The versions of a model, oldest first. Raises NotFound."""
+        check_name(name)
+        with self._database.read() as work:
+            return shelf.versions(work, name)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Each alias of a model and the version it points to. Raises NotFound for an unknown model."""
+        check_name(name)
+        with self._database.read() as work:
+            return shelf.aliases(work, name) or {} if shelf.versions(work, name) else {}
+
+    def tag(self, ref: str, key: str, value: str, *, why: str = "") -> Change:
+        """Put a tag on a version, or change it."""
+        check_tag(key, value)
+        check_text("why", why)
+        with self._database.write() as work:
+            return _tag(work, shelf.find(work, Reference.parse(ref)), key, value, why)
+
+    def untag(self, ref: str, key: str, *, why: str = "") -> Change:
+        """Take a tag off a version. Raises NotFound where it has none of that name."""
+        check_tag(key, "")
+        check_text("why", why)
+        with self._database.write() as work:
+            version = shelf.find(work, Reference.parse(ref))
+            if key not in version.tags:
+                raise NotFound.among(f"tag of {version.ref}", key, version.tags)
+            work.do("DELETE FROM tags WHERE model = ? AND number = ? AND tag = ?", version.model, version.number, key)
+            return journal.write(work, "untag", version.model, target=version.number, why=why, detail=key)
+
+    def promote(
+        self, name: str, number: int, *, alias: str = PRODUCTION, why: str = "", expect: int | None = None
+    ) -> Change:
+        """Point ``alias`` at version ``number``. Where it does already nothing changes and ``moved`` is False.
+
+        ``expect`` is the version that the caller takes to be there now (0: none). Raises Conflict where another
+        one is, NotFound for an unknown version.
+        """
+        check_name(name)
+        check_alias(alias)
+        check_text("why", why)
+        with self._database.write() as work:
+            shelf.find(work, Reference(name, number=number))
+            current = journal.pointed(work, name, alias)
+            if expect is not None and (current or 0) != expect:
+                is_now = f"is {name}:{current}" if current else "is not set"
+                raise Conflict(
+                    f"{name}@{alias} {is_now}, not the expected {expect}", hint=f"modelyard history {name}", now=current
+                )
+            return journal.move(work, "promote", name, alias, number, why)
+
+    def rollback(self, name: str, *, alias: str = PRODUCTION, why: str = "") -> Change:
+        """Point ``alias`` back at the version that was live before the present one and still exists.
+
+        A second rollback goes one further back. Raises Conflict where there is none.
+        """
+        check_name(name)
+        check_alias(alias)
+        check_text("why", why)
+        with self._database.write() as work:
+            version = shelf.find(work, Reference(name, alias=alias))
+            alive = {other.number for other in shelf.versions(work, name)}
+            target = journal.before(work, name, alias, alive)
+            if target is None:
+                raise Conflict(
+                    f"nothing to roll back to: no version that still exists was {name}@{alias} before {version.ref}",
+                    hint=f"modelyard promote {name} NUMBER --alias {alias}",
+                )
+            return journal.move(work, "rollback", name, alias, target, why)
+
+    # -- history ------------------------------------------------------------------------------------------
+
+    def history(self, name: str, *, at: str | dt.datetime | None = None) -> list[Change]:
+        """Every change of a model, oldest first; ``at`` (ISO 8601, UTC) leaves out what came later.
+
+        Also of a model whose versions are all deleted. Raises NotFound for a name never used.
+        """
+        check_name(name)
+        until = None if at is None else read_moment(at)
+        with self._database.read() as work:
+            found = journal.changes(work, name, until)
+            if not found and not journal.changes(work, name):
+                raise NotFound.among("model", name, shelf.models(work))
+            return found
+
+    def live_at(self, name: str, moment: str | dt.datetime, alias: str = PRODUCTION) -> Version | None:
+        """The version that ``alias`` pointed to at a moment (ISO 8601, UTC), or None where it was not set.
+
+        The version may have been ``deleted`` since. Raises NotFound for a name never used.
+        """
+        check_name(name)
+        check_alias(alias)
+        when = read_moment(moment)
+        with self._database.read() as work:
+            if not journal.changes(work, name):
+                raise NotFound.among("model", name, shelf.models(work))
+            number = journal.live(work, name, alias, when)
+            return None if number is None else shelf.numbered(work, name, number)
+
+    def marker(self) -> int:
+        """A number that grows with every change, and is cheap to ask for."""
+        return self._database.query("SELECT max(id) AS id FROM changes")[0]["id"] or 0
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        with _tolerated("the index of images will be written later"):
+            refresh_index(self._database, self._store)
+
+    def _forget(self, parts: Iterable[Part]) -> None:
+        """Free what was put in vain, unless somebody names it."""
+        with _tolerated("blobs were left for modelyard collect"), self._database.write() as work:
+            for part in parts:
+                if work.row("SELECT digest FROM blobs WHERE digest = ? LIMIT 1", part.digest) is None:
+                    self._store.delete(part.digest)
+
+
+def _enter(
+    work: Work, bundle: Bundle, name: str, alias: str | None, tags: dict[str, str], why: str, kept: list[Part]
+) -> Version:
+    version = shelf.holding(work, name, bundle.digest)
+    existing = version is not None
+    if version is None:
+        number = shelf.enter(work, bundle, name, kept)
+        journal.write(work, "register", name, target=number, why=why, detail=bundle.digest)
+        version = shelf.numbered(work, name, number)
+        if alias is None and len(shelf.versions(work, name)) == 1:
+            journal.move(work, "promote", name, PRODUCTION, number, "first version" if number == 1 else "only version")
+    if alias is not None:
+        journal.move(work, "promote", name, alias, version.number, why)
+    for key, value in tags.items():
+        _tag(work, version, key, value, why)
+    return msgspec.structs.replace(shelf.numbered(work, name, version.number), existing=existing)
+
+
+def _tag(work: Work, version: Version, key: str, value: str, why: str) -> Change:
+    where = (version.model, version.number, key)
+    detail = f"{key}={value}"
+    if version.tags.get(key) == value:
+        return Change(
+            id=journal.newest(work), when=now(), who=settings.who(), action="tag", model=version.model,
+            to=version.number, why=why, detail=detail, moved=False,
+        )  # fmt: skip
+    work.do("DELETE FROM tags WHERE model = ? AND number = ? AND tag = ?", *where)
+    work.do("INSERT INTO tags (model, number, tag, content) VALUES (?, ?, ?, ?)", *where, value)
+    return journal.write(work, "tag", version.model, target=version.number, why=why, detail=detail)
+
+
+def _make(folder: Path) -> None:
+    """Make the home folder. Where that cannot be, reading what is there may still be possible."""
+    if not folder.is_dir():
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _tolerated(consequence: str) -> Iterator[None]:
+    """For work that can be done later: a failure is logged, not raised."""
+    try:
+        yield
+    except RemoteFailed as error:
+        _log.warning("%s: %s", consequence, error.message)
