@@ -78,15 +78,19 @@ def pairs(rows: Sequence[tuple[str, Any]]) -> None:
         say(f"{name.ljust(width)}  {value}")
 
 
-#: Tells of progress: (done, total or None, what is being done).
-Advance = Callable[[float, float | None, str], None]
+#: Tells of progress: what is done, the total where it is known, and what is being done.
+Advance = Callable[..., None]
+
+
+def _silent(*_told: object) -> None:
+    """Nobody watches."""
 
 
 @contextmanager
 def progress(what: str, *, unit: str = "") -> Iterator[Advance]:
     """A progress bar on stderr while it is a terminal; silent otherwise. ``unit`` ``bytes`` counts in MB."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda done, total, text="": None
+        yield _silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -96,7 +100,7 @@ def progress(what: str, *, unit: str = "") -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
 
-        def advance(done: float, total: float | None, text: str = "") -> None:
+        def advance(done: float, total: float | None = None, text: str = "") -> None:
             bar.update(task, completed=done, total=total, description=f"{what} {text}".strip())
 
         yield advance
