@@ -1,4 +1,4 @@
-"""Blobs in a folder that is an OCI image layout, so that ``skopeo copy oci:FOLDER:churn:4 ...`` works on it.
+"""Blobs in a folder that is an OCI image layout: ``skopeo copy --preserve-digests oci:FOLDER:churn:4 ...`` works.
 
     FOLDER/oci-layout            the layout's version
     FOLDER/index.json            which image each version is; derived, rebuilt by the registry when it is stale

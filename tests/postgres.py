@@ -1,0 +1,88 @@
+"""A real PostgreSQL server for the tests, on a unix socket of its own, gone with the test session.
+
+``MODELYARD_TEST_POSTGRES`` may name another one by URL. Where neither is to be had the tests that want one are
+skipped, except under ``CI``, where they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a running server's database, without a password."""
+    given = os.environ.get("MODELYARD_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    programs = find_programs()
+    if isinstance(programs, str):
+        if os.environ.get("CI"):
+            pytest.fail(programs)
+        pytest.skip(programs)
+    with tempfile.TemporaryDirectory(prefix="modelyard-postgres-") as folder:
+        server = start(programs, Path(folder))
+        try:
+            yield f"postgresql://postgres@/postgres?host={quote(folder, safe='')}"
+        finally:
+            server.send_signal(signal.SIGQUIT)
+            server.wait(timeout=30)
+
+
+def find_programs() -> Path | str:
+    """The folder of PostgreSQL's programs, or why there is none to be used."""
+    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    found = shutil.which("initdb")
+    folders += [Path(found).parent] if found else []
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            if os.geteuid() == 0 and not shutil.which("setpriv"):
+                return "PostgreSQL does not run as root, and setpriv is not installed"
+            return folder
+    return "PostgreSQL's server is not installed (Debian: apt-get install postgresql)"
+
+
+def start(programs: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a server with its data and its socket in ``folder``; it dies with this process."""
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        user = next((name for name in ("postgres", "nobody") if _exists(name)), "nobody")
+        account = pwd.getpwnam(user)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+        prefix = ["setpriv", *ids, "--pdeathsig", "QUIT"]
+    data = folder / "data"
+    options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    made = subprocess.run([*prefix, programs / "initdb", "-D", data, *options], capture_output=True, text=True, cwd="/")
+    assert made.returncode == 0, made.stderr
+    settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off", "max_connections": "50"}
+    arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    log = (folder / "log").open("wb")
+    server = subprocess.Popen([*prefix, programs / "postgres", "-D", data, *arguments], stdout=log, stderr=log, cwd="/")
+    deadline = time.monotonic() + 30
+    while "ready to accept connections" not in (folder / "log").read_text():
+        if server.poll() is not None or time.monotonic() > deadline:
+            server.kill()
+            raise RuntimeError(f"PostgreSQL did not start: {(folder / 'log').read_text()}")
+        time.sleep(0.02)
+    return server
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True

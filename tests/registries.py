@@ -1,0 +1,95 @@
+"""Tiny bundles and empty registries, in SQLite and in PostgreSQL, for every test of the registry."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard.bundle import Bundle
+from modelyard.bundle.manifest import Environment, FileEntry, Manifest, digest_of
+from modelyard.interfaces import ModelSpec
+from modelyard.registry import Registry
+from modelyard.schema import Field, Signature
+
+Make = Callable[..., Bundle]
+
+
+def tiny_bundle(folder: Path, text: str = "one", *, provenance: str = "", report: str = "", rows: int = 1) -> Bundle:
+    """A bundle of a few bytes, complete and verified; another ``text`` is another digest."""
+    (folder / "model").mkdir(parents=True)
+    contents = {"model/model.onnx": text.encode() * rows, "profile.json": b"{}", "golden.json": b"{}"}
+    files = {}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        files[name] = FileEntry(digest_of(content), len(content))
+    manifest = Manifest(
+        format=1,
+        task="regression",
+        signature=Signature(
+            inputs=(Field(name="x", dtype="float64"),), outputs=(Field(name="prediction", dtype="float64"),)
+        ),
+        model=ModelSpec(runtime="onnx", options={"file": "model.onnx"}),
+        environment=Environment(python="3.11.7", implementation="CPython", platform="linux", machine="x86_64"),
+        metrics={"r2": 0.5},
+        files=files,
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    for name, content in (("provenance.json", provenance), ("report.html", report)):
+        if content:
+            (folder / "beside").mkdir(exist_ok=True)
+            (folder / "beside" / name).write_text(content)
+    return Bundle.open(folder)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Makes a tiny bundle from a text."""
+
+    def made(text: str = "one", **options: object) -> Bundle:
+        return tiny_bundle(tmp_path / "bundles" / uuid.uuid4().hex, text, **options)  # type: ignore[arg-type]
+
+    return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where an empty registry is: a folder, or the URL of a schema of its own on a real server."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("MODELYARD_HOME", str(home))
+    if request.param == "sqlite":
+        yield str(home)
+        return
+    with new_schema(request.getfixturevalue("postgres_url")) as url:
+        yield url
+
+
+class new_schema:
+    """Within it, ``url`` with a new schema to work in."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.name = f"test_{uuid.uuid4().hex}"
+
+    def __enter__(self) -> str:
+        self._run(f"CREATE SCHEMA {self.name}")
+        return f"{self.url}{'&' if '?' in self.url else '?'}options=-csearch_path%3D{self.name}"
+
+    def __exit__(self, *_: object) -> None:
+        self._run(f"DROP SCHEMA {self.name} CASCADE")
+
+    def _run(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture
+def registry(place: str) -> Iterator[Registry]:
+    """An empty registry."""
+    opened = Registry.open(place)
+    yield opened
+    opened.close()
