@@ -8,7 +8,7 @@ import click
 
 from modelyard.cli import screen
 from modelyard.cli.frame import Answer, command
-from modelyard.cli.references import REFERENCE
+from modelyard.cli.references import REFERENCE, trusted
 
 
 @command(
@@ -24,12 +24,14 @@ from modelyard.cli.references import REFERENCE
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="What to write: .parquet, .csv or .jsonl."
 )
-@click.option("--keep", default="", metavar="COLUMNS", help="Columns of the input to keep: all, or a,b,c.")
+@click.option(
+    "--keep", default="", show_default=False, metavar="COLUMNS", help="Columns of the input to keep: all, or a,b,c."
+)
 @click.option(
     "--outputs", default=None, metavar="NAMES", help="Outputs of the model to write; all of them if not given."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output, and work begun on it for another job.")
-@click.option("--trust", multiple=True, metavar="DIGEST|KEY", help="What may be loaded although it is a pickle.")
+@trusted
 def predict(
     ref: str, input_: Path, output: Path, keep: str, outputs: str | None, overwrite: bool, trust: tuple[str, ...]
 ) -> Answer:

@@ -1,4 +1,4 @@
-"""Arguments that name models and versions, completed from the registry in the shell."""
+"""Arguments and options that several commands share; names are completed from the registry in the shell."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ class Reference(click.ParamType[str]):
 
 REFERENCE = Reference()
 MODEL = Reference(whole=False)
+
+why_option = click.option("--why", default="", show_default=False, help="The reason, kept in the history.")
+
+#: Adds --trust; the function gets ``trust``, a tuple.
+trusted = click.option(
+    "--trust", multiple=True, metavar="DIGEST|KEY", help="What may be loaded although it is a pickle; may be repeated."
+)
+
+
+def new_version(function: Any) -> Any:
+    """Add --alias, --tag and --why for a version that comes into being; the function gets ``alias``, ``tags``, ``why``."""
+    function = why_option(function)
+    function = click.option(
+        "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag for the new version; may be repeated."
+    )(function)
+    return click.option("--alias", default=None, help="An alias to point at the new version.")(function)
 
 
 def tags_of(words: tuple[str, ...]) -> dict[str, str]:

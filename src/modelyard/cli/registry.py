@@ -8,13 +8,12 @@ import click
 
 from modelyard.cli import screen
 from modelyard.cli.frame import Answer, command
-from modelyard.cli.references import MODEL, REFERENCE, tags_of
+from modelyard.cli.references import MODEL, REFERENCE, tags_of, why_option
 
 if TYPE_CHECKING:
     from modelyard.registry import Change, Version
 
 _alias = click.option("--alias", default="production", help="The alias to move.")
-_why = click.option("--why", default="", help="The reason, kept in the history.")
 
 
 @command(
@@ -28,7 +27,7 @@ _why = click.option("--why", default="", help="The reason, kept in the history."
 @click.argument("model", type=MODEL)
 @click.argument("version", type=click.IntRange(min=1))
 @_alias
-@_why
+@why_option
 @click.option("--expect", type=int, help="The version that must be there now; 0 for none. Otherwise a conflict.")
 def promote(model: str, version: int, alias: str, why: str, expect: int | None) -> Answer:
     """Point an alias at a version.
@@ -43,7 +42,7 @@ def promote(model: str, version: int, alias: str, why: str, expect: int | None) 
 @command("rollback", examples='modelyard rollback churn\nmodelyard rollback churn --why "alerts since 10:00"')
 @click.argument("model", type=MODEL)
 @_alias
-@_why
+@why_option
 def rollback(model: str, alias: str, why: str) -> Answer:
     """Point an alias back at the version before.
 
@@ -216,7 +215,7 @@ def untag(ref: str, keys: tuple[str, ...]) -> Answer:
     "delete", examples='modelyard delete churn:2\nmodelyard delete churn:2 --why "trained on a wrong table" --force'
 )
 @click.argument("ref", type=REFERENCE)
-@_why
+@why_option
 @click.option("--force", is_flag=True, help="Remove the aliases that name it, too.")
 def delete(ref: str, why: str, force: bool) -> Answer:
     """Delete a version that no alias names.

@@ -1,0 +1,110 @@
+"""train: from a table to a registered version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelyard.cli import screen
+from modelyard.cli.frame import Answer, command
+from modelyard.cli.package import command_line, made, show_made
+from modelyard.cli.references import new_version, tags_of
+
+if TYPE_CHECKING:
+    from modelyard.api import Trained
+
+
+@command(
+    "train",
+    examples="""
+    modelyard train data.csv --target y --name churn
+    modelyard train data.parquet --target price --name price --candidates linear,forest,boosting
+    modelyard train data.csv --target y --name churn --exclude customer_id --metric f1 --report report.html
+    modelyard train data.csv --target y --out bundle/          # a bundle, not registered
+    """,
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--target", required=True, metavar="COLUMN", help="The column to predict.")
+@click.option("--name", default=None, help="The model's name, to register it under.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="A folder to keep the bundle in.")
+@click.option("--task", type=click.Choice(["regression", "classification"]), default=None, help="Chosen if not given.")
+@click.option(
+    "--candidates", default=None, metavar="NAMES", help="linear,tree,svm,forest,boosting,mlp; all if not given."
+)
+@click.option("--metric", default=None, help="The metric to choose by; suits the task if not given.")
+@click.option("--seed", type=int, default=0, help="The same rows and seed give the same model.")
+@click.option("--folds", type=click.IntRange(2, 50), default=5, help="Folds of the cross-validation.")
+@click.option("--test-size", type=click.FloatRange(0.05, 0.5), default=0.2, help="Share of the rows that is held out.")
+@click.option("--max-rows", type=click.IntRange(min=1), default=None, help="Most rows to look at; more are sampled.")
+@click.option("--time-limit", type=float, default=None, metavar="SECONDS", help="Leave out candidates after this time.")
+@click.option("--exclude", multiple=True, metavar="COLUMN", help="A column to leave out; may be repeated.")
+@click.option("--keep", multiple=True, metavar="COLUMN", help="A column to use although the leakage guard drops it.")
+@click.option("--encoding", default=None, help="The file's encoding, such as latin-1.  [utf-8]")
+@click.option(
+    "--report", type=click.Path(path_type=Path), default=None, help="Write the report, an HTML page, here too."
+)
+@new_version
+def train(
+    data: Path, target: str, name: str | None, out: Path | None, candidates: str | None, report: Path | None,
+    alias: str | None, tags: tuple[str, ...], why: str, **options: Any,
+) -> Answer:  # fmt: skip
+    """Train models on a table and register the best.
+
+    Candidates are compared by cross-validation and the best is judged on rows that were held out, beside a baseline
+    that always guesses the same. Columns that give the answer away are named and left out.
+    """
+    from modelyard import api
+
+    if candidates is not None:
+        options["candidates"] = [word for word in candidates.split(",") if word]
+    with screen.progress("training") as tell:
+        trained = api.train(
+            data,
+            target,
+            name=name,
+            out=out,
+            alias=alias,
+            tags=tags_of(tags),
+            why=why,
+            provenance={"command": command_line()},
+            progress=tell,
+            **options,
+        )
+    if report is not None:
+        report.write_text(trained.result.report_html, encoding="utf-8")
+    summary = trained.result.summary()
+    page = report or trained.bundle.report
+    told = {**summary, **made(trained.bundle, trained.version), "report": None if page is None else str(page)}
+    return Answer(told, lambda: _show(trained, summary, page))
+
+
+def _show(trained: Trained, summary: dict[str, Any], page: Path | None) -> None:
+    for kind in ("warnings", "findings", "notes"):
+        for line in summary[kind]:
+            if kind == "findings" and line in summary["warnings"]:
+                continue
+            screen.say(f"{kind.removesuffix('s')}: {line}")
+    metric = summary["metric"]
+    screen.say()
+    screen.table(
+        ("candidate", f"{metric}, mean of folds", "spread", "seconds", ""),
+        [
+            (("* " if row["name"] == summary["winner"] else "  ") + row["title"], row["mean"], row["spread"],
+             round(row["seconds"], 1), "; ".join(row["notes"]))
+            for row in summary["leaderboard"]
+        ],
+    )  # fmt: skip
+    screen.say()
+    screen.table(
+        ("on held-out rows", "value", "95% interval", "baseline"),
+        [
+            (r["metric"], r["value"], f"{screen.text_of(r['low'])} to {screen.text_of(r['high'])}", r["baseline"])
+            for r in summary["held_out"]
+        ],
+    )  # fmt: skip
+    screen.say()
+    show_made(trained.bundle, trained.version)
+    if page is not None:
+        screen.say(f"report: {page}")
