@@ -54,7 +54,7 @@ trusted = click.option(
 
 
 def new_version(function: Any) -> Any:
-    """Add --alias, --tag and --why for a version that comes into being; the function gets ``alias``, ``tags``, ``why``."""
+    """Add --alias, --tag and --why, for a command that makes a version."""
     function = why_option(function)
     function = click.option(
         "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag for the new version; may be repeated."
