@@ -1,0 +1,153 @@
+"""From a live model to a served ONNX graph, with the proof that both agree.
+
+A conversion is accepted only on evidence: the graph is run beside the original on the sample rows and on rows made
+to provoke differences, in batches of one, two and all. Otherwise the answer names the step that has no form, or what
+differed, and the model stays in its own format.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modelyard.bundle.emitter import Emitted, NotConvertible, emit
+from modelyard.bundle.manifest import Conversion
+from modelyard.bundle.parity import Parity, compare, versions
+from modelyard.bundle.probes import join, sample_rows, strange_rows
+from modelyard.errors import BadBundle, MissingDependency, ModelFailed
+from modelyard.interfaces import ModelFacts, ModelSpec, Predict
+from modelyard.schema import Columns, Signature
+
+FILE = "model.onnx"
+
+#: Largest relative difference that is accepted: arithmetic in double; an estimator in float32; boosted trees, whose
+#: sums of many float32 leaves differ in order.
+DOUBLE, SINGLE, BOOSTED = 1e-9, 1e-5, 1e-4
+
+
+def convert(
+    model: Any,
+    source: str,
+    facts: ModelFacts,
+    signature: Signature,
+    sample: Columns,
+    original: Predict,
+    folder: Path,
+) -> tuple[ModelSpec | None, Conversion]:
+    """Convert ``model`` to ``folder/model.onnx`` and prove it against ``original`` on ``sample``.
+
+    Returns the spec to serve it with, or None, and what happened. Nothing is left in ``folder`` where the conversion
+    is not accepted. Raises MissingDependency without onnx; what the original itself raises on sample rows passes
+    through.
+    """
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency.extra("onnx", "sklearn", "converting a model to ONNX") from error
+    kept = Conversion(source=source, target=source, accepted=False, versions=_versions())
+    try:
+        made = emit(model, signature)
+    except NotConvertible as error:
+        kept.step, kept.reason = error.step or facts.kind.rsplit(".", 1)[-1], str(error)
+        return None, kept
+    kept.method, kept.tolerance = made.method, _tolerance(made, signature)
+    missing = [f.name for f in signature.outputs if f.name not in {str(o["field"]) for o in made.outputs}]
+    if missing:
+        kept.step, kept.reason = facts.kind.rsplit(".", 1)[-1], f"its ONNX form does not give {', '.join(missing)}"
+        return None, kept
+    spec = _spec(made, signature)
+    data = made.model.SerializeToString(deterministic=True)
+    parity, notes = _prove(data, spec, made, signature, sample, original, kept.tolerance)
+    kept.rows, kept.label_flips = parity.rows, parity.label_flips
+    kept.worst_absolute, kept.worst_relative = parity.worst_absolute, parity.worst_relative
+    if parity.fault:
+        kept.step, kept.reason = facts.kind.rsplit(".", 1)[-1], f"{parity.fault}; {_remedy(made)}"
+        return None, kept
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_bytes(data)
+    kept.target, kept.accepted, kept.reason = "onnx", True, "; ".join(notes)
+    return spec, kept
+
+
+def _versions() -> dict[str, str]:
+    return versions(
+        "numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx", "onnxmltools", "xgboost-cpu", "lightgbm"
+    )
+
+
+def _tolerance(made: Emitted, signature: Signature) -> float:
+    if "onnxmltools" in made.method:
+        return BOOSTED
+    narrow = any(field.dtype in ("float16", "float32") for field in signature.inputs)
+    return SINGLE if narrow or made.method != "emitter" else DOUBLE
+
+
+def _remedy(made: Emitted) -> str:
+    if made.method == "emitter":
+        return "it is served by its own library"
+    return "an estimator that Modelyard converts in double would agree; it is served by its own library"
+
+
+def _spec(made: Emitted, signature: Signature) -> ModelSpec:
+    wanted = {field.name for field in signature.outputs}
+    options: dict[str, Any] = {
+        "file": FILE,
+        "inputs": made.inputs,
+        "outputs": [entry for entry in made.outputs if entry["field"] in wanted or not wanted],
+    }
+    if made.max_rows:
+        options["max_rows"] = made.max_rows
+    return ModelSpec(runtime="onnx", options=options)
+
+
+def _prove(
+    data: bytes,
+    spec: ModelSpec,
+    made: Emitted,
+    signature: Signature,
+    sample: Columns,
+    original: Predict,
+    tolerance: float,
+) -> tuple[Parity, list[str]]:
+    """Parity on the sample and the strange rows, and notes on the kinds of rows that could not be compared."""
+    from modelyard.runtimes.onnx_session import open_session, predict_with
+
+    try:
+        converted = predict_with(open_session(data), spec.options, signature)
+    except BadBundle as error:
+        return Parity(rows=0, fault=error.message), []
+    plain = sample_rows(sample)
+    rows, expected, notes = _answers(plain, strange_rows(plain, made.thresholds), original)
+    try:
+        parity = compare(expected, converted(rows), tolerance)
+        for start, stop in ((0, min(1, rows.rows)), (0, min(2, rows.rows)), (max(0, rows.rows - 1), rows.rows)):
+            part = compare(expected.slice(start, stop), converted(rows.slice(start, stop)), tolerance)
+            if part.fault:
+                parity.note(f"in a batch of {stop - start}: {part.fault}")
+    except ModelFailed as error:
+        return Parity(rows=rows.rows, fault=error.message), notes
+    return parity, notes
+
+
+def _answers(plain: Columns, strange: Any, original: Predict) -> tuple[Columns, Columns, list[str]]:
+    """All rows to compare with what the original says of them; kinds of strange rows that it refuses are left out."""
+    groups = list(strange)
+    first = original(plain)
+    try:
+        rows = join([plain, *(group for _, group in groups)], plain)
+        return rows, original(rows), []
+    except Exception:  # the original is anyone's code and may refuse a strange row in any way it likes
+        pass
+    kept, answers, refused = [plain], [first], []
+    for kind, group in groups:
+        try:
+            answers.append(original(group))
+            kept.append(group)
+        except Exception as error:
+            refused.append(f"not compared, because the original raises {_kind(error)}: {kind}")
+    return join(kept, plain), first.layout.concatenate(answers), refused
+
+
+def _kind(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return type(cause).__name__

@@ -1,0 +1,57 @@
+"""Our own ONNX emitter: whole scikit-learn pipelines as one graph in double precision.
+
+``emit`` walks a fitted model: ``compose`` follows pipelines and column transformers, the other modules each know one
+family of steps or estimators. Estimators without a double form are converted alone by skl2onnx or onnxmltools in
+float32 and joined behind the double preprocessing (``foreign``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
+from modelyard.schema import Signature
+
+__all__ = ["Emitted", "NotConvertible", "emit"]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A graph and what is to be known about it."""
+
+    model: Any
+    #: Options of the runtime: tensors and fields.
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    #: How it was made: "emitter", or "emitter+skl2onnx" where an estimator went through float32.
+    method: str
+    #: Whether it holds trees, which decide at thresholds: input (name, element or None) -> values.
+    has_trees: bool
+    thresholds: dict[tuple[str, int | None], list[float]]
+    #: Most rows to be run at once; 0: any number.
+    max_rows: int
+
+
+def emit(model: Any, signature: Signature) -> Emitted:
+    """The graph of a fitted model whose inputs are those of ``signature``.
+
+    Raises NotConvertible naming the step that has no form.
+    """
+    from modelyard.bundle.emitter import answers, compose, inputs
+
+    graph = Graph()
+    values, entries, columns = inputs.declare(graph, signature)
+    answer = compose.estimate(graph, model, compose.in_model_order(model, columns))
+    outputs, named = answers.outputs(graph, answer)
+    made = graph.finish(values, outputs)
+    used = {value.name for value in made.graph.input}
+    return Emitted(
+        model=made,
+        inputs=[entry for entry in entries if entry["tensor"] in used],
+        outputs=named,
+        method="+".join(["emitter", *dict.fromkeys(graph.foreign)]),
+        has_trees=graph.has_trees,
+        thresholds={key: sorted(values) for key, values in graph.thresholds.items()},
+        max_rows=graph.max_rows,
+    )
