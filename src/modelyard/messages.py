@@ -52,12 +52,14 @@ class Request(msgspec.Struct, gc=False):
 class Batch:
     """The outputs of one call of a model. They are turned into text once for all the requests that share it."""
 
-    __slots__ = ("_cells", "_lists", "_texts", "columns", "has_gaps")
+    __slots__ = ("_cells", "_lists", "_texts", "columns", "has_gaps", "kept")
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
         #: Whether an output that was turned into JSON held NaN or infinity; they are written as null.
         self.has_gaps = False
+        #: What a codec made of all rows, for the next request of the same batch.
+        self.kept: dict[Any, Any] = {}
         self._lists: dict[str, list[Any]] = {}
         self._texts: dict[str, list[bytes]] = {}
         self._cells: dict[str, list[bytes]] = {}

@@ -55,6 +55,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("max_body", _size, "64MB", "largest request body that a server accepts"),
     Setting("poll_seconds", float, "0.25", "how often a server looks for moved aliases"),
     Setting("drain_seconds", float, "30", "how long a stopping server waits for requests in flight"),
+    Setting("access_log", str, "errors", "which answers a server logs: errors, all or off"),
     Setting("train_rows", int, "200000", "most rows that training looks at; more are sampled"),
     Setting("log_level", str, "info", "debug, info, warning or error"),
     Setting("user", str, "", "who is written into the history; the login name when empty"),

@@ -5,6 +5,7 @@ A typed decoder compiled for the fields reads a good body in one pass (``fast``)
 again by ``exact``, which is slower, says everything that is wrong, and has the last word on what is right.
 """
 
+from modelyard.decoding.exact import check_json
 from modelyard.decoding.fast import NOT_PLAIN, RowDecoder, ValuesDecoder
 
-__all__ = ["NOT_PLAIN", "RowDecoder", "ValuesDecoder"]
+__all__ = ["NOT_PLAIN", "RowDecoder", "ValuesDecoder", "check_json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -99,6 +100,29 @@ def parse(body: bytes, what: str = "body") -> Any:
         raise InvalidInput.at(what, "JSON", _describe_syntax(text, error)) from None
     except RecursionError:
         raise InvalidInput.at(what, "values nested as the signature says", "lists or objects nested too deep") from None
+
+
+def check_json(body: bytes) -> None:
+    """Raise InvalidInput where ``body`` is not JSON, or a key comes twice in an object, or a number is none."""
+    problems = _Problems()
+    with contextlib.suppress(_Enough):
+        _look_for_repeats(parse(body), "", problems)
+    if problems:
+        raise InvalidInput.of(problems, hint=problems.hint)
+
+
+def _look_for_repeats(value: Any, path: str, problems: _Problems) -> None:
+    if isinstance(value, _Repeated):
+        problems.add(f"{path}.{value.key}".lstrip("."), "each key once", "the same key twice")
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            _look_for_repeats(inside, f"{path}.{key}".lstrip("."), problems)
+    elif isinstance(value, list):
+        for i, inside in enumerate(value):
+            if isinstance(inside, (dict, list, _Token)):
+                _look_for_repeats(inside, f"{path}[{i}]", problems)
+    elif isinstance(value, _Token):
+        problems.add(path, "a JSON number", got(value), _NO_NAN)
 
 
 def _describe_syntax(text: str, error: json.JSONDecodeError) -> str:

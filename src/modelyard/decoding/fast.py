@@ -245,6 +245,7 @@ class ValuesDecoder:
         self.field = field
         element = element_type(field)
         self._flat = msgspec.json.Decoder(_LIST[element]).decode
+        self._nested = msgspec.json.Decoder(_LIST[_LIST[element]]).decode
         self._fixup = fixup(field)
 
     @staticmethod
@@ -252,20 +253,24 @@ class ValuesDecoder:
     def of(field: Field) -> ValuesDecoder:
         return ValuesDecoder(field)
 
-    def plain(self, text: bytes | msgspec.Raw) -> list[Any]:
-        """The elements of a flat list that is plainly right. Raises one of ``NOT_PLAIN`` otherwise."""
-        values: list[Any] = self._flat(text)
-        return [self._fixup(value) for value in values] if self._fixup is not None else values
-
     def decode(self, text: bytes | msgspec.Raw, shape: Sequence[int], path: str) -> list[Any]:
         """The elements of a list that is flat or nested as ``shape``, row after row.
 
         Raises InvalidInput that names places under ``path``.
         """
         try:
-            values = self.plain(text)
+            return self._fixed(self._flat(text))
         except NOT_PLAIN:
-            from modelyard.decoding import exact
+            pass
+        try:
+            rows = self._nested(text)
+            if len(shape) == 2 and len(rows) == shape[0] and all(len(row) == shape[1] for row in rows):
+                return self._fixed([value for row in rows for value in row])
+        except NOT_PLAIN:
+            pass
+        from modelyard.decoding import exact
 
-            values = exact.read_values(bytes(text), self.field, shape, path)
-        return values
+        return exact.read_values(bytes(text), self.field, shape, path)
+
+    def _fixed(self, values: list[Any]) -> list[Any]:
+        return [self._fixup(value) for value in values] if self._fixup is not None else values

@@ -1,0 +1,368 @@
+"""From declared references to loaded, verified versions, kept in step with the registry.
+
+``churn@production``, ``churn:4``, ``churn`` are asked of a registry; a bundle's folder or file is served as it is,
+under its own name or another (``churn=path/to/bundle``). A version counts only once it is loaded, warmed and has
+reproduced its golden rows; until then, and where it fails, the one before goes on serving.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from modelyard.errors import InvalidInput, NotFound, NotReady
+from modelyard.interfaces import Predict
+from modelyard.schema import Columns, Signature
+from modelyard.serving.cost import Cost
+from modelyard.telemetry import Log
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Trust
+    from modelyard.serving.metrics import Metrics
+
+#: A version that failed to load is tried again after this many seconds.
+RETRY_SECONDS = 5.0
+
+#: Rows of the larger of the two batches that warm a model and teach its cost.
+WARM_ROWS = 256
+
+
+class LoadableBundle(Protocol):
+    """What of a bundle the server needs."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def manifest(self) -> Any: ...
+    def load(self, *, trust: Any) -> Predict: ...
+    def golden(self) -> tuple[Columns, Columns]: ...
+    def check_golden(self, predict: Predict) -> None: ...
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference means now."""
+
+    model: str
+    version: str
+    digest: str
+    aliases: tuple[str, ...]
+    open: Callable[[], LoadableBundle]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.model, self.version, self.digest)
+
+
+class Source(Protocol):
+    """Where references are looked up. Called from one thread only."""
+
+    def marker(self) -> int:
+        """A number that changes whenever a reference may mean something else."""
+
+    def resolve(self, reference: str) -> Wanted:
+        """What a reference means now. Raises NotFound."""
+
+
+class Loaded:
+    """One loaded version (a ``Served``)."""
+
+    def __init__(self, wanted: Wanted, bundle: LoadableBundle, predict: Predict) -> None:
+        self.name = wanted.model
+        self.version = wanted.version
+        self.digest = wanted.digest
+        self.aliases = wanted.aliases
+        self.signature = bundle.signature
+        manifest = bundle.manifest
+        self.platform: str = manifest.model.runtime
+        self.task: str = manifest.task
+        self.metrics: dict[str, Any] = dict(manifest.metrics or {})
+        self.predict = predict
+        self.cost = Cost()
+        #: One input row with which the model is known to work.
+        self.example: dict[str, Any] = {}
+
+
+def load(wanted: Wanted, trust: Trust | None) -> Loaded:
+    """Open, load, warm and verify a version. Raises whatever stands in the way."""
+    bundle = wanted.open()
+    predict = bundle.load(trust=trust) if trust is not None else bundle.load()  # type: ignore[call-arg]
+    loaded = Loaded(wanted, bundle, predict)
+    bundle.check_golden(predict)
+    inputs, _ = bundle.golden()
+    if inputs.rows:
+        loaded.example = inputs.slice(0, 1).records()[0]
+        one = inputs.slice(0, 1)
+        many = inputs.take(_repeat(inputs.rows, WARM_ROWS))
+        for columns in (one, many, one, many, one, many):
+            started = perf_counter()
+            predict(columns)
+            loaded.cost.learn(columns.rows, perf_counter() - started)
+    return loaded
+
+
+def _repeat(rows: int, count: int) -> Any:
+    import numpy as np
+
+    return np.arange(count) % rows
+
+
+class Table:
+    """What is served at one moment. Never changed once made; the next one takes its place as a whole."""
+
+    def __init__(
+        self, declared: Sequence[tuple[str, Loaded]] = (), aliases: dict[tuple[str, str], Loaded] | None = None
+    ):
+        #: Each version once, in the order of the references.
+        self.versions: tuple[Loaded, ...] = tuple({id(loaded): loaded for _, loaded in declared}.values())
+        self._aliases = aliases or {}
+        self._models: dict[str, list[Loaded]] = {}
+        for loaded in self.versions:
+            self._models.setdefault(loaded.name, []).append(loaded)
+
+    def find(self, model: str | None, version: str | None, alias: str | None) -> Loaded:
+        """See ``interfaces.Catalog``."""
+        if model is None:
+            if len(self._models) != 1:
+                names = ", ".join(sorted(self._models))
+                hint = f"ask one of them by name, as in /models/{min(self._models)}/predict" if self._models else ""
+                raise NotFound(f"this server serves several models: {names}", hint=hint)
+            model = next(iter(self._models))
+        versions = self._models.get(model)
+        if versions is None:
+            raise NotFound.among("model", model, self._models)
+        if version is not None:
+            for loaded in versions:
+                if loaded.version == version:
+                    return loaded
+            raise NotFound.among(f"version of {model} on this server", version, (v.version for v in versions))
+        if alias is not None:
+            named = self._aliases.get((model, alias))
+            if named is None:
+                known = [known for name, known in self._aliases if name == model]
+                raise NotFound.among(f"alias of {model} on this server", alias, known)
+            return named
+        return self._aliases.get((model, "production"), versions[0])
+
+
+class ServerCatalog:
+    """Loads what is declared and follows the registry (a ``Catalog``).
+
+    ``publish(table)`` is called, on the catalog's own thread, with each new table.
+    """
+
+    def __init__(
+        self,
+        references: Sequence[str],
+        source: Callable[[], Source],
+        *,
+        trust: Trust | None,
+        poll_seconds: float,
+        publish: Callable[[Table], None],
+        log: Log,
+        metrics: Metrics,
+    ) -> None:
+        if not references:
+            raise InvalidInput.at("references", "at least one model to serve", "none")
+        self._references = list(dict.fromkeys(references))
+        self._open_source = source
+        self._trust = trust
+        self._poll_seconds = poll_seconds
+        self._publish = publish
+        self._log = log
+        self._metrics = metrics
+        self._faults: dict[str, str] = dict.fromkeys(self._references, "not loaded yet")
+        self._served: dict[str, Loaded] = {}
+        self._marker = -1
+        self._retry_at = 0.0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: Set by whoever ``publish`` tells, so that it changes between two requests and never within one.
+        self.table = Table()
+        self.draining = False
+        #: Why the registry does not answer; "" while it does.
+        self.registry_fault = ""
+        #: What went wrong while the first table was made; the server does not start then.
+        self.failure: Exception | None = None
+        self.settled = threading.Event()
+
+    # What wires and the server ask.
+
+    @property
+    def ready(self) -> bool:
+        """Every declared reference has a version that serves, and the server is not stopping."""
+        return not self.draining and len(self._served) == len(self._references)
+
+    def models(self) -> Sequence[Loaded]:
+        return self.table.versions
+
+    def find(self, model: str | None, version: str | None, alias: str | None) -> Loaded:
+        if not self.table.versions:
+            raise NotReady("the models are being loaded", hint="try again in a moment")
+        return self.table.find(model, version, alias)
+
+    def faults(self) -> dict[str, str]:
+        return dict(self._faults)
+
+    # The thread that loads.
+
+    def start(self) -> None:
+        """Begin to load, and then to follow the registry. ``settled`` is set when the first loading has ended."""
+        self._thread = threading.Thread(target=self._work, name="modelyard-catalog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following the registry."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        try:
+            source = self._open_source()
+            self._marker = source.marker()
+            self._refresh(source, first=True)
+        except Exception as error:
+            self.failure = error
+        finally:
+            self.settled.set()
+        while self.failure is None and not self._stopping.wait(self._poll_seconds):
+            self._poll(source)
+
+    def _poll(self, source: Source) -> None:
+        try:
+            marker = source.marker()
+            if marker != self._marker or (self._faults and perf_counter() > self._retry_at):
+                self._refresh(source)
+                self._marker = marker
+        except Exception as error:
+            if not self.registry_fault:
+                self._log.write("warning", "registry does not answer; serving on", error=error)
+            self.registry_fault = str(error)
+            return
+        if self.registry_fault:
+            self._log.write("info", "registry answers again")
+            self.registry_fault = ""
+
+    def _refresh(self, source: Source, first: bool = False) -> None:
+        """Look every reference up, load what is new, publish a table if anything changed."""
+        known = {(v.name, v.version, v.digest): v for v in self._served.values()}
+        aliases: dict[tuple[str, str], Loaded] = {}
+        served: dict[str, Loaded] = {}
+        for reference in self._references:
+            before = self._served.get(reference)
+            wanted: Wanted | None = None
+            try:
+                wanted = source.resolve(reference)
+                loaded = known.get(wanted.key)
+                if loaded is None:
+                    loaded = known[wanted.key] = self._load(wanted, reference)
+                loaded.aliases = wanted.aliases
+                self._faults.pop(reference, None)
+            except Exception as error:
+                if first:
+                    raise
+                self._note_fault(reference, wanted, before, error)
+                if before is None:
+                    continue
+                loaded = before
+            served[reference] = loaded
+            for alias in loaded.aliases:
+                aliases[loaded.name, alias] = loaded
+            if "@" in reference and not reference.partition("@")[2].startswith("sha256:"):
+                aliases[loaded.name, reference.partition("@")[2]] = loaded
+        self._served = served
+        self._retry_at = perf_counter() + RETRY_SECONDS
+        self._publish(Table(list(served.items()), aliases))
+
+    def _load(self, wanted: Wanted, reference: str) -> Loaded:
+        started = perf_counter()
+        loaded = load(wanted, self._trust)
+        self._log.write(
+            "info", "model loaded", reference=reference, model=loaded.name, version=loaded.version,
+            digest=loaded.digest, platform=loaded.platform, seconds=round(perf_counter() - started, 3),
+        )  # fmt: skip
+        return loaded
+
+    def _note_fault(self, reference: str, wanted: Wanted | None, before: Loaded | None, error: Exception) -> None:
+        meant = f"version {wanted.version} of {wanted.model}" if wanted else reference
+        kept = f"; version {before.version} goes on serving" if before else ""
+        fault = f"{meant} cannot be served: {getattr(error, 'message', error)}{kept}"
+        if self._faults.get(reference) != fault:
+            self._log.write("error", "load failed", reference=reference, error=error, kept=before and before.version)
+            self._metrics.failed_loads[wanted.model if wanted else reference] += 1
+        self._faults[reference] = fault
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def is_path(reference: str) -> bool:
+    """Whether a reference is a bundle on disk rather than a name in a registry."""
+    path = reference.partition("=")[2] or reference
+    return "/" in path or "\\" in path or path.endswith(".zip") or (Path(path) / "manifest.json").is_file()
+
+
+class FolderSource:
+    """Bundles on disk."""
+
+    def marker(self) -> int:
+        return 0
+
+    def resolve(self, reference: str) -> Wanted:
+        from modelyard.bundle import Bundle
+
+        name, _, path = reference.rpartition("=")
+        bundle = Bundle.open(Path(path))
+        name = name or re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).resolve().stem)
+        if not _NAME.fullmatch(name):
+            raise InvalidInput.at("model name", "letters, digits, '.', '_' or '-'", name, hint="serve NAME=PATH")
+        return Wanted(model=name, version="", digest=bundle.digest, aliases=(), open=lambda: bundle)
+
+
+class RegistrySource:
+    """Names in a registry. ``where`` as for ``Registry.open``, or a registry."""
+
+    def __init__(self, where: Any = None) -> None:
+        from modelyard.registry import Registry
+
+        self._registry = where if isinstance(where, Registry) else Registry.open(where)
+
+    def marker(self) -> int:
+        return self._registry.marker()
+
+    def resolve(self, reference: str) -> Wanted:
+        version = self._registry.resolve(reference)
+        return Wanted(
+            model=version.model,
+            version=str(version.number),
+            digest=version.digest,
+            aliases=tuple(version.aliases),
+            open=lambda: self._registry.fetch(version),
+        )
+
+
+class MixedSource:
+    """Paths from disk, names from a registry that is opened when the first name is asked for."""
+
+    def __init__(self, where: Any = None) -> None:
+        self._where = where
+        self._folder = FolderSource()
+        self._registry: RegistrySource | None = None
+
+    def marker(self) -> int:
+        return self._registry.marker() if self._registry is not None else 0
+
+    def resolve(self, reference: str) -> Wanted:
+        if is_path(reference):
+            return self._folder.resolve(reference)
+        if self._registry is None:
+            self._registry = RegistrySource(self._where)
+        return self._registry.resolve(reference)

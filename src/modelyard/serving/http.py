@@ -1,0 +1,412 @@
+"""The HTTP/1.1 listener: an ``asyncio.Protocol`` on llhttp, without a framework between the socket and the engine.
+
+Requests of one connection are answered in their order, however they finish. A head that has been seen before is
+not parsed again: heads are remembered by their bytes, with what they came to mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import httptools
+import msgspec
+
+from modelyard.errors import ModelyardError
+from modelyard.messages import Message
+from modelyard.serving.engine import Exchange
+from modelyard.serving.routing import Endpoint, Refusing
+
+if TYPE_CHECKING:
+    from modelyard.serving.listener import Listener
+
+#: Limits of a head: bytes in all, and headers.
+MOST_HEAD_BYTES = 65_536
+MOST_HEADERS = 128
+
+#: Unanswered requests of one connection at which no more is read from it, and at which reading goes on.
+MOST_UNANSWERED = 32
+FEW_UNANSWERED = 8
+
+_JSON = "application/json"
+
+
+class BadRequest(ModelyardError):
+    """Not HTTP as it should be; ``details["status"]`` says how it is answered."""
+
+    code = "bad_request"
+
+
+class TooLarge(ModelyardError):
+    """The body is larger than the server accepts."""
+
+    code = "too_large"
+
+
+class HeadTooLarge(ModelyardError):
+    """The request's head is larger than the server accepts."""
+
+    code = "head_too_large"
+
+
+class TooSlow(ModelyardError):
+    """The request did not arrive in time."""
+
+    code = "too_slow"
+
+
+class ExpectationFailed(ModelyardError):
+    """An ``Expect`` header asks for what the server does not do."""
+
+    code = "expectation_failed"
+
+
+class Head(msgspec.Struct, gc=False):
+    """What a request's head came to mean."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    #: Bytes of the body that follow; -1 where only the body itself tells.
+    length: int
+    keep_alive: bool
+    #: HTTP/1.0, whose clients must be told that the connection stays open.
+    is_old: bool
+    #: Neither HEAD nor HTTP/1.0 nor the last request of its connection: the answer needs nothing special.
+    is_plain: bool
+    endpoint: Endpoint
+    #: The caller's own id for the request, or "".
+    request_id: str
+
+
+class HttpExchange(Exchange, gc=False, kw_only=True):
+    """A request that came over a connection, whose answer is written in its turn."""
+
+    head: Head
+    connection: Connection
+    answered: bytes | None = None
+
+    def answer(self, message: Message) -> None:
+        connection = self.connection
+        listener = connection.listener
+        if (
+            self.head.is_plain
+            and listener.is_plain
+            and message.code == "ok"
+            and not message.headers
+            and message.content_type == _JSON
+        ):
+            body = message.body
+            data = listener.plain % (self.id.encode(), len(body), body)
+        else:
+            data = listener.render(self, message)
+        unanswered = connection.unanswered
+        if unanswered and unanswered[0] is self:
+            unanswered.popleft()
+            connection.transport.write(data)
+            if unanswered or connection.needs_care or not self.head.keep_alive:
+                connection.answered(self)
+        else:
+            self.answered = data
+
+
+class Connection(asyncio.Protocol):
+    """One connection. Everything that most requests do not need is kept out of ``data_received``."""
+
+    __slots__ = (
+        "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_last_head", "_parser", "_reading_paused",
+        "_size", "_url", "_writing_paused", "began", "in_body", "is_between", "is_closing", "last", "listener",
+        "needs_care", "owes_continue", "transport", "unanswered",
+    )  # fmt: skip
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.transport: Any = None
+        self.unanswered: deque[HttpExchange] = deque()
+        #: No request is partly read, and none but whole requests may come.
+        self.is_between = True
+        #: The answer in hand is the last.
+        self.is_closing = False
+        #: Something must be done after the next answer: close, read on, say ``100 Continue``.
+        self.needs_care = False
+        self.owes_continue = False
+        #: When the request that is being read began, and when the last one was complete.
+        self.began = self.last = perf_counter()
+        self.in_body = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._reading_paused = self._writing_paused = False
+        self._fault: ModelyardError | None = None
+        self._completed = 0
+        self._last_head: Head | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head_bytes = 0
+        self.in_body = False
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.listener.connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_closing = True
+        self.is_between = False
+        self.unanswered.clear()
+        self.listener.connections.discard(self)
+        self.listener.note_lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_between:
+            end = data.find(b"\r\n\r\n") + 4
+            head = self.listener.heads.get(data[:end])
+            if head is not None and len(data) == end + head.length:
+                listener = self.listener
+                self.last = received = perf_counter()
+                listener.count = count = listener.count + 1
+                exchange = HttpExchange(
+                    id=head.request_id or listener.id_prefix + hex(count)[2:],
+                    received=received,
+                    endpoint=head.endpoint,
+                    head=head,
+                    connection=self,
+                )
+                self.unanswered.append(exchange)
+                head.endpoint.accept(exchange, Message(data[end:], head.headers))
+                return
+        if not self.is_closing:
+            self._feed(data)
+
+    def eof_received(self) -> bool:
+        """A client that has said all may still want its answers; one that stopped half-way gets none."""
+        if self.unanswered:
+            self.is_closing = self.needs_care = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        self.last = perf_counter()
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._resume_reading()
+
+    # Reading what is not known by heart.
+
+    def _feed(self, data: bytes) -> None:
+        fresh = self.is_between
+        if fresh:
+            self.began = perf_counter()
+        self._completed = 0
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:  # answered as if no upgrade had been asked for
+            self._parser = httptools.HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            self.is_between = True
+            if rest and not self.is_closing and self._fault is None:
+                self._feed(rest)
+                return
+        except httptools.HttpParserError as error:
+            self._fault = self._fault or BadRequest(f"not a proper HTTP request: {error}")
+        if self._fault is None and not self.in_body and self._head_bytes > MOST_HEAD_BYTES and not self.is_between:
+            self._fault = _head_too_large()
+        if self._fault is not None:
+            self.give_up(self._fault)
+            return
+        if fresh and self._completed == 1 and self.is_between and self._last_head is not None:
+            head, end = self._last_head, data.find(b"\r\n\r\n") + 4
+            if head.length >= 0 and len(data) == end + head.length:
+                self.listener.remember(data[:end], head)
+        if len(self.unanswered) >= MOST_UNANSWERED:
+            self.needs_care = True
+            self._pause_reading()
+
+    def on_message_begin(self) -> None:
+        self.is_between = False
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_body:  # trailers are of no interest
+            self._headers.append((name, value))
+            if len(self._headers) > MOST_HEADERS:
+                self._fault = self._fault or _head_too_large()
+
+    def on_headers_complete(self) -> None:
+        self.in_body = True
+        if self._fault is not None or self.is_closing:
+            return
+        if sum(len(n) + len(v) for n, v in self._headers) + len(self._url) > MOST_HEAD_BYTES:
+            self._fault = _head_too_large()
+            return
+        length, expects, chunked = 0, b"", False
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                length = int(value)
+            elif lower == b"transfer-encoding":
+                chunked = True
+            elif lower == b"expect":
+                expects = value.lower()
+        if length > self.listener.max_body:
+            self._fault = self._too_large()
+        elif expects and expects != b"100-continue":
+            self._fault = ExpectationFailed(f"no such expectation: {expects.decode('latin-1')}")
+        elif expects and (length or chunked) and self._parser.get_http_version() != "1.0":
+            if self.unanswered:
+                self.owes_continue = self.needs_care = True
+            else:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._fault is None and not self.is_closing:
+            self._size += len(body)
+            if self._size > self.listener.max_body:
+                self._fault = self._too_large()
+                self._chunks.clear()
+                return
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._fault is not None or self.is_closing:
+            return
+        self.is_between = True
+        self._completed += 1
+        self.last = perf_counter()
+        head = self._read_head()
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._reset()
+        self._last_head = head
+        if not head.keep_alive:
+            self.is_closing = True
+            self.is_between = False
+        exchange = HttpExchange(
+            id=head.request_id or self.listener.new_id(),
+            received=self.last,
+            endpoint=head.endpoint,
+            head=head,
+            connection=self,
+        )
+        self.unanswered.append(exchange)
+        head.endpoint.accept(exchange, Message(body, head.headers))
+
+    def _read_head(self) -> Head:
+        parser = self._parser
+        headers: dict[str, str] = {}
+        for name, value in self._headers:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        method = parser.get_method().decode("latin-1")
+        target = self._url.decode("latin-1")
+        is_old = parser.get_http_version() == "1.0"
+        keep_alive = bool(parser.should_keep_alive()) and method != "CONNECT"
+        known_by_heart = "transfer-encoding" not in headers and "expect" not in headers and "upgrade" not in headers
+        given = headers.get("x-request-id", "")
+        return Head(
+            method,
+            target,
+            headers,
+            self._size if known_by_heart else -1,
+            keep_alive,
+            is_old,
+            keep_alive and not is_old and method != "HEAD",
+            self.listener.endpoint(method, target),
+            given if is_request_id(given) else "",
+        )
+
+    def _too_large(self) -> TooLarge:
+        most = self.listener.max_body
+        return TooLarge(f"the body is larger than {most} bytes", hint="send fewer rows, or serve with --max-body")
+
+    # Giving up, closing, going on.
+
+    def give_up(self, error: ModelyardError) -> None:
+        """Answer that the request in hand cannot be read, after those before it, and close."""
+        if self.is_closing:
+            return
+        listener = self.listener
+        listener.metrics.refused[error.code] += 1
+        path = self._url.decode("latin-1")
+        endpoint = Refusing(listener.router.speaker(path), None, error, listener.metrics, listener.log)
+        head = Head("POST", path, {}, -1, False, False, False, endpoint, "")
+        exchange = HttpExchange(
+            id=listener.new_id(), received=perf_counter(), endpoint=endpoint, head=head, connection=self
+        )
+        self.is_closing = True
+        self.is_between = False
+        self._fault = None
+        self.unanswered.append(exchange)
+        exchange.answer(endpoint.refuse(exchange, error))
+
+    def answered(self, exchange: HttpExchange) -> None:
+        """After an answer was written: write those that were ready behind it, then close or read on."""
+        unanswered = self.unanswered
+        last = exchange
+        while unanswered and unanswered[0].answered is not None:
+            last = unanswered.popleft()
+            self.transport.write(last.answered)
+        if not last.head.keep_alive or (self.is_closing and not unanswered):
+            self._close(last)
+            return
+        if self.owes_continue and not unanswered:
+            self.owes_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._reading_paused and len(unanswered) <= FEW_UNANSWERED:
+            self._resume_reading()
+        self.needs_care = self._reading_paused or self.owes_continue or self.is_closing or bool(unanswered)
+
+    def _close(self, last: HttpExchange) -> None:
+        """Close once all is written. Where the client may still be sending, first let it read the answer."""
+        self.is_closing = True
+        self.is_between = False
+        self.unanswered.clear()
+        if last.head.length < 0 and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.began = perf_counter()
+            self.listener.lingering.add(self)
+        else:
+            self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.needs_care = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        may = not self._writing_paused and len(self.unanswered) <= FEW_UNANSWERED
+        if self._reading_paused and may and not self.transport.is_closing():
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    @property
+    def is_stuck(self) -> bool:
+        """The client does not read its answers."""
+        return self._writing_paused
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes so far of the body that is being read."""
+        return self._size
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller's request id can be taken over: at most 128 harmless characters."""
+    return 0 < len(text) <= 128 and text.isascii() and all(c.isalnum() or c in "._-:/+=@~" for c in text)
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(f"the head is larger than {MOST_HEAD_BYTES} bytes or {MOST_HEADERS} headers")

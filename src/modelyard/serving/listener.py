@@ -1,0 +1,186 @@
+"""What all connections of a server share: endpoints, remembered heads, templates of answers, time limits."""
+
+from __future__ import annotations
+
+import os
+from http import HTTPStatus
+from time import perf_counter, time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from wsgiref.handlers import format_date_time
+
+from modelyard.messages import Message
+from modelyard.serving.http import Connection, Head, HttpExchange, TooSlow
+from modelyard.serving.metrics import Metrics
+from modelyard.serving.routing import Endpoint, Router
+from modelyard.telemetry import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Heads remembered, and the largest of them.
+MOST_HEADS = 1024
+LARGEST_HEAD = 4096
+
+#: Seconds that a connection may idle, take for a head, take before its body's rate is looked at, linger, or not read.
+IDLE_SECONDS = 75.0
+HEAD_SECONDS = 15.0
+BODY_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+STUCK_SECONDS = 60.0
+
+#: Bytes a second below which a body is given up.
+SLOWEST_BODY = 1024
+
+STATUS = {
+    "ok": 200,
+    "invalid_input": 400,
+    "bad_request": 400,
+    "refused": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "too_slow": 408,
+    "conflict": 409,
+    "too_large": 413,
+    "unsupported": 415,
+    "expectation_failed": 417,
+    "head_too_large": 431,
+    "internal": 500,
+    "model_failed": 500,
+    "bad_bundle": 500,
+    "missing_dependency": 501,
+    "remote_failed": 502,
+    "not_ready": 503,
+    "overloaded": 503,
+}
+
+_LINES = {status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode() for status in set(STATUS.values())}
+
+
+class Listener:
+    """Shared by the connections of one server. Used on the loop's thread only."""
+
+    def __init__(
+        self, router: Router, metrics: Metrics, log: Log, *, max_body: int, access_log: str, lost: Callable[[], None]
+    ) -> None:
+        self.router = router
+        self.metrics = metrics
+        self.log = log
+        self.max_body = max_body
+        self.connections: set[Connection] = set()
+        self.lingering: set[Connection] = set()
+        self.heads: dict[bytes, Head] = {}
+        self._seen_once: set[int] = set()
+        self.id_prefix = os.urandom(6).hex() + "-"
+        self.count = 0
+        self._access_log = access_log
+        #: No answer needs more than the plain template: nothing is being closed, and successes are not logged.
+        self.is_plain = access_log != "all"
+        self.note_lost = lost
+        self.is_draining = False
+        self._tell_time()
+
+    def _tell_time(self) -> None:
+        date = format_date_time(time()).encode()
+        self._stamp = b"server: modelyard\r\ndate: " + date + b"\r\n"
+        #: The answer that most requests get: id, length, body.
+        self.plain = (
+            _LINES[200]
+            + self._stamp
+            + b"content-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+        )
+
+    def new_id(self) -> str:
+        """An id for a request: unique to this process, then counted."""
+        self.count += 1
+        return f"{self.id_prefix}{self.count:x}"
+
+    def endpoint(self, method: str, target: str) -> Endpoint:
+        """The endpoint for a request target in any of HTTP's forms."""
+        path = target.partition("?")[0].partition("#")[0]
+        if not path.startswith("/"):
+            try:
+                path = urlsplit(path).path or "/"
+            except ValueError:
+                path = "*"
+        return self.router.find("GET" if method == "HEAD" else method, path)
+
+    def forget(self) -> None:
+        """Find every endpoint anew: the table of versions has changed."""
+        self.router.forget()
+        self.heads.clear()
+
+    def remember(self, text: bytes, head: Head) -> None:
+        """Know a head by heart when it comes the second time; one that differs each time never takes room."""
+        if len(text) > LARGEST_HEAD:
+            return
+        mark = hash(text)
+        if mark not in self._seen_once:
+            if len(self._seen_once) >= 4 * MOST_HEADS:
+                self._seen_once.clear()
+            self._seen_once.add(mark)
+            return
+        if len(self.heads) >= MOST_HEADS:
+            self.heads.clear()
+        self.heads[text] = head
+
+    def render(self, exchange: HttpExchange, message: Message) -> bytes:
+        """The bytes of an answer, of any kind."""
+        head = exchange.head
+        status = STATUS.get(message.code, 500)
+        if self.is_draining:
+            head.keep_alive = False
+        lines = [_LINES[status], self._stamp, f"content-type: {message.content_type}\r\n".encode()]
+        lines.append(f"x-request-id: {exchange.id}\r\ncontent-length: {len(message.body)}\r\n".encode())
+        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in message.headers.items()]
+        if status == 503:
+            lines.append(b"retry-after: 1\r\n")
+        if not head.keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif head.is_old:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        if head.method != "HEAD":
+            lines.append(message.body)
+        if self._access_log == "all" or (self._access_log == "errors" and status >= 400):
+            self._note_access(exchange, message, status)
+        return b"".join(lines)
+
+    def _note_access(self, exchange: HttpExchange, message: Message, status: int) -> None:
+        milliseconds = round((perf_counter() - exchange.received) * 1000, 3)
+        self.log.write(
+            "info" if status < 500 else "warning", "request", request_id=exchange.id, method=exchange.head.method,
+            target=exchange.head.target[:200], status=status, code=message.code, milliseconds=milliseconds,
+        )  # fmt: skip
+
+    def drain(self) -> None:
+        """Close what idles; every answer from now on is its connection's last."""
+        self.is_draining = True
+        self.is_plain = False
+        for connection in list(self.connections):
+            if connection.is_between and not connection.unanswered:
+                connection.transport.close()
+
+    def sweep(self) -> None:
+        """Once a second: tell the time, end connections that idle, dawdle or never read, write the log."""
+        self._tell_time()
+        now = perf_counter()
+        for connection in list(self.connections):
+            waited = now - connection.began
+            if connection in self.lingering:
+                if waited > LINGER_SECONDS:
+                    connection.transport.abort()
+            elif connection.is_stuck:
+                if now - connection.last > STUCK_SECONDS:
+                    connection.transport.abort()
+            elif connection.is_between:
+                if not connection.unanswered and now - connection.last > IDLE_SECONDS:
+                    connection.transport.close()
+            elif not connection.is_closing and self._is_slow(connection, waited):
+                connection.give_up(TooSlow(f"the request was not complete after {waited:.0f} seconds"))
+        self.log.flush()
+
+    def _is_slow(self, connection: Connection, waited: float) -> bool:
+        if not connection.in_body:
+            return waited > HEAD_SECONDS
+        return waited > BODY_SECONDS + connection.received_bytes / SLOWEST_BODY

@@ -1,0 +1,70 @@
+"""The wire of those who run a server: health, metrics, and the description of its API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from modelyard.interfaces import Catalog, Codec, Served
+from modelyard.messages import Call, Message
+from modelyard.wires import segments
+from modelyard.wires.native import NativeWire
+
+_encode = msgspec.json.encode
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class OperationsWire:
+    """``/health/live``, ``/health/ready``, ``/metrics`` and ``/openapi.json``."""
+
+    name = "operations"
+    prefix = "/health"
+
+    def __init__(self, metrics: Callable[[], bytes], registry_fault: Callable[[], str]) -> None:
+        self._metrics = metrics
+        self._registry_fault = registry_fault
+        self._native = NativeWire()
+
+    def match(self, method: str, path: str) -> Call | None:
+        if method != "GET":
+            return None
+        match segments(path):
+            case ("health", "live" | "ready" as which):
+                return Call(which)
+            case ("metrics",):
+                return Call("metrics")
+            case ("openapi.json",):
+                return Call("openapi")
+        return None
+
+    def codec(self, call: Call, served: Served) -> Codec:
+        raise NotImplementedError("this wire predicts nothing")
+
+    def inform(self, call: Call, message: Message, catalog: Catalog) -> Message:
+        if call.action == "live":
+            return Message(b'{"live":true}')
+        if call.action == "metrics":
+            return Message(self._metrics(), {}, "ok", PROMETHEUS)
+        if call.action == "openapi":
+            from modelyard.serving import openapi
+
+            return Message(_encode(openapi.describe(catalog)))
+        return self._ready(catalog)
+
+    def _ready(self, catalog: Catalog) -> Message:
+        told: dict[str, object] = {"ready": catalog.ready}
+        told["models"] = [
+            {"name": served.name, "version": served.version, "aliases": served.aliases, "digest": served.digest}
+            for served in catalog.models()
+        ]
+        faults = catalog.faults()
+        if faults:
+            told["faults"] = faults
+        if self._registry_fault():
+            told["registry"] = self._registry_fault()
+        return Message(_encode(told), {}, "ok" if catalog.ready else "not_ready")
+
+    def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
+        return self._native.refuse(call, error, request_id)

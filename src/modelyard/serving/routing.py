@@ -1,0 +1,162 @@
+"""From a method and a path to the endpoint that answers: which wire, which call, which loaded version.
+
+An endpoint is found once for a path and kept; a new table of versions starts with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from modelyard.errors import ModelyardError, NotFound
+from modelyard.interfaces import Catalog, Codec, Wire
+from modelyard.messages import Call, Message
+from modelyard.serving.catalog import Loaded
+from modelyard.serving.engine import Exchange, Lane
+from modelyard.serving.metrics import Metrics
+from modelyard.telemetry import Log
+
+#: Paths for which the endpoint is kept.
+MOST_PATHS = 1024
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+
+
+class MethodNotAllowed(ModelyardError):
+    """The path is known, the method is not one of its own; ``details`` lists those."""
+
+    code = "method_not_allowed"
+
+
+class Endpoint:
+    """Answers one call of one wire."""
+
+    #: Where the call predicts.
+    codec: Codec
+
+    def __init__(self, wire: Wire, call: Call | None, metrics: Metrics, log: Log) -> None:
+        self.wire = wire
+        self.call = call
+        self._metrics = metrics
+        self._log = log
+
+    def accept(self, exchange: Exchange, message: Message) -> None:
+        """Answer, now or later."""
+        raise NotImplementedError
+
+    def refuse(self, exchange: Exchange, error: Exception) -> Message:
+        """The message that tells of ``error``; a bug is logged with its trace."""
+        if not isinstance(error, ModelyardError):
+            self._log.write("error", "internal error", request_id=exchange.id, error=error)
+        return self.wire.refuse(self.call, error, exchange.id)
+
+
+class Predicting(Endpoint):
+    """Predict calls of one loaded version."""
+
+    def __init__(self, wire: Wire, call: Call, lane: Lane, metrics: Metrics, log: Log) -> None:
+        super().__init__(wire, call, metrics, log)
+        self.codec = wire.codec(call, lane.loaded)
+        self.lane = lane
+        self._decode = self.codec.decode
+        self._submit = lane.submit
+
+    def accept(self, exchange: Exchange, message: Message) -> None:
+        try:
+            exchange.request = self._decode(message)
+            exchange.decoded = perf_counter()
+            self._submit(exchange)
+        except Exception as error:
+            refusal = self.refuse(exchange, error)
+            self.lane.meter.refused[refusal.code] += 1
+            exchange.answer(refusal)
+
+
+class Informing(Endpoint):
+    """Any other call of a wire."""
+
+    def __init__(self, wire: Wire, call: Call, catalog: Catalog, metrics: Metrics, log: Log) -> None:
+        super().__init__(wire, call, metrics, log)
+        self.call: Call = call
+        self._catalog = catalog
+
+    def accept(self, exchange: Exchange, message: Message) -> None:
+        try:
+            answer = self.wire.inform(self.call, message, self._catalog)
+        except Exception as error:
+            answer = self.refuse(exchange, error)
+        exchange.answer(answer)
+
+
+class Refusing(Endpoint):
+    """Calls that nothing answers."""
+
+    def __init__(self, wire: Wire, call: Call | None, error: Exception, metrics: Metrics, log: Log) -> None:
+        super().__init__(wire, call, metrics, log)
+        self._error = error
+
+    def accept(self, exchange: Exchange, message: Message) -> None:
+        refusal = self.refuse(exchange, self._error)
+        self._metrics.refused[refusal.code] += 1
+        if isinstance(self._error, MethodNotAllowed):
+            refusal.headers["allow"] = self._error.details["allow"]
+        exchange.answer(refusal)
+
+
+class Router:
+    """Finds endpoints. Used on the loop's thread only."""
+
+    def __init__(
+        self, wires: Sequence[Wire], catalog: Catalog, lane: Callable[[Loaded], Lane], metrics: Metrics, log: Log
+    ) -> None:
+        self._wires = tuple(wires)
+        self._catalog = catalog
+        self._lane = lane
+        self._metrics = metrics
+        self._log = log
+        self._known: dict[tuple[str, str], Endpoint] = {}
+
+    def forget(self) -> None:
+        """Find every endpoint anew: the table of versions has changed."""
+        self._known.clear()
+
+    def find(self, method: str, path: str) -> Endpoint:
+        """The endpoint for a method and a path (percent-encoded, without query). One that refuses if there is none."""
+        found = self._known.get((method, path))
+        if found is not None:
+            return found
+        for wire in self._wires:
+            call = wire.match(method, path)
+            if call is not None:
+                try:
+                    endpoint = self._bind(wire, call)
+                except ModelyardError as error:
+                    return Refusing(wire, call, error, self._metrics, self._log)
+                if len(self._known) >= MOST_PATHS:
+                    self._known.clear()
+                self._known[method, path] = endpoint
+                return endpoint
+        return self._refuse(method, path)
+
+    def _bind(self, wire: Wire, call: Call) -> Endpoint:
+        if call.action != "predict":
+            return Informing(wire, call, self._catalog, self._metrics, self._log)
+        loaded = self._catalog.find(call.model, call.version, call.alias)
+        assert isinstance(loaded, Loaded)
+        return Predicting(wire, call, self._lane(loaded), self._metrics, self._log)
+
+    def _refuse(self, method: str, path: str) -> Endpoint:
+        allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]
+        if allowed:
+            words = ", ".join(["GET", "HEAD"] if allowed == ["GET"] else allowed)
+            error: ModelyardError = MethodNotAllowed(
+                f"{method} is not what {path} takes: {words}", hint=f"use {allowed[0]}", allow=words
+            )
+        else:
+            error = NotFound(f"no such path: {path}", hint="GET / lists what this server answers")
+        return Refusing(self.speaker(path), None, error, self._metrics, self._log)
+
+    def speaker(self, path: str) -> Wire:
+        """The wire in whose words to refuse a path: the one with the longest prefix that fits."""
+        fitting = [wire for wire in self._wires if path.startswith(wire.prefix)]
+        return max(fitting or self._wires, key=lambda wire: len(wire.prefix))

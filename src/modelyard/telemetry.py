@@ -1,0 +1,127 @@
+"""Counters, histograms and JSON log lines that cost next to nothing on the request path."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import msgspec
+
+from modelyard.errors import ModelyardError
+
+#: Upper bounds in seconds: 50 microseconds to 50 seconds in steps of about 2.
+SECONDS = (
+    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0,
+)  # fmt: skip
+
+#: Upper bounds for counts of rows or requests.
+COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0)
+
+
+class Histogram:
+    """Counts of values at most as large as each bound. Values are kept as they come and sorted in by the thousand."""
+
+    __slots__ = ("_counts", "_sum", "_waiting", "bounds")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self._counts = [0] * (len(self.bounds) + 1)
+        self._sum = 0.0
+        self._waiting: list[float] = []
+
+    def observe(self, value: float) -> None:
+        self._waiting.append(value)
+        if len(self._waiting) > 4096:
+            self._sort_in()
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        self._waiting.extend(values)
+        if len(self._waiting) > 4096:
+            self._sort_in()
+
+    def _sort_in(self) -> None:
+        values, self._waiting = self._waiting, []
+        values.sort()
+        low = 0
+        for i, bound in enumerate(self.bounds):
+            high = bisect_left(values, bound, low)
+            while high < len(values) and values[high] == bound:
+                high += 1
+            self._counts[i] += high - low
+            low = high
+        self._counts[-1] += len(values) - low
+        self._sum += sum(values)
+
+    def read(self) -> tuple[list[int], int, float]:
+        """Cumulative counts for each bound, the count of all values, and their sum."""
+        self._sort_in()
+        cumulative, total = [], 0
+        for count in self._counts:
+            total += count
+            cumulative.append(total)
+        return cumulative[:-1], total, self._sum
+
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Log:
+    """JSON lines: ``{"time": ..., "level": ..., "event": ..., ...}``.
+
+    Lines are kept and written by ``flush``, which the server calls once a second, or at once from warning upward.
+    At most ``limit`` lines wait; what is dropped beyond is counted in the next line.
+    """
+
+    def __init__(self, level: str = "info", stream: TextIO | None = None, limit: int = 10_000) -> None:
+        self._threshold = LEVELS[level]
+        self._stream = stream
+        self._lines: deque[bytes] = deque()
+        self._limit = limit
+        self._dropped = 0
+        self._lock = threading.Lock()
+
+    def write(self, level: str, event: str, **fields: Any) -> None:
+        """Keep one line. ``error=`` may be an exception; the trace of one that nobody foresaw goes with it."""
+        if LEVELS[level] < self._threshold:
+            return
+        if len(self._lines) >= self._limit:
+            self._dropped += 1
+            return
+        error = fields.get("error")
+        if isinstance(error, BaseException):
+            told = error.message if isinstance(error, ModelyardError) else str(error)
+            fields["error"] = f"{type(error).__name__}: {told}"
+            if level == "error" and (not isinstance(error, ModelyardError) or error.__cause__ is not None):
+                fields["trace"] = "".join(traceback.format_exception(error))
+        line = {"time": _now(), "level": level, "event": event, **fields}
+        self._lines.append(msgspec.json.encode(line, enc_hook=str))
+        if LEVELS[level] >= LEVELS["error"]:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was kept. A stream that is gone is no reason to stop serving."""
+        with self._lock:
+            if self._dropped:
+                note = {"time": _now(), "level": "warning", "event": "log lines dropped", "lines": self._dropped}
+                self._lines.append(msgspec.json.encode(note))
+                self._dropped = 0
+            if not self._lines:
+                return
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            stream = self._stream or sys.stderr
+            try:
+                stream.write(b"\n".join(lines).decode() + "\n")
+                stream.flush()
+            except (OSError, ValueError):
+                self._dropped += len(lines)
+
+
+def _now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"

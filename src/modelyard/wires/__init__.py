@@ -1,0 +1,32 @@
+"""Wire protocols: bytes in, bytes out. One file each; nothing here knows a socket, and no wire knows another."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from modelyard.errors import ModelyardError
+
+__all__ = ["code_of", "segments"]
+
+
+def segments(path: str) -> tuple[str, ...]:
+    """The parts of a percent-encoded path, decoded one by one; one trailing slash is ignored.
+
+    A part that is not UTF-8 once decoded keeps its percent signs, and so names nothing.
+    """
+    parts = path.removesuffix("/").split("/")[1:]
+    if "%" not in path:
+        return tuple(parts)
+    return tuple(_decoded(part) for part in parts)
+
+
+def _decoded(part: str) -> str:
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        return part
+
+
+def code_of(error: Exception) -> str:
+    """The stable code word of an error; ``internal`` for a bug."""
+    return error.code if isinstance(error, ModelyardError) else "internal"
