@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     modelyard inspect churn@production
     modelyard inspect churn.zip
     modelyard inspect model.pkl          # what it would import
+    modelyard inspect model.onnx
     """,
 )
 @click.argument("ref", type=REFERENCE)
@@ -33,22 +34,35 @@ def inspect(ref: str) -> Answer:
     REF is a registered version, a bundle (folder or file), or a model file.
     """
     from modelyard import api
-    from modelyard.cli.trust import look_answer
 
     path = Path(ref).expanduser()
-    if path.is_file() and not _is_archive(path):
-        return look_answer(path)
-    bundle, version = api.open_bundle(path if path.exists() and api.is_path(ref) else ref)
+    if path.is_file() and path.suffix != ".zip":
+        return _model_file(path)
+    bundle, version = api.open_bundle(ref)
     return Answer(_facts(bundle, version), lambda: _show(bundle, version))
 
 
-def _is_archive(path: Path) -> bool:
-    import zipfile
+def _model_file(path: Path) -> Answer:
+    """What a model file is; read without running anything that is in it."""
+    from modelyard import plugins
+    from modelyard.bundle.formats import recognise
+    from modelyard.bundle.manifest import digest_of
+    from modelyard.cli.trust import look_answer
 
-    if not zipfile.is_zipfile(path):
-        # A truncated bundle is no archive either: its name tells what it should be.
-        return path.suffix == ".zip"
-    return path.suffix != ".skops"
+    kind = recognise(path)
+    if kind == "pickle":
+        return look_answer(path)
+    told: dict[str, Any] = {"file": str(path), "kind": kind, "digest": digest_of(path)}
+    if kind != "skops":  # reading skops would load what is in it
+        runtime = plugins.find("runtimes", kind)
+        facts = runtime.describe(runtime.read(path))
+        told |= {
+            "task": facts.task,
+            "model": facts.kind,
+            "inputs": facts.feature_names or facts.feature_count,
+            "classes": facts.classes,
+        }
+    return Answer(told, lambda: screen.pairs(list(told.items())))
 
 
 def _facts(bundle: Bundle, version: Version | None) -> dict[str, Any]:
