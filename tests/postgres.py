@@ -69,8 +69,9 @@ def start(programs: Path, folder: Path) -> subprocess.Popen[bytes]:
     assert made.returncode == 0, made.stderr
     settings = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off", "max_connections": "50"}
     arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    log = (folder / "log").open("wb")
-    server = subprocess.Popen([*prefix, programs / "postgres", "-D", data, *arguments], stdout=log, stderr=log, cwd="/")
+    command = [*prefix, programs / "postgres", "-D", data, *arguments]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
     deadline = time.monotonic() + 30
     while "ready to accept connections" not in (folder / "log").read_text():
         if server.poll() is not None or time.monotonic() > deadline:

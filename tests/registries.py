@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from modelyard.bundle import Bundle
 from modelyard.bundle.manifest import Environment, FileEntry, Manifest, digest_of
 from modelyard.interfaces import ModelSpec
 from modelyard.registry import Registry
+from modelyard.registry.database import open_database
+from modelyard.registry.migrations import migrate
 from modelyard.schema import Field, Signature
 
 Make = Callable[..., Bundle]
@@ -62,28 +65,36 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "sqlite":
         yield str(home)
         return
-    with new_schema(request.getfixturevalue("postgres_url")) as url:
+    url = request.getfixturevalue("postgres_schema")
+    yield url
+    run_sql(url, *(f"DELETE FROM {table}" for table in ("aliases", "tags", "blobs", "versions", "changes")))
+
+
+@pytest.fixture(scope="session")
+def postgres_schema(postgres_url: str) -> Iterator[str]:
+    """The URL of a schema that is made once and emptied after each test: making one is slow."""
+    with new_schema(postgres_url) as url:
+        database = open_database(url)
+        migrate(database)
+        database.close()
         yield url
 
 
-class new_schema:
-    """Within it, ``url`` with a new schema to work in."""
+@contextlib.contextmanager
+def new_schema(url: str) -> Iterator[str]:
+    """Within it, the URL of a schema of one's own on the server at ``url``."""
+    name = f"test_{uuid.uuid4().hex}"
+    run_sql(url, f"CREATE SCHEMA {name}")
+    yield f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{name}"
+    run_sql(url, f"DROP SCHEMA {name} CASCADE")
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.name = f"test_{uuid.uuid4().hex}"
 
-    def __enter__(self) -> str:
-        self._run(f"CREATE SCHEMA {self.name}")
-        return f"{self.url}{'&' if '?' in self.url else '?'}options=-csearch_path%3D{self.name}"
+def run_sql(url: str, *statements: str) -> None:
+    """Run statements on a PostgreSQL server."""
+    import psycopg
 
-    def __exit__(self, *_: object) -> None:
-        self._run(f"DROP SCHEMA {self.name} CASCADE")
-
-    def _run(self, statement: str) -> None:
-        import psycopg
-
-        with psycopg.connect(self.url, autocommit=True) as connection:
+    with psycopg.connect(url) as connection:
+        for statement in statements:
             connection.execute(statement)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard.errors import BadBundle, RemoteFailed
+from modelyard.errors import BadBundle, NotFound
 from modelyard.interfaces import Store
 from modelyard.stores.blobs import CHUNK
-from modelyard.stores.disk import Scratch, disk_errors
+from modelyard.stores.disk import Scratch, disk_errors, locked
 from modelyard.stores.image import Part, unpack
 
 if TYPE_CHECKING:
@@ -37,23 +38,18 @@ class Cache:
         cannot be written.
         """
         place = self.folder / _key(digest, parts)
-        damage: BadBundle | None = None
-        for _ in range(3):  # another process may put its own copy in place first
-            if place.is_dir():
-                try:
-                    return _opened(place, digest)
-                except BadBundle as error:
-                    damage = error
-            with disk_errors(self.folder), self._scratch.directory() as folder:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _fill(folder / "bundle", parts, store)
-                if place.is_dir():
-                    self._put_away(place, digest, folder / "old")
-                if not place.is_dir():
-                    _rename(folder / "bundle", place)
-        if place.is_dir():
+        with contextlib.suppress(BadBundle, NotFound, FileNotFoundError):  # then it is made, or made anew
             return _opened(place, digest)
-        raise damage or RemoteFailed(f"the folder changes while it is being made: {place}")
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder.parent / "lock"), self._scratch.directory() as folder:
+                with contextlib.suppress(BadBundle, NotFound, FileNotFoundError):  # somebody else was faster
+                    return _opened(place, digest)
+                _fill(folder / "bundle", parts, store)
+                if place.exists():
+                    place.rename(folder / "old")
+                (folder / "bundle").rename(place)
+                return _opened(place, digest)
 
     def sweep(self) -> int:
         """Remove what killed processes left half-made; return the bytes that freed."""
@@ -72,13 +68,6 @@ class Cache:
             freed += sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
             shutil.rmtree(place, ignore_errors=True)
         return freed
-
-    def _put_away(self, place: Path, digest: str, away: Path) -> None:
-        """Move a damaged folder aside; readers that hold its files keep them."""
-        try:
-            _opened(place, digest)
-        except BadBundle:
-            _rename(place, away)
 
 
 def _key(digest: str, parts: Sequence[Part]) -> str:
@@ -108,14 +97,3 @@ def _opened(folder: Path, digest: str) -> Bundle:
     if bundle.digest != digest:
         raise BadBundle(f"the bundle in {folder} is another one: expected {digest}, got {bundle.digest}")
     return bundle
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename a folder, or leave things as they are where somebody else was first."""
-    try:
-        source.rename(target)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        if not target.is_dir():
-            raise

@@ -126,6 +126,11 @@ class Database(ABC):
             with self._lock(kind):
                 self._drop(kind)
 
+    def __del__(self) -> None:
+        if getattr(self, "_process", None) == os.getpid():
+            for kind in list(self._connections):
+                self._drop(kind)
+
     @contextlib.contextmanager
     def _transaction(self, kind: Kind) -> Iterator[Work]:
         with self._lock(kind):

@@ -16,7 +16,9 @@ def refresh_index(database: Database, store: Store) -> None:
 
     Each version becomes an image called ``churn:4``. Raises RemoteFailed where the index cannot be written.
     """
-    if not isinstance(store, LocalStore) or store.index().get("annotations", {}).get(_MARK) == _mark(database):
+    if not isinstance(store, LocalStore) or not store.exists():
+        return
+    if store.index().get("annotations", {}).get(_MARK) == _mark(database):
         return
     with store.indexing():  # reading happens inside, so that whoever writes last has seen the most
         mark = _mark(database)

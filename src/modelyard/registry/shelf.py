@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ from modelyard.interfaces import Store
 from modelyard.registry.cache import BESIDE
 from modelyard.registry.database import Row, Work
 from modelyard.registry.records import PRODUCTION, Reference, Version, now
+from modelyard.stores.blobs import unreadable
 from modelyard.stores.image import Part, Source, put_image
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def put_bundle(store: Store, bundle: Bundle) -> Iterator[Part]:
     The model's files are one layer and the small rest another, so that versions share what they can.
     """
     manifest = bundle.folder / "manifest.json"
-    sources = [Source("manifest.json", manifest, bundle.digest, manifest.stat().st_size)]
+    sources = [Source("manifest.json", manifest, bundle.digest, _size(manifest))]
     for path, entry in bundle.manifest.files.items():
         sources.append(Source(path, bundle.folder / path, entry.digest, entry.size))
     layers = {
@@ -38,7 +40,7 @@ def put_bundle(store: Store, bundle: Bundle) -> Iterator[Part]:
     yield from put_image(store, layers, annotations)
     for file in sorted((bundle.folder / BESIDE).glob("*")):
         if file.is_file() and not file.is_symlink():
-            yield Part(BESIDE + file.name, store.put(file), file.stat().st_size)
+            yield Part(BESIDE + file.name, store.put(file), _size(file))
 
 
 def enter(work: Work, bundle: Bundle, name: str, parts: Sequence[Part]) -> int:
@@ -107,35 +109,39 @@ def aliases(work: Work, name: str) -> dict[str, int]:
 
 def find(work: Work, wanted: Reference) -> Version:
     """The version that a reference means. Raises NotFound with the nearest, Conflict where a digest fits several."""
-    name = wanted.name
     if wanted.number is not None:
-        found = _select(work, name, "number = ?", wanted.number)
-        if found and not found[0].deleted:
-            return found[0]
-        numbers = [str(version.number) for version in versions(work, name)]
-        if found:
-            raise NotFound(f"{found[0].ref} was deleted at {found[0].deleted} (known: {', '.join(numbers)})")
-        raise NotFound.among(f"version of {name}", str(wanted.number), numbers)
+        return _by_number(work, wanted.name, wanted.number)
     if wanted.digest is not None:
-        among = versions(work, name)
-        fitting = [version for version in among if version.digest.startswith(wanted.digest)]
-        if len(fitting) > 1:
-            refs = ", ".join(version.ref for version in fitting)
-            raise Conflict(f"more than one version begins with {wanted.digest}: {refs}", hint="give more digits")
-        if not fitting:
-            raise NotFound.among(f"version of {name} with digest", wanted.digest, [v.digest for v in among])
-        return fitting[0]
-    pointing = aliases(work, name)
+        return _by_digest(work, wanted.name, wanted.digest)
+    pointing = aliases(work, wanted.name)
     alias = wanted.alias or PRODUCTION
     if alias in pointing:
-        return numbered(work, name, pointing[alias])
-    among = versions(work, name)
+        return numbered(work, wanted.name, pointing[alias])
+    newest = versions(work, wanted.name)[-1]
     if wanted.alias is None:
-        return among[-1]
-    near = NotFound.among(f"alias of {name}", alias, pointing)
-    if not near.hint:
-        near.hint = f"modelyard promote {name} {among[-1].number} --alias {alias}"
-    raise near
+        return newest
+    missing = NotFound.among(f"alias of {wanted.name}", alias, pointing)
+    missing.hint = missing.hint or f"modelyard promote {wanted.name} {newest.number} --alias {alias}"
+    raise missing
+
+
+def _by_number(work: Work, name: str, number: int) -> Version:
+    found = _select(work, name, "number = ?", number)
+    if found and not found[0].deleted:
+        return found[0]
+    near = min(versions(work, name), key=lambda version: abs(version.number - number))
+    what = f"{found[0].ref} was deleted on {found[0].deleted}" if found else f"no such version of {name}: {number}"
+    raise NotFound(what, hint=f"did you mean {near.ref}? modelyard versions {name} lists them")
+
+
+def _by_digest(work: Work, name: str, digest: str) -> Version:
+    fitting = [version for version in versions(work, name) if version.digest.startswith(digest)]
+    if not fitting:
+        raise NotFound(f"no version of {name} has the digest {digest}", hint=f"modelyard versions {name}")
+    if len(fitting) > 1:
+        refs = ", ".join(version.ref for version in fitting)
+        raise Conflict(f"more than one version has a digest that begins with {digest}: {refs}", hint="give more digits")
+    return fitting[0]
 
 
 def _select(work: Work, name: str, condition: str, *values: Any) -> list[Version]:
@@ -158,6 +164,13 @@ def _version(row: Row, tags: dict[str, str], pointing: list[str]) -> Version:
         metrics=msgspec.json.decode(row["metrics"]), provenance=msgspec.json.decode(row["provenance"]),
         tags=tags, aliases=tuple(pointing),
     )  # fmt: skip
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise unreadable(file, error) from error
 
 
 def _json(value: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from modelyard.errors import BadBundle, InvalidInput
+from modelyard.errors import BadBundle, InvalidInput, ModelyardError, NotFound, RemoteFailed
 
 CHUNK = 1 << 20
 
@@ -61,13 +61,23 @@ def damaged(digest: str) -> BadBundle:
     )
 
 
+def unreadable(file: Path, error: OSError) -> ModelyardError:
+    """The error for a file that was to be put and cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"no such file: {file}")
+    return RemoteFailed(f"cannot read {file}: {error.strerror or error}")
+
+
 def chunks_of(source: Path | bytes | Iterable[bytes]) -> Iterator[bytes]:
     """The bytes of anything that a store takes, in pieces."""
     if isinstance(source, bytes):
         yield source
     elif isinstance(source, Path):
-        with source.open("rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+        try:
+            with source.open("rb", buffering=0) as file:
+                while chunk := file.read(CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise unreadable(source, error) from error
     else:
         yield from source

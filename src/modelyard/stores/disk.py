@@ -115,6 +115,18 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within it no other thread or process holds the lock at ``path``, a file that is made and stays."""
+    with path.open("ab") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # also for a child that was forked meanwhile
+
+
+@contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turn the system's refusals to write into ``folder`` into RemoteFailed, in words."""
     try:

@@ -17,7 +17,7 @@ import msgspec
 
 from modelyard.errors import BadBundle
 from modelyard.interfaces import Store
-from modelyard.stores.blobs import CHUNK
+from modelyard.stores.blobs import CHUNK, unreadable
 
 #: Where the files lie inside the image. KServe mounts an image's ``models`` folder.
 ROOT = "models"
@@ -172,6 +172,8 @@ def _content(source: Source) -> Iterator[bytes]:
                 yield chunk
     except FileNotFoundError:
         raise BadBundle(f"a file of the bundle is gone: {source.path}") from None
+    except OSError as error:
+        raise unreadable(source.file, error) from error
     if left or f"sha256:{running.hexdigest()}" != source.digest:
         raise BadBundle(f"a file of the bundle is not what its manifest says: {source.path}")
 

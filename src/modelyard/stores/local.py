@@ -12,7 +12,6 @@ A blob appears under its digest by a rename, complete and on the disk, or not at
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -25,7 +24,7 @@ import msgspec
 from modelyard import settings
 from modelyard.errors import NotFound, Refused, RemoteFailed
 from modelyard.stores.blobs import CHUNK, Verified, check_digest, chunks_of, is_digest
-from modelyard.stores.disk import Scratch, disk_errors, sync_folder, write_all
+from modelyard.stores.disk import Scratch, disk_errors, locked, sync_folder, write_all
 
 
 class LocalStore:
@@ -110,6 +109,10 @@ class LocalStore:
                 hint=f"set MODELYARD_STORE to another folder; if that registry is no more, remove {mark}",
             )
 
+    def exists(self) -> bool:
+        """Whether anything was ever put here."""
+        return self._blobs.is_dir()
+
     def index(self) -> dict[str, Any]:
         """What ``index.json`` holds; empty where it is missing or torn."""
         try:
@@ -123,8 +126,7 @@ class LocalStore:
         """Held by whoever is about to rewrite the index, so that a slower writer never puts back an older one."""
         with disk_errors(self.folder):
             self._prepare()
-            with (self.folder / "index.lock").open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked(self.folder / "index.lock"):
                 yield
 
     def write_index(self, index: dict[str, Any]) -> None:
