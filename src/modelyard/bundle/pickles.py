@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _compat_pickle
 import pickle
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -285,8 +286,6 @@ class _Loader(_Machine):
         if not allowed.is_allowed(module, name):
             raise NotFollowed(f"not on the allow list: {module}.{name}")
         __import__(module)
-        import sys
-
         return getattr(sys.modules[module], name)
 
     def load_build(self) -> None:
@@ -314,6 +313,8 @@ class _Loader(_Machine):
         if len(data) < size:
             raise EOFError("it ends within an array")
         flat = np.frombuffer(bytearray(data), dtype=dtype)
+        if not dtype.isnative:  # as joblib has it
+            flat = flat.astype(dtype.newbyteorder("="))
         shape = state["shape"]
         return flat.reshape(shape[::-1]).transpose() if state.get("order") == "F" else flat.reshape(shape)
 

@@ -42,7 +42,7 @@ def open_stream(path: Path) -> BinaryIO:
     file = path.open("rb")
     try:
         opener = _OPENERS[compression_of(file.peek(16)[:16])]
-        return io.BufferedReader(_Bounded(opener(file)), 1024**2)
+        return io.BufferedReader(_Bounded(opener(file), file), 1024**2)
     except BaseException:
         file.close()
         raise
@@ -51,8 +51,9 @@ def open_stream(path: Path) -> BinaryIO:
 class _Bounded(io.RawIOBase):
     """Passes reads on until ``LARGEST`` bytes have come."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, file: BinaryIO) -> None:
         self._source = source
+        self._file = file
         self._left = LARGEST
 
     def readable(self) -> bool:
@@ -68,6 +69,7 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._source.close()
+        self._file.close()  # which decompressors leave open
         super().close()
 
 
