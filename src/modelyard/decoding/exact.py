@@ -129,6 +129,10 @@ def _describe_syntax(text: str, error: json.JSONDecodeError) -> str:
     offset = len(text[: error.pos].encode("utf-8", "surrogatepass"))
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
         return f"a text that ends too early, at byte {len(text.encode('utf-8', 'surrogatepass'))}"
+    if error.msg == "Extra data":
+        return (
+            f"a JSON value, but the end of it is followed by {_show(text[error.pos : error.pos + 20])} at byte {offset}"
+        )
     return f"{_show(text[error.pos : error.pos + 20])} at byte {offset} (line {error.lineno}): {error.msg}"
 
 

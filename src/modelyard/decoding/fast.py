@@ -103,13 +103,15 @@ class RowDecoder:
         ordered = self.layout.fields
         rename = {f"f{i}": field.name for i, field in enumerate(ordered)}
         options: Any = {"gc": False, "forbid_unknown_fields": True, "rename": rename}
-        record: Any = msgspec.defstruct("Record", [(f"f{i}", value_type(f)) for i, f in enumerate(ordered)], **options)
-        columns: Any = msgspec.defstruct(
-            "Columns", [(f"f{i}", _LIST[value_type(f)]) for i, f in enumerate(ordered)], **options
-        )
-        self._record = msgspec.json.Decoder(record).decode
-        self._records = msgspec.json.Decoder(_LIST[record]).decode
-        self._columns = msgspec.json.Decoder(columns).decode
+        never: Callable[[bytes], Any] = _not_plain
+        self._record = self._records = self._columns = never
+        if not any(c < " " or c in '\\"' for field in ordered for c in field.name):
+            types = [(f"f{i}", value_type(field)) for i, field in enumerate(ordered)]
+            record: Any = msgspec.defstruct("Record", types, **options)
+            columns: Any = msgspec.defstruct("Columns", [(name, _LIST[kind]) for name, kind in types], **options)
+            self._record = msgspec.json.Decoder(record).decode
+            self._records = msgspec.json.Decoder(_LIST[record]).decode
+            self._columns = msgspec.json.Decoder(columns).decode
         self._fixups = [
             (i, deep(function, len(field.shape)))
             for i, field in enumerate(ordered)
@@ -228,6 +230,11 @@ class RowDecoder:
 
 
 _astuple = msgspec.structs.astuple
+
+
+def _not_plain(body: bytes) -> Any:
+    """In place of a decoder, where a field's name needs escapes, which typed decoders do not take."""
+    raise ValueError("not plain")
 
 
 def _colons_in(value: str | None) -> int:

@@ -1,0 +1,213 @@
+"""Microseconds of each stage of the request path, without a network: the listener's own code on pretended sockets.
+
+python benchmarks/request_path.py [--connections 64] [--profile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from modelyard.decoding import RowDecoder
+from modelyard.messages import Batch, Call, Message, Response
+from modelyard.schema import Field, Signature
+from modelyard.serving.catalog import Loaded, Table, Wanted
+from modelyard.serving.engine import Lane
+from modelyard.serving.http import Connection
+from modelyard.serving.listener import Listener
+from modelyard.serving.metrics import Metrics
+from modelyard.serving.routing import Router
+from modelyard.telemetry import Log
+from modelyard.testing.memory import MemoryBundle
+from modelyard.wires.native import NativeWire
+
+BODY = b'{"x1": 1.5, "x2": 2.0}'
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    % len(BODY)
+)
+
+
+class Transport:
+    """A socket that swallows what is written."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def write(self, data: bytes) -> None:
+        self.answers += 1
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class Turns:
+    """The part of an event loop that the engine asks: what is called soon, is called when we say."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        self.soon.append(function)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for function in soon:
+            function()
+
+
+class Catalog:
+    """One loaded version."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.table = Table([("linear", loaded)])
+        self.ready = True
+
+    def models(self) -> Any:
+        return self.table.versions
+
+    def find(self, *which: Any) -> Loaded:
+        return self.table.find(*which)
+
+    def faults(self) -> dict[str, str]:
+        return {}
+
+
+def linear_model(folder: Path) -> Loaded:
+    """y = 1.5 x1 + 2.5 x2 + 0.5 as an ONNX graph of doubles, or in numpy where onnx is not installed."""
+    fields = (Field(name="x1", dtype="float64"), Field(name="x2", dtype="float64"))
+    signature = Signature(inputs=fields, outputs=(Field(name="prediction", dtype="float64"),))
+    sample = {"x1": [1.0], "x2": [2.0]}
+    weights = np.array([[1.5], [2.5]])
+    bundle = MemoryBundle(signature, lambda c: {"prediction": (c.blocks[0] @ weights + 0.5)[:, 0]}, sample)
+    predict = bundle.load()
+    try:
+        from onnx import TensorProto, helper
+    except ImportError:
+        print("onnx is not installed: the model is numpy's")
+    else:
+        from modelyard.runtimes.onnx_session import open_session, predict_with
+
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "b"], ["prediction"])],
+            "linear",
+            [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["N", 2])],
+            [helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, ["N", 1])],
+            [
+                helper.make_tensor("w", TensorProto.DOUBLE, [2, 1], weights.ravel()),
+                helper.make_tensor("b", TensorProto.DOUBLE, [1], [0.5]),
+            ],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        path = folder / "linear.onnx"
+        path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+        options = {
+            "inputs": [{"tensor": "x", "fields": ["x1", "x2"], "dtype": "float64"}],
+            "outputs": [{"tensor": "prediction", "field": "prediction"}],
+        }
+        predict = predict_with(open_session(path), options, signature)
+    wanted = Wanted(model="linear", version="1", digest=bundle.digest, aliases=(), open=lambda: bundle)
+    return Loaded(wanted, bundle, predict)
+
+
+def microseconds(function: Callable[[], Any], each: int = 1, rounds: int = 5, seconds: float = 0.15) -> float:
+    """The median over rounds of one call's time, divided by ``each``."""
+    function()
+    count = 1
+    while True:
+        started = perf_counter()
+        for _ in range(count):
+            function()
+        if perf_counter() - started > seconds / 5:
+            break
+        count *= 2
+    found = []
+    for _ in range(rounds):
+        started = perf_counter()
+        for _ in range(count):
+            function()
+        found.append((perf_counter() - started) / count / each * 1e6)
+    return statistics.median(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--profile", action="store_true", help="also print where Python spends its time")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = linear_model(Path(folder))
+    many = given.connections
+    metrics, log, turns = Metrics(), Log(), Turns()
+    loop: Any = turns
+    pool = ThreadPoolExecutor(1)
+    lanes: dict[Loaded, Lane] = {}
+
+    def lane_of(one: Loaded) -> Lane:
+        return lanes.setdefault(one, Lane(one, metrics.meter(one.name, one.version), loop, pool, log))
+
+    catalog = Catalog(loaded)
+    router = Router([NativeWire()], catalog, lane_of, metrics, log)
+    listener = Listener(router, metrics, log, max_body=1 << 26, access_log="errors", lost=lambda: None)
+    connections = []
+    for _ in range(many):
+        connection = Connection(listener)
+        transport: Any = Transport()
+        connection.connection_made(transport)
+        connections.append(connection)
+    data = HEAD + BODY
+
+    def tick() -> None:
+        for connection in connections:
+            connection.data_received(data)
+        turns.turn()
+
+    tick()
+    tick()
+    lane, codec = lane_of(loaded), NativeWire().codec(Call("predict"), loaded)
+    message, rows = Message(BODY), RowDecoder.of(loaded.signature.inputs)
+    requests = [rows.decode(BODY) for _ in range(many)]
+    tuples = [request.tuples[0] for request in requests if request.tuples]
+    columns = lane.loaded.signature.input_layout.from_tuples(tuples)
+    one = lane.loaded.signature.input_layout.from_tuples(tuples[:1])
+
+    def encode() -> None:
+        batch = Batch(outputs)
+        for i, request in enumerate(requests):
+            codec.encode(request, Response(batch, i, i + 1, "abcdef012345-1"))
+
+    outputs = loaded.predict(columns)
+    stages = {
+        "whole path, joined": microseconds(tick, many),
+        "  decode a record": microseconds(lambda: codec.decode(message)),
+        "  rows to an array": microseconds(lambda: columns.layout.from_tuples(tuples), many),
+        "  model, joined": microseconds(lambda: loaded.predict(columns), many),
+        "  encode": microseconds(encode, many),
+        "model, one row": microseconds(lambda: loaded.predict(one)),
+    }
+    inside = sum(value for name, value in stages.items() if name.startswith("  "))
+    stages["  the rest: head, exchange, order, counts"] = stages["whole path, joined"] - inside
+    print(f"microseconds a request, {many} in one turn of the loop")
+    for name, value in stages.items():
+        print(f"{value:8.2f}  {name}")
+    if given.profile:
+        import cProfile
+
+        profile = cProfile.Profile()
+        profile.runcall(lambda: [tick() for _ in range(2000)])
+        profile.print_stats("tottime")
+    pool.shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.set_event_loop(None)
+    main()
