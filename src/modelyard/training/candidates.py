@@ -114,9 +114,12 @@ def _mlp(facts: Facts) -> Any:
     return kind(
         hidden_layer_sizes=(64, 32),
         alpha=1e-3,
+        batch_size=min(256, max(32, facts.rows // 20)),
+        learning_rate_init=2e-3,
         early_stopping=early,
-        max_iter=200 if early else 500,
-        n_iter_no_change=15,
+        max_iter=150 if early else 500,
+        tol=5e-4 if early else 1e-4,
+        n_iter_no_change=10,
         random_state=facts.seed,
     )
 

@@ -41,7 +41,6 @@ def preprocessing(arrays: Mapping[str, Array]) -> Any:
     Numbers: missing ones become the median with a flag beside, then all are scaled. Texts: one column per frequent
     value; missing is a value of its own, rare and unseen ones share a column. Dates: their parts, as numbers.
     """
-    import pandas
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -58,10 +57,10 @@ def preprocessing(arrays: Mapping[str, Array]) -> Any:
         steps.append(("numbers", numbers, names["number"]))
     if names["text"]:
         most = min(MOST_PER_COLUMN, max(LEAST_PER_COLUMN, ONE_HOT_BUDGET // len(names["text"])))
-        # pandas.NA stands for None and NaN alike, so that a frame gives one answer whichever it holds
-        blank = SimpleImputer(strategy="constant", fill_value="", missing_values=pandas.NA)
+        # a frame may hold None or NaN for a missing text: one after the other becomes ""
+        blank = (SimpleImputer(missing_values=gap, strategy="constant", fill_value="") for gap in (np.nan, None))
         coded = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=most, sparse_output=False)
-        steps.append(("texts", make_pipeline(blank, coded), names["text"]))
+        steps.append(("texts", make_pipeline(*blank, coded), names["text"]))
     if names["date"]:
         dates = make_pipeline(DateParts(), SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
         steps.append(("dates", dates, names["date"]))

@@ -12,9 +12,11 @@ import numpy as np
 from modelyard.errors import InvalidInput, MissingDependency
 from modelyard.schema import Array
 from modelyard.training import candidates as kinds
+from modelyard.training.importance import importance
 from modelyard.training.leakage import Finding, guard
 from modelyard.training.metrics import LOSSES, TITLES, Judgement, check_metric, default_metric, judge
 from modelyard.training.preprocess import frame_of
+from modelyard.training.report import overview, page
 from modelyard.training.search import Progress, Trial, answers_of, quiet, search, winner
 from modelyard.training.table import Rows, rows_of
 
@@ -37,6 +39,7 @@ class Result:
     #: Everything measured, fit for JSON and the same for the same rows and seed.
     metrics: dict[str, Any]
     judgement: Judgement
+    winner: Trial
     trials: list[Trial]
     findings: list[Finding]
     notes: list[str]
@@ -127,6 +130,7 @@ def train(
     metric = (
         check_metric(metric, classes is not None) if metric else default_metric(classes is not None, len(classes or ()))
     )
+    columns = overview(rows.inputs) if report else []
     findings = guard(rows, target, keep=keep, seed=seed)
     dropped = {finding.column for finding in findings if finding.dropped}
     rows.inputs = {name: values for name, values in rows.inputs.items() if name not in dropped}
@@ -160,18 +164,32 @@ def train(
         metric=metric,
         metrics={},
         judgement=judgement,
+        winner=best,
         trials=trials,
         findings=findings,
         notes=[f"{rows.task}: {rows.why}", *rows.notes, *(f"{best.family.title}: {text}" for text in warned)],
         warnings=[str(finding) for finding in findings if not finding.dropped],
         sample=rows.take(test),
         reference=inputs,
-        provenance={**rows.source, "target": target, "seed": seed, "libraries": versions()},
+        provenance={
+            **rows.source,
+            "target": target,
+            "seed": seed,
+            "folds": folds,
+            "exclude": list(exclude),
+            "libraries": versions(),
+        },
         classes=classes,
     )
     if not judgement.beats_baseline:
         result.warnings.insert(0, _no_better(judgement, metric))
     result.metrics = _metrics(result, len(learn), len(test))
+    if report:
+        if progress:
+            progress(1, 1, "report")
+        with one_thread(), quiet([]):
+            result.importance = importance(model, result.sample, rows.targets[test], classes, metric, seed)
+        result.report_html = page(result, columns, rows.targets[test], answers)
     return result
 
 
