@@ -18,7 +18,7 @@ BESIDE = "beside"
 
 #: The most that a one-file bundle may unpack to, in all and as a multiple of its own size.
 LARGEST_UNPACKED = 64 * 1024**3
-LARGEST_RATIO = 1000
+LARGEST_RATIO = 200
 #: A file under ``beside/`` may be this large.
 LARGEST_BESIDE = 64 * 1024**2
 
