@@ -1,0 +1,260 @@
+"""Each command as a person types it: the exact lines of the documentation, --json, exit numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from commands import Done, Place, environment
+
+Cli = Callable[..., Done]
+
+
+def test_training_answers_with_everything(made: Place) -> None:
+    told = json.loads((made.folder / "trained.json").read_text())
+    assert told["task"] == "classification" and told["winner"] == "linear"
+    assert told["version"]["model"] == "flowers" and told["version"]["number"] == 1
+    assert told["version"]["aliases"] == ["production"]
+    assert told["conversion"]["accepted"] is True and told["runtime"] == "onnx"
+    accuracy = next(row for row in told["held_out"] if row["metric"].lower() == "accuracy")
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert accuracy["value"] > accuracy["baseline"]
+    assert Path(told["report"]).read_text().lower().startswith("<!doctype html>")
+
+
+def test_training_in_words(cli: Cli) -> None:
+    done = cli("train", "flowers.csv", "--target", "kind", "--name", "flowers", "--candidates", "linear", "--seed", "7")
+    assert done.code == 0, done.err
+    assert "registered flowers:2" in done.out
+    assert "next: modelyard promote flowers 2" in done.out
+    assert "95% interval" in done.out and "baseline" in done.out and "report: " in done.out
+    assert "\x1b" not in done.out + done.err
+
+
+def test_promote_rollback_history(cli: Cli) -> None:
+    assert cli("promote", "line", "2", "--alias", "production").out == "line@production is now version 2 (was 1)\n"
+    assert cli("show", "line", "--json").json["number"] == 2
+    assert cli("promote", "line", "2").out == "line@production is version 2 already\n"
+    done = cli("promote", "line", "1", "--expect", "1", "--json")
+    assert done.code == 4 and done.error["code"] == "conflict" and done.out == ""
+    moment = cli("history", "line", "--json").json[-1]["when"]
+    assert cli("rollback", "line", "--why", "alerts").out == "line@production is now version 1 (was 2)\n"
+    done = cli("history", "line")
+    assert done.code == 0
+    assert [line.split()[2] for line in done.out.splitlines()[1:]] == [
+        "register", "promote", "register", "promote", "rollback",
+    ]  # fmt: skip
+    assert "alerts" in done.out
+    then = cli("history", "line", "--at", moment, "--json").json
+    assert then["live"]["number"] == 2 and len(then["changes"]) == 4
+    assert "line@production was version 2" in cli("history", "line", "--at", moment).out
+    assert cli("rollback", "line").code == 4
+
+
+def test_listing_and_tags(cli: Cli) -> None:
+    assert [row["model"] for row in cli("models", "--json").json] == ["flowers", "line"]
+    assert cli("models").out.splitlines()[2].split()[:3] == ["line", "2", "production=1"]
+    assert [row["number"] for row in cli("versions", "line", "--json").json] == [1, 2]
+    assert len(cli("versions", "line").out.splitlines()) == 3
+    assert cli("aliases", "line", "--json").json == {"production": 1}
+    assert cli("tag", "line:2", "owner=ann", "ticket=ML-12", "--json").json["tags"] == {
+        "owner": "ann",
+        "ticket": "ML-12",
+    }
+    assert cli("untag", "line:2", "ticket").out == "line:2: owner=ann\n"
+    assert "owner=ann" in cli("show", "line:2").out
+    assert cli("tag", "line:2", "nonsense").code == 2
+
+
+def test_delete_and_collect(cli: Cli) -> None:
+    done = cli("delete", "line")
+    assert done.code == 5 and "production" in done.err and "hint: modelyard promote line" in done.err
+    assert cli("delete", "line:2", "--why", "wrong").out == "deleted line:2\n"
+    assert cli("show", "line:2").code == 3
+    assert cli("collect", "--json").json["freed_bytes"] > 0
+
+
+def test_inspect_verify_export_register(cli: Cli, place: Place) -> None:
+    facts = cli("inspect", "line:1", "--json").json
+    assert [field["name"] for field in facts["manifest"]["signature"]["inputs"]] == ["x1", "x2"]
+    assert facts["golden_rows"] > 0 and facts["version"]["number"] == 1
+    words = cli("inspect", "line:1").out
+    assert "converted from sklearn" in words and "manifest" not in words and facts["digest"] in words
+    assert cli("verify", "line@production", "--json").json["ok"] is True
+    assert cli("export", "line:1", "line.zip").code == 0
+    assert cli("export", "line.zip", "folder").code == 0
+    assert cli("export", "line:1", "line.zip").code == 4
+    assert cli("inspect", "line.zip", "--json").json["digest"] == facts["digest"]
+    assert "is whole" in cli("verify", "./folder").out
+    copied = cli("register", "line.zip", "--name", "copy", "--alias", "staging", "--tag", "from=file", "--json").json
+    assert (copied["digest"], copied["number"], copied["tags"]) == (facts["digest"], 1, {"from": "file"})
+    assert cli("register", "folder", "--name", "copy", "--json").json["existing"] is True
+
+
+def test_predict(cli: Cli, place: Place) -> None:
+    line = ("predict", "line@production", "--input", "rows.csv", "--output", "out.parquet")
+    done = cli(*line)
+    assert done.code == 0 and done.out.startswith("60 rows scored in "), done.err
+    again = cli(*line)
+    assert again.code == 4 and "--overwrite" in again.err
+    told = cli(*line, "--overwrite", "--json").json
+    assert (told["scored"], told["rejected"]) == (60, 0)
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(place.folder / "out.parquet")
+    assert table.column_names == ["row", "prediction"]
+    with (place.folder / "rows.csv").open() as file:
+        expected = [3 * float(row["x1"]) + float(row["x2"]) for row in csv.DictReader(file)]
+    assert table["prediction"].to_pylist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_predict_sets_bad_rows_aside(cli: Cli, place: Place) -> None:
+    lines = (place.folder / "flowers.csv").read_text().splitlines()
+    lines[3] = lines[3].replace(lines[3].split(",")[0], "tall", 1)
+    (place.folder / "bad.csv").write_text("\n".join(lines))
+    words = ("predict", "flowers", "--input", "bad.csv", "--output", "out.csv", "--keep", "kind", "--json")
+    told = cli(*words).json
+    assert (told["scored"], told["rejected"]) == (149, 1)
+    with (place.folder / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = ["row", "kind", "prediction", "probability_setosa", "probability_versicolor", "probability_virginica"]
+    assert list(rows[0]) == names
+    assert sum(row["kind"] == row["prediction"] for row in rows) > 140
+    with (place.folder / "out.csv.rejected.csv").open() as file:
+        assert [(r["line"], "tall" in r["reason"]) for r in csv.DictReader(file)] == [("4", True)]
+
+
+def test_package_with_a_label_and_extra_columns(cli: Cli) -> None:
+    done = cli("package", "model1.pkl", "--sample", "more.csv", "--target", "y", "--name", "other", "--json")
+    assert done.code == 0, done.err
+    assert [field["name"] for field in done.json["signature"]["inputs"]] == ["x1", "x2"]
+    assert cli("package", "model1.pkl", "--sample", "more.csv", "--target", "z", "--name", "other").code == 2
+
+
+def test_look_and_signatures(cli: Cli, place: Place) -> None:
+    seen = cli("look", "model1.pkl", "--json").json
+    assert seen["harmless"] is True and re.fullmatch("sha256:[0-9a-f]{64}", seen["digest"])
+    assert "sklearn.linear_model._base.LinearRegression" in seen["imports"]
+    assert "loads without asking" in cli("look", "model1.pkl").out
+    assert cli("inspect", "model1.pkl", "--json").json == seen
+    pytest.importorskip("cryptography")
+    assert cli("keygen", "publisher").code == 0
+    assert cli("keygen", "publisher").code == 4
+    assert (place.folder / "publisher").stat().st_mode & 0o77 == 0
+    assert cli("sign", "model1.pkl", "--key", "publisher", "--json").json["digest"] == seen["digest"]
+
+
+def _serve(place: Place, *words: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    command = [sys.executable, "-m", "modelyard", "serve", *words, "--port", "0", "--json"]
+    server = subprocess.Popen(
+        command,
+        cwd=place.folder,
+        env=environment(place.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None and server.stderr is not None
+    line = server.stdout.readline()
+    assert line, server.stderr.read()
+    return server, json.loads(line)
+
+
+def test_serve_follows_promote_and_stops(cli: Cli, place: Place) -> None:
+    server, ready = _serve(place, "line@production")
+    try:
+        model = ready["models"][0]  # type: ignore[index]
+        assert set(model["example"]) == {"x1", "x2"}
+
+        def ask() -> dict[str, object]:
+            body = json.dumps({"x1": 1.5, "x2": 2}).encode()
+            with urllib.request.urlopen(model["predict"], body, timeout=10) as answer:
+                told: dict[str, object] = json.load(answer)
+            return told
+
+        assert ask()["prediction"] == pytest.approx(6.5, abs=1e-6)
+        assert cli("promote", "line", "2").code == 0
+        deadline = time.monotonic() + 5
+        while ask()["prediction"] != pytest.approx(8.5, abs=1e-6):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        taken = cli("serve", "line", "--port", str(ready["url"]).rpartition(":")[2])
+        assert taken.code == 4 and "taken" in taken.err
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, err = server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_serve_in_words(place: Place) -> None:
+    command = [sys.executable, "-m", "modelyard", "serve", "line@production", "flowers", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=place.folder,
+        env=environment(place.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        said = []
+        while not said or not said[-1].strip().startswith("curl"):
+            said.append(server.stdout.readline())
+            assert said[-1], "the server ended"
+        # The line that it prints can be pasted.
+        answer = json.loads(subprocess.run(["bash", "-c", said[-1]], capture_output=True, text=True, check=True).stdout)
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=30)
+    assert answer["model"] == "line" and isinstance(answer["prediction"], float)
+    assert server.returncode == 0
+
+
+def test_ctrl_c_while_training_is_clean(place: Place) -> None:
+    command = [sys.executable, "-m", "modelyard", "train", "flowers.csv", "--target", "kind", "--name", "later"]
+    job = subprocess.Popen(
+        command,
+        cwd=place.folder,
+        env=environment(place.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(3)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "Traceback" not in err and "error: stopped" in err
+
+
+def test_output_that_nobody_reads(place: Place) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m modelyard history line | true"],
+        cwd=place.folder, env=environment(place.home), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr == "" and done.returncode in (0, 141)
+
+
+def test_completion_of_references(place: Place) -> None:
+    def offered(words: str) -> list[str]:
+        asked = {"_MODELYARD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; from modelyard.cli import main; sys.exit(main())"],
+            env={**environment(place.home), **asked}, capture_output=True, text=True,
+        )  # fmt: skip
+        return [line.partition(",")[2] for line in done.stdout.split()]
+
+    assert offered("modelyard serve li") == ["line"]
+    assert offered("modelyard serve line@p") == ["line@production"]
+    assert offered("modelyard show line:") == ["line:2", "line:1"]
+    assert offered("modelyard promote fl") == ["flowers"]
