@@ -201,14 +201,20 @@ class Lane:
         return request.columns if request.columns is not None else self._layout.from_tuples(request.tuples or [])
 
     def _refuse(self, exchange: Exchange, error: Exception) -> Message:
+        if isinstance(error, InvalidInput) and self._is_about_inputs(error):
+            return exchange.endpoint.refuse(exchange, error)
         told = error
-        if not isinstance(error, (ModelFailed, InvalidInput)):
+        if not isinstance(error, ModelFailed):
             reason = str(error) if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
             told = ModelFailed(f"the model {self.loaded.name} failed: {reason}")
             told.__cause__ = error
-        if not isinstance(error, InvalidInput):
-            self._log.write(
-                "error", "model failed", model=self.loaded.name, version=self.loaded.version, request_id=exchange.id,
-                error=told,
-            )  # fmt: skip
+        self._log.write(
+            "error", "model failed", model=self.loaded.name, version=self.loaded.version, request_id=exchange.id,
+            error=told,
+        )  # fmt: skip
         return exchange.endpoint.refuse(exchange, told)
+
+    def _is_about_inputs(self, error: InvalidInput) -> bool:
+        """Whether a model found fault with what it was given, rather than with what it made of it."""
+        places = self._layout.places
+        return any(problem.path.split("].")[-1].split("[")[0] in places for problem in error.problems)

@@ -30,6 +30,9 @@ MOST_HEADERS = 128
 MOST_UNANSWERED = 32
 FEW_UNANSWERED = 8
 
+#: Bytes that are parsed before it is asked whether the connection has had enough.
+SLICE = 16_384
+
 _JSON = "application/json"
 
 
@@ -117,7 +120,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_last_head", "_parser", "_reading_paused",
-        "_size", "_url", "_writing_paused", "began", "in_body", "is_between", "is_closing", "last", "listener",
+        "_rest", "_size", "_url", "_writing_paused", "began", "in_body", "is_between", "is_closing", "last", "listener",
         "needs_care", "owes_continue", "transport", "unanswered",
     )  # fmt: skip
 
@@ -140,6 +143,8 @@ class Connection(asyncio.Protocol):
         self._fault: ModelyardError | None = None
         self._completed = 0
         self._last_head: Head | None = None
+        #: What was received but waits until earlier requests are answered.
+        self._rest = b""
         self._reset()
 
     def _reset(self) -> None:
@@ -182,7 +187,7 @@ class Connection(asyncio.Protocol):
                 head.endpoint.accept(exchange, Message(data[end:], head.headers))
                 return
         if not self.is_closing:
-            self._feed(data)
+            self._feed_slices(data)
 
     def eof_received(self) -> bool:
         """A client that has said all may still want its answers; one that stopped half-way gets none."""
@@ -201,6 +206,24 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
 
     # Reading what is not known by heart.
+
+    def _feed_slices(self, data: bytes) -> None:
+        if len(data) <= SLICE:
+            self._feed(data)
+        else:
+            for start in range(0, len(data), SLICE):
+                if self._has_enough:
+                    self._rest = data[start:]
+                    break
+                if self.is_closing:
+                    return
+                self._feed(data[start : start + SLICE])
+        if self._has_enough:
+            self._pause_reading()
+
+    @property
+    def _has_enough(self) -> bool:
+        return self._writing_paused or len(self.unanswered) >= MOST_UNANSWERED
 
     def _feed(self, data: bytes) -> None:
         fresh = self.is_between
@@ -228,9 +251,6 @@ class Connection(asyncio.Protocol):
             head, end = self._last_head, data.find(b"\r\n\r\n") + 4
             if head.length >= 0 and len(data) == end + head.length:
                 self.listener.remember(data[:end], head)
-        if len(self.unanswered) >= MOST_UNANSWERED:
-            self.needs_care = True
-            self._pause_reading()
 
     def on_message_begin(self) -> None:
         self.is_between = False
@@ -364,8 +384,7 @@ class Connection(asyncio.Protocol):
         if self.owes_continue and not unanswered:
             self.owes_continue = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._reading_paused and len(unanswered) <= FEW_UNANSWERED:
-            self._resume_reading()
+        self._resume_reading()
         self.needs_care = self._reading_paused or self.owes_continue or self.is_closing or bool(unanswered)
 
     def _close(self, last: HttpExchange) -> None:
@@ -387,8 +406,17 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        may = not self._writing_paused and len(self.unanswered) <= FEW_UNANSWERED
-        if self._reading_paused and may and not self.transport.is_closing():
+        if (
+            not self._reading_paused
+            or self._writing_paused
+            or len(self.unanswered) > FEW_UNANSWERED
+            or self.transport.is_closing()
+        ):
+            return
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._feed_slices(rest)
+        if self._reading_paused and not self._rest and not self._has_enough and not self.is_closing:
             self._reading_paused = False
             self.transport.resume_reading()
 

@@ -14,6 +14,8 @@ def segments(path: str) -> tuple[str, ...]:
 
     A part that is not UTF-8 once decoded keeps its percent signs, and so names nothing.
     """
+    if not path.startswith("/"):
+        return (path,)  # the ``*`` of OPTIONS
     parts = path.removesuffix("/").split("/")[1:]
     if "%" not in path:
         return tuple(parts)

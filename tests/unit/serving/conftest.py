@@ -89,9 +89,8 @@ class MemorySource:
             number = self.aliases.get((model, "production"), len(self.versions[model]))
         bundle = self.versions[model][number - 1]
         aliases = tuple(alias for (name, alias), n in self.aliases.items() if (name, n) == (model, number))
-        return Wanted(
-            model=model, version=str(number), digest=bundle.digest, aliases=aliases, open=lambda: _opened(bundle)
-        )
+        digest = getattr(bundle, "digest", "sha256:broken")
+        return Wanted(model=model, version=str(number), digest=digest, aliases=aliases, open=lambda: _opened(bundle))
 
 
 def _opened(bundle: Any) -> Any:

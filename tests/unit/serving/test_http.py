@@ -1,0 +1,484 @@
+"""HTTP/1.1 as it comes over real sockets: framing, order, limits, and everything malformed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.schema import Field, Signature
+from modelyard.serving import http, listener
+from modelyard.serving.server import Server
+from modelyard.testing.memory import MemoryBundle
+
+from .conftest import INPUTS, MemorySource, linear
+
+BODY = b'{"x1": 1.5, "x2": 2}'
+
+
+def request(
+    body: bytes = BODY, path: str = "/predict", method: str = "POST", *headers: str, version: str = "1.1"
+) -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "Host: test", *headers]
+    if body and not any(h.lower().startswith(("transfer-encoding", "content-length")) for h in headers):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class Client:
+    """A socket that reads one answer at a time."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self.buffer = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def more(self) -> bool:
+        data = self.socket.recv(65536)
+        self.buffer += data
+        return bool(data)
+
+    def answer(self, *, head: bool = False) -> tuple[int, dict[str, str], Any]:
+        while b"\r\n\r\n" not in self.buffer:
+            assert self.more(), f"closed after {self.buffer!r}"
+        text, _, rest = self.buffer.partition(b"\r\n\r\n")
+        first, *lines = text.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        length = 0 if head else int(headers.get("content-length", 0))
+        while len(rest) < length:
+            assert self.more(), "closed inside a body"
+            rest = self.buffer.partition(b"\r\n\r\n")[2]
+        self.buffer = rest[length:]
+        body = rest[:length]
+        is_json = headers.get("content-type") == "application/json" and body
+        return int(first.split()[1]), headers, json.loads(body) if is_json else body
+
+    def is_closed(self) -> bool:
+        try:
+            return not self.more()
+        except ConnectionResetError:
+            return True
+
+
+@pytest.fixture
+def server(source: MemorySource, serve: Callable[..., Server]) -> Server:
+    source.add("lin", linear(), "production")
+    return serve("lin@production", max_body=10_000)
+
+
+Connect = Callable[[Server], Client]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    made: list[Client] = []
+
+    def start(server: Server) -> Client:
+        made.append(Client(server))
+        return made[-1]
+
+    yield start
+    for client in made:
+        client.socket.close()
+
+
+@pytest.fixture
+def client(server: Server, connect: Connect) -> Client:
+    return connect(server)
+
+
+def gated(gate: threading.Event) -> MemoryBundle:
+    """A model slow enough for a thread, that answers x1 > 0 only once ``gate`` is set."""
+    signature = Signature(inputs=INPUTS, outputs=(Field(name="prediction", dtype="float64"),))
+
+    def predict(columns: Any) -> dict[str, Any]:
+        time.sleep(0.01)
+        if (columns["x1"] > 0).any():
+            gate.wait(10)
+        return {"prediction": columns["x1"] + columns["x2"]}
+
+    return MemoryBundle(signature, predict, {"x1": [0.0], "x2": [1.0]})
+
+
+class TestFraming:
+    def test_a_request_is_answered_and_the_connection_stays(self, client: Client) -> None:
+        for _ in range(20):
+            client.send(request())
+            status, headers, body = client.answer()
+            assert status == 200
+            assert body["prediction"] == 6.5
+            assert headers["x-request-id"] == body["request_id"]
+            assert "connection" not in headers
+            assert headers["date"].endswith("gmt")
+
+    def test_no_content_type_is_needed(self, client: Client) -> None:
+        client.send(request(BODY, "/predict", "POST", "Content-Type: application/x-www-form-urlencoded"))
+        assert client.answer()[0] == 200
+
+    def test_ids_differ(self, client: Client) -> None:
+        seen = set()
+        for _ in range(50):
+            client.send(request())
+            seen.add(client.answer()[1]["x-request-id"])
+        assert len(seen) == 50
+
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
+    def test_requests_cut_anywhere_are_put_together(self, client: Client, chunk: int) -> None:
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = request() * 3 + request(b"", "/health/live", "GET") + request(b'{"x1": 0, "x2": 0}')
+        for i in range(0, len(stream), chunk):
+            client.send(stream[i : i + chunk])
+            if chunk < 3 and i % 40 == 0:
+                time.sleep(0.001)
+        got = [client.answer() for _ in range(5)]
+        assert [status for status, _, _ in got] == [200] * 5
+        assert [body.get("prediction") for _, _, body in got] == [6.5, 6.5, 6.5, None, 1.0]
+
+    def test_every_single_cut_of_two_known_requests(self, client: Client) -> None:
+        one = request()
+        for _ in range(3):
+            client.send(one)
+            client.answer()
+        for cut in range(1, 2 * len(one), 5):
+            client.send((one + one)[:cut])
+            time.sleep(0.0005)
+            client.send((one + one)[cut:])
+            assert [client.answer()[2]["prediction"] for _ in range(2)] == [6.5, 6.5], cut
+
+    def test_a_known_head_with_another_body_is_not_answered_from_memory(self, client: Client) -> None:
+        for x in range(8):
+            client.send(request(b'{"x1": %d, "x2": 1}' % x))
+            assert client.answer()[2]["prediction"] == x + 3
+
+    def test_chunked_bodies(self, client: Client) -> None:
+        chunked = (
+            b"5;ext=1\r\n"
+            + BODY[:5]
+            + b"\r\n"
+            + b"%x\r\n" % (len(BODY) - 5)
+            + BODY[5:]
+            + b"\r\n0\r\nTrailer: x\r\n\r\n"
+        )
+        for _ in range(4):
+            client.send(request(chunked, "/predict", "POST", "Transfer-Encoding: chunked"))
+            assert client.answer()[2]["prediction"] == 6.5
+
+    def test_expect_continue(self, client: Client) -> None:
+        client.send(request(b"", "/predict", "POST", "Expect: 100-continue", f"Content-Length: {len(BODY)}"))
+        assert client.answer()[0] == 100
+        client.send(BODY)
+        assert client.answer()[2]["prediction"] == 6.5
+
+    def test_another_expectation_is_refused(self, client: Client) -> None:
+        client.send(request(BODY, "/predict", "POST", "Expect: miracles"))
+        assert client.answer()[0] == 417
+
+    def test_head_has_no_body(self, client: Client) -> None:
+        client.send(request(b"", "/health/live", "HEAD"))
+        status, headers, _ = client.answer(head=True)
+        assert (status, headers["content-length"]) == (200, "13")
+        client.send(request())
+        assert client.answer()[0] == 200
+
+    def test_connection_close(self, client: Client) -> None:
+        client.send(request(BODY, "/predict", "POST", "Connection: close"))
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert client.is_closed()
+
+    def test_http_1_0(self, server: Server, connect: Connect) -> None:
+        client = connect(server)
+        client.send(request(BODY, version="1.0"))
+        assert client.answer()[1]["connection"] == "close"
+        assert client.is_closed()
+        client = connect(server)
+        for _ in range(3):
+            client.send(request(BODY, "/predict", "POST", "Connection: keep-alive", version="1.0"))
+            assert client.answer()[1]["connection"] == "keep-alive"
+
+    def test_an_absolute_target_and_a_query(self, client: Client) -> None:
+        client.send(request(BODY, "http://elsewhere:99/predict?a=b"))
+        assert client.answer()[0] == 200
+
+    def test_percent_encoded_paths(self, client: Client) -> None:
+        client.send(request(BODY, "/models/%6cin/predict"))
+        assert client.answer()[0] == 200
+        client.send(request(BODY, "/models/%ff/predict"))
+        assert client.answer()[0] == 404
+        client.send(request(b"", "/models/lin%2Fpredict", "GET"))  # the model "lin/predict", not a path of two parts
+        assert client.answer()[0] == 404
+
+    def test_an_upgrade_is_not_taken_up(self, client: Client) -> None:
+        client.send(
+            request(b"", "/health/live", "GET", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c") + request()
+        )
+        assert client.answer()[0] == 200
+        assert client.answer()[2]["prediction"] == 6.5
+
+    def test_a_client_that_has_said_all_still_gets_its_answers(self, client: Client) -> None:
+        client.send(request() * 3)
+        client.socket.shutdown(socket.SHUT_WR)
+        assert [client.answer()[0] for _ in range(3)] == [200, 200, 200]
+        assert client.is_closed()
+
+
+class TestRequestIds:
+    def test_the_callers_is_taken_over(self, client: Client) -> None:
+        client.send(request(BODY, "/predict", "POST", "X-Request-ID: abc-1.2_3"))
+        _, headers, body = client.answer()
+        assert headers["x-request-id"] == body["request_id"] == "abc-1.2_3"
+
+    @pytest.mark.parametrize("bad", ["", "a b", 'a"b', "x" * 129, "a\x01b", "é"])
+    def test_a_harmful_one_is_not(self, client: Client, bad: str) -> None:
+        client.send(
+            request(BODY, "/predict", "POST").replace(
+                b"Host: test", f"Host: test\r\nX-Request-ID: {bad}".encode("latin-1")
+            )
+        )
+        status, headers, _ = client.answer()
+        if status == 200:
+            assert headers["x-request-id"] != bad.lower()
+        else:  # llhttp refuses control characters
+            assert status == 400 and bad == "a\x01b"
+
+
+class TestOrder:
+    def test_pipelined_requests_are_answered_in_order(self, client: Client) -> None:
+        client.send(b"".join(request(b'{"x1": %d, "x2": 0}' % i) for i in range(100)))
+        assert [client.answer()[2]["prediction"] for _ in range(100)] == [i + 1 for i in range(100)]
+
+    def test_a_quick_answer_waits_for_a_slow_one_before_it(
+        self, source: MemorySource, serve: Callable[..., Server], connect: Connect
+    ) -> None:
+        gate = threading.Event()
+        source.add("slow", gated(gate))
+        client = connect(serve("slow"))
+        client.send(
+            request(b'{"x1": 1, "x2": 1}') + request(b"", "/health/live", "GET") + request(b"", "/nothing", "GET")
+        )
+        client.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.more()
+        client.socket.settimeout(10)
+        gate.set()
+        assert [client.answer()[0] for _ in range(3)] == [200, 200, 404]
+
+    def test_health_answers_while_a_model_runs(
+        self, source: MemorySource, serve: Callable[..., Server], connect: Connect
+    ) -> None:
+        gate = threading.Event()
+        source.add("slow", gated(gate))
+        server = serve("slow")
+        busy, other = connect(server), connect(server)
+        busy.send(request(b'{"x1": 1, "x2": 1}'))
+        other.send(request(b"", "/health/ready", "GET"))
+        assert other.answer()[0] == 200
+        gate.set()
+        assert busy.answer()[0] == 200
+
+    def test_one_connection_may_not_pile_up_requests(
+        self, source: MemorySource, serve: Callable[..., Server], connect: Connect
+    ) -> None:
+        gate = threading.Event()
+        source.add("slow", gated(gate))
+        server = serve("slow")
+        client = connect(server)
+        threading.Thread(target=client.send, args=(request(b'{"x1": 1, "x2": 0}') * 3_000,), daemon=True).start()
+        time.sleep(0.3)
+        (connection,) = server._listener.connections
+        assert len(connection.unanswered) < 400  # what one slice brought, and no more
+        gate.set()
+        for _ in range(3_000):
+            assert client.answer()[2]["prediction"] == 1
+
+    def test_a_client_that_does_not_read_stops_being_read(
+        self, source: MemorySource, serve: Callable[..., Server], connect: Connect
+    ) -> None:
+        big = Signature(inputs=INPUTS, outputs=(Field(name="prediction", dtype="float64", shape=(2_000,)),))
+        source.add(
+            "big", MemoryBundle(big, lambda c: {"prediction": np.ones((c.rows, 2_000))}, {"x1": [0.0], "x2": [0.0]})
+        )
+        server = serve("big")
+        client = connect(server)
+        sent = 0
+        client.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            while sent < 100_000_000:
+                sent += client.socket.send(request() * 1000)
+        (connection,) = server._listener.connections
+        deadline = time.monotonic() + 10
+        while not connection.is_stuck and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert connection.is_stuck
+        assert connection.transport.get_write_buffer_size() < 10_000_000
+        client.socket.settimeout(10)
+        for _ in range(300):  # and goes on once it reads
+            assert client.answer()[0] == 200
+
+
+class TestLimits:
+    def test_a_body_that_is_announced_too_large(self, client: Client) -> None:
+        client.send(request(b"", "/predict", "POST", "Content-Length: 10001"))
+        status, headers, body = client.answer()
+        assert (status, body["error"]["code"], headers["connection"]) == (413, "too_large", "close")
+        assert client.is_closed()
+
+    def test_a_chunked_body_that_grows_too_large(self, client: Client) -> None:
+        client.send(request(b"ffff\r\n" + b"x" * 20_000, "/predict", "POST", "Transfer-Encoding: chunked"))
+        assert client.answer()[0] == 413
+        assert client.is_closed()
+
+    def test_the_answer_is_readable_while_the_client_still_sends(self, client: Client) -> None:
+        client.send(request(b"", "/predict", "POST", "Content-Length: 5000000"))
+        for _ in range(50):
+            client.send(b"x" * 1000)
+            time.sleep(0.001)
+        assert client.answer()[0] == 413
+
+    def test_expect_continue_of_too_large_a_body_is_refused_at_once(self, client: Client) -> None:
+        client.send(request(b"", "/predict", "POST", "Expect: 100-continue", "Content-Length: 20000"))
+        assert client.answer()[0] == 413
+
+    def test_a_body_of_exactly_the_limit(self, client: Client) -> None:
+        client.send(request(BODY + b" " * (10_000 - len(BODY))))
+        assert client.answer()[0] == 200
+
+    def test_too_many_headers(self, client: Client) -> None:
+        client.send(request(BODY, "/predict", "POST", *[f"X-{i}: 1" for i in range(200)]))
+        assert client.answer()[0] == 431
+        assert client.is_closed()
+
+    @pytest.mark.parametrize("size", [70_000, 500_000])
+    def test_a_header_that_is_too_large(self, client: Client, size: int) -> None:
+        client.send(request(BODY, "/predict", "POST", "X-Big: " + "x" * size))
+        assert client.answer()[0] == 431
+
+    def test_an_endless_head_is_cut_off(self, client: Client) -> None:
+        client.send(b"GET / HTTP/1.1\r\n")
+        for _ in range(500):
+            client.send(b"X-A: " + b"a" * 1000 + b"\r\n")
+        assert client.answer()[0] == 431
+        assert client.is_closed()
+
+    def test_a_long_path_is_no_trouble(self, client: Client) -> None:
+        client.send(request(BODY, "/" + "a" * 30_000))
+        assert client.answer()[0] == 404
+
+    def test_a_slow_head_is_given_up(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listener, "HEAD_SECONDS", 0.1)
+        client.send(b"POST /predict HT")
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (408, "close")
+        assert client.is_closed()
+
+    def test_a_slow_body_is_given_up(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listener, "BODY_SECONDS", 0.1)
+        client.send(request()[:-3])
+        assert client.answer()[0] == 408
+
+    def test_an_idle_connection_is_closed(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        client.send(request())
+        client.answer()
+        monkeypatch.setattr(listener, "IDLE_SECONDS", 0.1)
+        assert client.is_closed()
+
+    def test_known_heads_stay_bounded(self, server: Server, client: Client) -> None:
+        for i in range(600):
+            one = request(BODY, f"/predict?{i}")
+            client.send(one + one)
+            client.answer(), client.answer()
+        for i in range(600):
+            client.send(request(BODY, f"/predict?{i}"))
+            client.answer()
+        assert len(server._listener.heads) <= listener.MOST_HEADS
+        assert len(server._router._known) <= 1024
+
+
+class TestMalformed:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"hello\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nContent-Length: 1x\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"GET / HTTP/1.1\r\nBad Header: x\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"\x00" * 100,
+        ],
+    )
+    def test_is_answered_400_and_closed(self, client: Client, data: bytes) -> None:
+        client.send(data)
+        status, headers, body = client.answer()
+        assert (status, headers["connection"]) == (400, "close")
+        assert body["error"]["code"] == "bad_request"
+        assert client.is_closed()
+
+    def test_after_a_good_request_comes_after_its_answer(self, client: Client) -> None:
+        client.send(request() + b"nonsense\r\n\r\n")
+        assert client.answer()[0] == 200
+        assert client.answer()[0] == 400
+
+    def test_half_a_request_and_goodbye_leaves_nothing(self, server: Server, client: Client) -> None:
+        client.send(request()[:-5])
+        client.socket.close()
+        deadline = time.monotonic() + 5
+        while server._listener.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not server._listener.connections
+
+    def test_a_client_gone_before_its_answer_is_no_trouble(self, server: Server, connect: Connect) -> None:
+        for _ in range(50):
+            gone = connect(server)
+            gone.send(request() * 10)
+            gone.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            gone.socket.close()
+        client = connect(server)
+        client.send(request())
+        assert client.answer()[0] == 200
+        assert not [line for line in server.lines() if line["level"] == "error"]  # type: ignore[attr-defined]
+
+
+class TestPaths:
+    def test_an_unknown_path(self, client: Client) -> None:
+        client.send(request(b"", "/nothing", "GET"))
+        status, _, body = client.answer()
+        assert (status, body["error"]["code"]) == (404, "not_found")
+        assert "/nothing" in body["error"]["message"]
+
+    def test_a_wrong_method_names_the_right_one(self, client: Client) -> None:
+        client.send(request(b"", "/predict", "GET"))
+        status, headers, _ = client.answer()
+        assert (status, headers["allow"]) == (405, "post")
+        client.send(request(BODY, "/models", "DELETE"))
+        status, headers, _ = client.answer()
+        assert (status, headers["allow"]) == (405, "get, head")
+
+    def test_strange_methods_and_targets(self, client: Client) -> None:
+        client.send(request(b"", "*", "OPTIONS"))
+        assert client.answer()[0] == 404
+        client.send(request(b"", "elsewhere:80", "CONNECT"))
+        assert client.answer()[0] in (400, 404)
+
+
+@pytest.mark.parametrize("text", ["a", "A-z_0.9:/+=@~", "x" * 128])
+def test_request_ids_that_are_taken(text: str) -> None:
+    assert http.is_request_id(text)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 129, "a b", "a\n", "é", '"', "%"])
+def test_request_ids_that_are_not(text: str) -> None:
+    assert not http.is_request_id(text)
