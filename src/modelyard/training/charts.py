@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT = 420, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 46
+WIDTH, HEIGHT = 360, 290
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 44
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -28,6 +28,11 @@ def number(value: float) -> str:
     if value and (abs(value) >= 1e6 or abs(value) < 1e-4):
         return f"{value:.3g}"
     return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def score(value: float) -> str:
+    """A metric: four decimals while it is small, so that those of one column can be compared."""
+    return f"{value + 0.0:.4f}".replace("-0.0000", "0.0000") if abs(value) < 10 else number(value)
 
 
 class Plot:
@@ -88,9 +93,9 @@ class Plot:
         for i, (style, name) in enumerate(entries):
             y = HEIGHT - BOTTOM - 14 - 16 * (len(entries) - 1 - i)
             self.parts.append(
-                f'<line class="{style}" x1="{WIDTH - 172}" x2="{WIDTH - 150}" y1="{y - 4}" y2="{y - 4}"/>'
+                f'<line class="{style}" x1="{WIDTH - 150}" x2="{WIDTH - 130}" y1="{y - 4}" y2="{y - 4}"/>'
             )
-            self.parts.append(f'<text x="{WIDTH - 144}" y="{y}">{escape(short(name, 22))}</text>')
+            self.parts.append(f'<text x="{WIDTH - 124}" y="{y}">{escape(short(name, 20))}</text>')
 
     def svg(self) -> str:
         return (

@@ -17,6 +17,8 @@ from modelyard.training.table import Rows, is_missing
 SUSPECT = 0.99
 #: Rows that suspects are looked for in.
 _LOOKED_AT = 5000
+#: Fewer rows than these say nothing about how values repeat.
+_FEW = 20
 _ID_NAME = re.compile(r"(^|[^a-z])(id|uid|uuid|udi|guid|key|index|instant|nr|no|number|rowid|row)$", re.IGNORECASE)
 _ID_CAMEL = re.compile(r"[a-z](ID|Id|Key|Index|Number|No|Nr)$")
 
@@ -126,7 +128,7 @@ def _identifier(name: str, values: Array, different: int, gaps: Array) -> tuple[
         if different > count * 0.5 and different > 40:
             return "text", f"an identifier or free text: {different:,} different values in {count:,} rows"
         return None
-    if values.dtype.kind not in "iuf" or count < FEW or (present != np.floor(present)).any():
+    if values.dtype.kind not in "iuf" or count < _FEW or (present != np.floor(present)).any():
         return None
     named = bool(_ID_NAME.search(name) or _ID_CAMEL.search(name))
     if different == count:
@@ -140,10 +142,6 @@ def _identifier(name: str, values: Array, different: int, gaps: Array) -> tuple[
     elif named and different > 0.9 * count:
         return "identifier", f"an identifier by its name: {different:,} different values in {count:,} rows"
     return None
-
-
-#: Fewer rows than these say nothing about how values repeat.
-FEW = 20
 
 
 def _sums(numbers: dict[str, Array], rows: Rows) -> list[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard.schema import Array
-from modelyard.training.charts import Plot, number, short
+from modelyard.training.charts import Plot, number, score, short
 from modelyard.training.metrics import LOSSES, TITLES, Answers, Estimate, calibration, confusion
 from modelyard.training.preprocess import kind_of
 from modelyard.training.table import is_missing
@@ -86,8 +86,8 @@ def _head(result: Result, held_out: int) -> str:
     rows = result.metrics["rows"]
     names = ("roc_auc", "accuracy", "f1", "log_loss") if result.classes else ("r2", "rmse", "mae")
     cards = "".join(
-        f'<div class="card"><span>{TITLES[name]}</span><b>{number(found.value)}</b>'
-        f"<span>{number(found.low)} to {number(found.high)}</span></div>"
+        f'<div class="card"><span>{TITLES[name]}</span><b>{score(found.value)}</b>'
+        f"<span>{score(found.low)} to {score(found.high)}</span></div>"
         for name in names
         for found in [result.judgement.estimates[name]]
     )
@@ -145,8 +145,8 @@ def _leaderboard(result: Result) -> str:
             _row(
                 [
                     escape(row["title"]),
-                    f"#{number(mean)}",
-                    f"#{number(spread)}",
+                    f"#{score(mean)}",
+                    f"#{score(spread)}",
                     track,
                     f"#{row['seconds']:.1f}",
                     notes,
@@ -170,7 +170,7 @@ def _held_out(result: Result) -> str:
         title = TITLES[name]
         if result.classes and name in ("precision", "recall", "f1"):
             title += f" of {escape(str(result.classes[1]))}" if len(result.classes) == 2 else ", mean of the classes"
-        lines.append(_row([title, f"#{number(found.value)}", f"#{_span(found)}", track, f"#{number(found.baseline)}"]))
+        lines.append(_row([title, f"#{score(found.value)}", f"#{_span(found)}", track, f"#{score(found.baseline)}"]))
     table = f"<table>{''.join(lines)}</table>"
     note = (
         '<p class="soft">Blue: the model and its 95% interval over resampled rows. Red: the baseline, which always '
@@ -181,7 +181,7 @@ def _held_out(result: Result) -> str:
 
 
 def _span(found: Estimate) -> str:
-    return f"{number(found.low)} – {number(found.high)}"
+    return f"{score(found.low)} – {score(found.high)}"
 
 
 def _per_class(result: Result) -> str:
@@ -192,7 +192,7 @@ def _per_class(result: Result) -> str:
     for label, found in each.items():
         cells = [escape(label)]
         for name in ("precision", "recall", "f1"):
-            cells += [f"#{number(found[name].value)}", f'#<span class="soft">{_span(found[name])}</span>']
+            cells += [f"#{score(found[name].value)}", f'#<span class="soft">{_span(found[name])}</span>']
         lines.append(_row(cells))
     return f'<table style="margin-top:14px">{"".join(lines)}</table>'
 
@@ -297,7 +297,7 @@ def _importance(result: Result) -> str:
             '<svg class="track" viewBox="0 0 200 16" preserveAspectRatio="none">'
             f'<rect class="bar" x="0" y="3" width="{width:.1f}" height="10" rx="2"/></svg>'
         )
-        lines.append(_row([escape(name), f"#{number(value)}", bar]))
+        lines.append(_row([escape(name), f"#{score(value)}", bar]))
     rest = len(result.importance) - len(shown)
     return (
         f'<p class="soft">What {TITLES[result.metric]} loses when a column is shuffled among held-out rows'

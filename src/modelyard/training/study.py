@@ -15,7 +15,7 @@ from modelyard.training import candidates as kinds
 from modelyard.training.importance import importance
 from modelyard.training.leakage import Finding, guard
 from modelyard.training.metrics import LOSSES, TITLES, Judgement, check_metric, default_metric, judge
-from modelyard.training.preprocess import frame_of
+from modelyard.training.preprocess import frame_of, kind_of
 from modelyard.training.report import overview, page
 from modelyard.training.search import Progress, Trial, answers_of, quiet, search, winner
 from modelyard.training.table import Rows, rows_of
@@ -167,7 +167,12 @@ def train(
         winner=best,
         trials=trials,
         findings=findings,
-        notes=[f"{rows.task}: {rows.why}", *rows.notes, *(f"{best.family.title}: {text}" for text in warned)],
+        notes=[
+            f"{rows.task}: {rows.why}",
+            *rows.notes,
+            *_dated(rows),
+            *(f"{best.family.title}: {text}" for text in warned),
+        ],
         warnings=[str(finding) for finding in findings if not finding.dropped],
         sample=rows.take(test),
         reference=inputs,
@@ -219,6 +224,14 @@ def _split(rows: Rows, test_size: float, seed: int) -> tuple[Array, Array]:
         np.arange(count), test_size=held_out, random_state=seed, stratify=rows.targets if classes else None
     )
     return np.sort(learn), np.sort(test)
+
+
+def _dated(rows: Rows) -> list[str]:
+    dates = [name for name, values in rows.inputs.items() if kind_of(values) == "date"]
+    if not dates:
+        return []
+    note = f"the rows carry dates ({', '.join(dates[:3])}) and were parted at random: of a future that was not learnt from,"
+    return [f"{note} expect less than these figures"]
 
 
 def _no_better(judgement: Judgement, metric: str) -> str:
