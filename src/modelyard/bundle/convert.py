@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.bundle.emitter import Emitted, NotConvertible, emit
+from modelyard.bundle.emitter.graph import SINGLE
 from modelyard.bundle.manifest import Conversion
 from modelyard.bundle.parity import Parity, compare, versions
 from modelyard.bundle.probes import join, sample_rows, strange_rows
@@ -19,10 +20,6 @@ from modelyard.interfaces import ModelFacts, ModelSpec, Predict
 from modelyard.schema import Columns, Signature
 
 FILE = "model.onnx"
-
-#: Largest relative difference that is accepted: arithmetic in double; an estimator in float32; boosted trees, whose
-#: sums of many float32 leaves differ in order.
-DOUBLE, SINGLE, BOOSTED = 1e-9, 1e-5, 1e-4
 
 
 def convert(
@@ -46,7 +43,7 @@ def convert(
         raise MissingDependency.extra("onnx", "sklearn", "converting a model to ONNX") from error
     kept = Conversion(source=source, target=source, accepted=False, versions=_versions())
     try:
-        made = emit(model, signature)
+        made = emit(model, signature, facts.feature_names)
     except NotConvertible as error:
         kept.step, kept.reason = error.step or facts.kind.rsplit(".", 1)[-1], str(error)
         return None, kept
@@ -76,10 +73,9 @@ def _versions() -> dict[str, str]:
 
 
 def _tolerance(made: Emitted, signature: Signature) -> float:
-    if "onnxmltools" in made.method:
-        return BOOSTED
+    """Numbers that come in float32 are also worked on in float32 by some of scikit-learn's steps."""
     narrow = any(field.dtype in ("float16", "float32") for field in signature.inputs)
-    return SINGLE if narrow or made.method != "emitter" else DOUBLE
+    return max(made.tolerance, SINGLE) if narrow else made.tolerance
 
 
 def _remedy(made: Emitted) -> str:

@@ -50,9 +50,26 @@ def above(graph: Graph, score: str, limit: float = 0.0) -> str:
     return graph.cast(str(graph.node("Greater", score, graph.constant([limit]))), "int64")
 
 
-def two_sided(graph: Graph, score: str) -> str:
-    """(rows, 2): minus and plus a (rows, 1) score."""
-    return str(graph.node("Mul", score, graph.constant([[-1.0, 1.0]])))
+def two_classes(graph: Graph, score: str, factor: float = 1.0) -> str:
+    """(rows, 2): the probabilities of two classes, sigmoid(factor * score) being the second's.
+
+    As a softmax of 0 and the score: ONNX Runtime's Sigmoid keeps no digits of small probabilities.
+    """
+    return str(graph.node("Softmax", graph.node("Mul", score, graph.constant([[0.0, factor]])), axis=1))
+
+
+def sigmoid(graph: Graph, score: str) -> str:
+    """1 / (1 + exp(-score)) with all its digits also where it is small."""
+    one = graph.constant(1.0)
+    return str(graph.node("Div", one, graph.node("Add", one, graph.node("Exp", graph.node("Neg", score)))))
+
+
+def divided(graph: Graph, shares: str, classes: int) -> str:
+    """(rows, classes): shares divided by their sum; all alike in rows where that is nothing."""
+    total = graph.node("ReduceSum", shares, graph.constant([1], "int64"), keepdims=1)
+    none = graph.node("Equal", total, graph.constant(0.0))
+    quotient = graph.node("Div", shares, graph.node("Where", none, graph.constant(1.0), total))
+    return str(graph.node("Where", none, graph.constant([[1.0 / classes] * classes]), quotient))
 
 
 def both(graph: Graph, positive: str) -> str:

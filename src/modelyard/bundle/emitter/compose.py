@@ -14,14 +14,15 @@ Transform = Callable[[Graph, Any, list[Column]], list[Column]]
 Estimate = Callable[[Graph, Any, list[Column]], Answer]
 
 
-def in_model_order(model: Any, columns: dict[str, list[Column]]) -> list[Column]:
-    """The columns as the model takes them: by its feature names where it has them, else as the signature has them.
+def in_model_order(names: Sequence[str] | None, columns: dict[str, list[Column]]) -> list[Column]:
+    """The columns as the model takes them: by its feature names where they fit, else as the signature has them.
 
-    A single field with a shape is the whole matrix whatever its name.
+    A single field with a shape is the whole matrix whatever its name. LightGBM writes spaces in names as underscores.
     """
-    names = getattr(model, "feature_names_in_", None)
-    if names is not None and set(map(str, names)) == set(columns):
-        return [column for name in names for column in columns[str(name)]]
+    by_plain = {name.replace(" ", "_"): name for name in columns}
+    for known in (dict(zip(columns, columns, strict=True)), by_plain):
+        if names is not None and len(names) == len(columns) and set(names) == set(known):
+            return [column for name in names for column in columns[known[name]]]
     return [column for part in columns.values() for column in part]
 
 
@@ -59,11 +60,13 @@ def transform(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:
 
 def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     """The answer of a fitted estimator: by a form of ours, else through float32."""
-    from modelyard.bundle.emitter import ensembles, foreign, forests, linear, neighbours, neural, simple, svm
+    from modelyard.bundle.emitter import boosted, ensembles, foreign, forests, linear, neighbours, neural, simple, svm
 
     name = known_as(model)
     if name == "Pipeline":
         return _final(graph, model, columns)
+    if boosted.library_of(model):
+        return boosted.estimate(graph, model, columns)
     forms: dict[str, Estimate] = {
         **linear.FORMS,
         **forests.FORMS,

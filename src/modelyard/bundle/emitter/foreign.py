@@ -1,4 +1,4 @@
-"""Estimators without a form of ours: converted alone by skl2onnx or onnxmltools, and joined behind our graph.
+"""Estimators without a form of ours: converted alone by skl2onnx, and joined behind our graph.
 
 The double preprocessing stays ours; what the other converter takes in float32 is rounded only at its door.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import OPSET, Column, Graph, NotConvertible
+from modelyard.bundle.emitter.graph import OPSET, SINGLE, Column, Graph, NotConvertible
 from modelyard.errors import BadBundle, MissingDependency
 
 #: The newest version of the ai.onnx.ml operators whose tree operators the other converters know.
@@ -28,6 +28,7 @@ def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     matrix = graph.matrix(columns)
     outputs = join(graph, made, matrix if dtype == "float64" else graph.cast(matrix, "float32"))
     graph.foreign.append("skl2onnx")
+    graph.tolerance = max(graph.tolerance, SINGLE)
     if not hasattr(model, "classes_"):
         targets = np.atleast_1d(getattr(model, "n_outputs_", 1))[0]
         value = graph.node("Reshape", outputs[0], graph.constant([-1, int(targets)], "int64"))

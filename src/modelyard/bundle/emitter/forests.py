@@ -10,11 +10,23 @@ import numpy as np
 from modelyard.bundle.emitter import answers, trees
 from modelyard.bundle.emitter.answers import Answer
 from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible
-from modelyard.bundle.emitter.trees import Tree
+from modelyard.runtimes.forest import Tree
 from modelyard.schema import Array
 
 #: Bytes that an inner tensor of leaves may take at once; rows are run in portions that keep to it.
 LEAF_BYTES = 64 * 2**20
+
+
+#: Estimators that are one tree.
+SINGLE = ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor")
+
+
+def total(graph: Graph, columns: list[Column], members: Sequence[Any], values: list[Array]) -> str:
+    """(rows, width): the sum over trees of the rows of ``values`` (nodes, width) in their leaves."""
+    if values[0].shape[1] == 1:
+        made = [trees.of_sklearn(member, value[:, 0]) for member, value in zip(members, values, strict=True)]
+        return trees.ensemble(graph, columns, made)
+    return _leaf_table(graph, columns, members, [None] * len(members), values, "ReduceSum")
 
 
 def _averaged(graph: Graph, columns: list[Column], members: Sequence[Any], chosen: Sequence[Array | None]) -> str:
@@ -24,14 +36,19 @@ def _averaged(graph: Graph, columns: list[Column], members: Sequence[Any], chose
     if width == 1:
         made = [trees.of_sklearn(m, v[:, 0], 0, c) for m, v, c in zip(members, values, chosen, strict=True)]
         return trees.ensemble(graph, columns, made, average=len(made) > 1)
-    return _leaf_table(graph, columns, members, chosen, values)
+    return _leaf_table(graph, columns, members, chosen, values, "ReduceMean")
 
 
 def _leaf_table(
-    graph: Graph, columns: list[Column], members: Sequence[Any], chosen: Sequence[Array | None], values: list[Array]
+    graph: Graph,
+    columns: list[Column],
+    members: Sequence[Any],
+    chosen: Sequence[Array | None],
+    values: list[Array],
+    reduce: str,
 ) -> str:
     """A leaf of ``TreeEnsemble`` holds one number: here its place in a table of all leaves, so that a tree is walked
-    once for all classes. One output a tree, then the rows of the table, then their mean."""
+    once for all classes. One output a tree, then the rows of the table, then their mean or sum."""
     before, made = 0, []
     for target, (member, nodes, places) in enumerate(zip(members, values, chosen, strict=True)):
         made.append(trees.of_sklearn(member, np.arange(before, before + len(nodes)), target, places))
@@ -40,7 +57,7 @@ def _leaf_table(
     rows: str = graph.node("Gather", graph.constant(np.concatenate(values)), found, axis=0)
     width = values[0].shape[1]
     graph.max_rows = min(graph.max_rows or 2**31, max(1, LEAF_BYTES // (8 * width * len(members))))
-    return str(graph.node("ReduceMean", rows, graph.constant([1], "int64"), keepdims=0))
+    return str(graph.node(reduce, rows, graph.constant([1], "int64"), keepdims=0))
 
 
 def _values(estimator: Any) -> Array:
@@ -74,8 +91,7 @@ def _forest(graph: Graph, model: Any, columns: list[Column]) -> Answer:
 
 
 def _bagging(graph: Graph, model: Any, columns: list[Column]) -> Answer:
-    plain = ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor")
-    strangers = {type(member).__name__ for member in model.estimators_} - set(plain)
+    strangers = {type(member).__name__ for member in model.estimators_} - set(SINGLE)
     if strangers:
         raise NotConvertible(f"{type(model).__name__} of {strangers.pop()} has no double form", "bag decision trees")
     if any(len(getattr(m, "classes_", ())) != len(getattr(model, "classes_", ())) for m in model.estimators_):
@@ -94,13 +110,12 @@ def _link(graph: Graph, classes: Array | None, raw: str, width: int, inclusive: 
         probabilities = str(graph.node("Softmax", raw, axis=1))
         index = answers.largest(graph, raw)
     else:
-        scores = answers.two_sided(graph, raw)
-        probabilities = str(graph.node("Sigmoid", scores))
+        probabilities = answers.two_classes(graph, raw)
         if inclusive:
             above = graph.node("GreaterOrEqual", raw, graph.constant([0.0]))
             index = graph.cast(above, "int64")
         else:
-            index = answers.largest(graph, scores)
+            index = answers.largest(graph, probabilities)
     return Answer(classes=classes, index=index, probabilities=probabilities, decision=raw)
 
 
@@ -116,9 +131,9 @@ def _gradient_boosting(graph: Graph, model: Any, columns: list[Column]) -> Answe
             made.append(trees.of_sklearn(member, leaves + (start[target] if stage == 0 else 0.0), target))
     raw = trees.ensemble(graph, columns, made, targets=width)
     if classes is not None and model.loss == "exponential":
-        scores = graph.node("Mul", answers.two_sided(graph, raw), graph.constant(2.0))
         above = graph.cast(graph.node("GreaterOrEqual", raw, graph.constant([0.0])), "int64")
-        return Answer(classes=classes, index=above, probabilities=str(graph.node("Sigmoid", scores)), decision=raw)
+        shares = answers.two_classes(graph, raw, 2.0)
+        return Answer(classes=classes, index=above, probabilities=shares, decision=raw)
     return _link(graph, classes, raw, width, inclusive=True)
 
 
@@ -181,9 +196,7 @@ def _hist_tree(predictor: Any, target: int, start: float) -> Tree:
 
 
 FORMS = {
-    **dict.fromkeys(
-        ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"), _tree
-    ),
+    **dict.fromkeys(SINGLE, _tree),
     **dict.fromkeys(
         ("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"), _forest
     ),

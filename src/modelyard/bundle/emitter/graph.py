@@ -27,6 +27,10 @@ from modelyard.schema import Array
 OPSET, ML_OPSET, IR = 18, 5, 10
 ML = "ai.onnx.ml"
 
+#: Largest relative difference from the original that is accepted: arithmetic in double; an estimator in float32;
+#: boosted trees that their own library adds up in float32.
+DOUBLE, SINGLE, BOOSTED = 1e-9, 1e-5, 1e-4
+
 #: Codes of texts: a text that no step knows, and the empty text, which stands for a missing one.
 UNSEEN, EMPTY = 0, 1
 
@@ -127,8 +131,9 @@ class Graph:
         #: Input field (name, element or None) -> values at which a tree decides.
         self.thresholds: dict[tuple[str, int | None], set[float]] = {}
         self.has_trees = False
-        #: Float32 routes taken: "skl2onnx", "onnxmltools".
+        #: Other converters used: "skl2onnx".
         self.foreign: list[str] = []
+        self.tolerance = DOUBLE
         #: Most rows to be run at once, for graphs whose inner tensors are much larger than their inputs; 0: any.
         self.max_rows = 0
         self._made: dict[Any, Any] = {}

@@ -45,21 +45,24 @@ def decide(graph: Graph, model: Any, columns: list[Column]) -> Answer:
 
 def _logistic(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     if len(model.classes_) == 2:
-        return _sigmoid_of_both(graph, model, columns)
+        return two_sided(graph, model, columns)
     one_to_rest = model.solver == "liblinear" or getattr(model, "multi_class", "deprecated") == "ovr"
     weights, bias = _weights(model)
     score = graph.linear(columns, weights, bias)
-    probabilities = shares(graph, score) if one_to_rest else str(graph.node("Softmax", score, axis=1))
+    probabilities = (
+        shares(graph, score, len(model.classes_)) if one_to_rest else str(graph.node("Softmax", score, axis=1))
+    )
     return Answer(
         classes=model.classes_, index=answers.largest(graph, score), probabilities=probabilities, decision=score
     )
 
 
-def _sigmoid_of_both(graph: Graph, model: Any, columns: list[Column]) -> Answer:
-    """Two classes: the scores -d and d in one product, so that no column has to be joined on afterwards."""
+def two_sided(graph: Graph, model: Any, columns: list[Column]) -> Answer:
+    """Two classes: the scores 0 and d in one product, whose softmax is 1 - sigmoid(d) and sigmoid(d)."""
     weights, bias = _weights(model)
-    scores = graph.linear(columns, weights * [-1.0, 1.0], bias * [-1.0, 1.0])
-    probabilities = str(graph.node("Sigmoid", scores))
+    sides = [0.0, 2.0 if getattr(model, "multi_class", "") == "multinomial" else 1.0]  # until scikit-learn 1.7
+    scores = graph.linear(columns, weights * sides, bias * sides)
+    probabilities = str(graph.node("Softmax", scores, axis=1))
     return Answer(
         classes=model.classes_,
         index=answers.largest(graph, scores),
@@ -68,19 +71,18 @@ def _sigmoid_of_both(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     )
 
 
-def shares(graph: Graph, score: str) -> str:
-    """Sigmoids of one-against-rest scores, divided by their sum."""
-    each = graph.node("Sigmoid", score)
-    return str(graph.node("Div", each, graph.node("ReduceSum", each, graph.constant([1], "int64"), keepdims=1)))
+def shares(graph: Graph, score: str, classes: int) -> str:
+    """Sigmoids of one-against-rest scores, divided by their sum; all alike where that is nothing."""
+    return answers.divided(graph, answers.sigmoid(graph, score), classes)
 
 
 def _descent(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     """SGDClassifier: probabilities for the losses that define them."""
     if model.loss == "log_loss":
         if len(model.classes_) == 2:
-            return _sigmoid_of_both(graph, model, columns)
+            return two_sided(graph, model, columns)
         answer = decide(graph, model, columns)
-        answer.probabilities = shares(graph, answer.decision)
+        answer.probabilities = shares(graph, answer.decision, len(model.classes_))
         return answer
     answer = decide(graph, model, columns)
     if model.loss == "modified_huber":
@@ -93,10 +95,7 @@ def _huber_shares(graph: Graph, score: str, classes: int) -> str:
     half = graph.node("Div", graph.node("Add", clipped, graph.constant(1.0)), graph.constant(2.0))
     if classes == 2:
         return answers.both(graph, half)
-    total = graph.node("ReduceSum", half, graph.constant([1], "int64"), keepdims=1)
-    none = graph.node("Equal", total, graph.constant(0.0))
-    even = graph.node("Where", none, graph.constant([[1.0] * classes]), half)
-    return str(graph.node("Div", even, graph.node("Where", none, graph.constant(float(classes)), total)))
+    return answers.divided(graph, half, classes)
 
 
 def _one_against_rest(graph: Graph, model: Any, columns: list[Column]) -> Answer:
@@ -108,7 +107,7 @@ def _one_against_rest(graph: Graph, model: Any, columns: list[Column]) -> Answer
 
 def _discriminant(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     if len(model.classes_) == 2:
-        return _sigmoid_of_both(graph, model, columns)
+        return two_sided(graph, model, columns)
     answer = decide(graph, model, columns)
     answer.probabilities = str(graph.node("Softmax", answer.decision, axis=1))
     return answer

@@ -38,7 +38,7 @@ def _classifier(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     if model.out_activation_ == "softmax":
         probabilities = graph.node("Softmax", score, axis=1)
     else:
-        probabilities = graph.node("Sigmoid", answers.two_sided(graph, score))
+        probabilities = answers.two_classes(graph, score)
     return answers.by_probability(graph, np.asarray(model.classes_), probabilities)
 
 

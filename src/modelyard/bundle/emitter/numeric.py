@@ -14,6 +14,7 @@ import numpy as np
 
 from modelyard.bundle.emitter.encoding import indicators, is_missing, text_code
 from modelyard.bundle.emitter.graph import EMPTY, Column, Graph, NotConvertible
+from modelyard.bundle.emitter.piecewise import interpolate
 from modelyard.schema import Array
 
 
@@ -224,6 +225,17 @@ def _discriminant(graph: Graph, step: Any, columns: list[Column]) -> list[Column
     return made[: step._max_components]
 
 
+def _quantile(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:
+    if step.output_distribution != "uniform":
+        raise NotConvertible("QuantileTransformer to a normal distribution has no ONNX form", "use 'uniform'")
+    name = graph.matrix(columns)
+    quantiles, levels = np.asarray(step.quantiles_), np.asarray(step.references_)
+    up = interpolate(graph, name, [(column, levels) for column in quantiles.T])
+    down = interpolate(graph, graph.node("Neg", name), [(-column[::-1], -levels[::-1]) for column in quantiles.T])
+    name = graph.node("Mul", graph.node("Sub", up, down), graph.constant(0.5))
+    return graph.columns(name, len(columns), columns, origin=None)
+
+
 #: numpy functions that a FunctionTransformer may apply, as operators of one argument.
 UNARY: dict[str, Callable[[Graph, str], Any]] = {
     "log": lambda g, x: g.node("Log", x),
@@ -319,6 +331,7 @@ FORMS = {
     "PolynomialFeatures": _polynomial,
     "KBinsDiscretizer": _bins,
     "Binarizer": _binarizer,
+    "QuantileTransformer": _quantile,
     "PCA": _projection,
     "TruncatedSVD": _projection,
     "IncrementalPCA": _projection,

@@ -9,34 +9,13 @@ direction of the missing. The answers are the same to the last bit, and the step
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from modelyard.bundle.emitter.graph import ML, Column, Graph
+from modelyard.runtimes.forest import LEQ, MEMBER, Tree
 from modelyard.schema import Array
-
-#: Comparison of a node: value <= split, or value is a member of a set.
-LEQ, MEMBER = 0, 6
-
-
-@dataclass
-class Tree:
-    """One tree as arrays over its nodes; node 0 is the root and a leaf has ``left`` -1.
-
-    A value <= ``threshold`` goes left, a missing one where ``missing_left`` says. ``members`` maps a node to the
-    category codes that go left instead. ``leaves``: (nodes,) what each leaf adds to ``target``.
-    """
-
-    feature: Array
-    threshold: Array
-    left: Array
-    right: Array
-    missing_left: Array
-    leaves: Array
-    target: int = 0
-    members: dict[int, Array] = field(default_factory=dict)
 
 
 def of_sklearn(estimator: Any, leaves: Array, target: int = 0, chosen: Array | None = None) -> Tree:
