@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,14 @@ def make(tmp_path: Path) -> Make:
         return tiny_bundle(tmp_path / "bundles" / uuid.uuid4().hex, text, **options)  # type: ignore[arg-type]
 
     return made
+
+
+@pytest.fixture
+def quick_folder() -> Iterator[Path]:
+    """A folder on a memory disk, if there is one: being killed loses nothing of it, and more happens in a second."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="modelyard-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

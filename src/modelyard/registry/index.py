@@ -25,10 +25,11 @@ def refresh_index(database: Database, store: Store) -> None:
         rows = database.query(
             "SELECT model, number, digest, size FROM blobs WHERE part = 'image' ORDER BY model, number"
         )
+        present = set(store.digests())  # with a shared database, other machines may hold others
         images = [
             describe(Part("image", row["digest"], row["size"]), f"{row['model']}:{row['number']}")
             for row in rows
-            if store.has(row["digest"])  # with a shared database, other machines may hold others
+            if row["digest"] in present
         ]
         store.write_index({"schemaVersion": 2, "manifests": images, "annotations": {_MARK: mark}})
 

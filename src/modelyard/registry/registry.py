@@ -64,7 +64,7 @@ class Registry:
         home: Path = settings.get("home")
         place = str(where) if where is not None else settings.get("registry") or str(home)
         if not is_url(place):
-            home = Path(place).expanduser()
+            home = Path(place).expanduser().absolute()
             _make(home)
             place = str(home / "registry.db")
         database = open_database(place)
@@ -158,7 +158,7 @@ class Registry:
         check_text("why", why)
         with self._database.write() as work:
             version = shelf.find(work, Reference.parse(ref))
-            others = len(shelf.versions(work, version.model)) > 1
+            others = shelf.alive(work, version.model) - {version.number}
             if version.aliases and (not force or (PRODUCTION in version.aliases and others)):
                 raise Refused(
                     f"{version.ref} is what an alias points to: {', '.join(version.aliases)}",
@@ -218,7 +218,10 @@ class Registry:
         """Each alias of a model and the version it points to. Raises NotFound for an unknown model."""
         check_name(name)
         with self._database.read() as work:
-            return shelf.aliases(work, name) or {} if shelf.versions(work, name) else {}
+            found = shelf.aliases(work, name)
+            if not found:
+                shelf.versions(work, name)  # says what is there instead
+            return found
 
     def tag(self, ref: str, key: str, value: str, *, why: str = "") -> Change:
         """Put a tag on a version, or change it."""
@@ -269,8 +272,7 @@ class Registry:
         check_text("why", why)
         with self._database.write() as work:
             version = shelf.find(work, Reference(name, alias=alias))
-            alive = {other.number for other in shelf.versions(work, name)}
-            target = journal.before(work, name, alias, alive)
+            target = journal.before(work, name, alias, shelf.alive(work, name))
             if target is None:
                 raise Conflict(
                     f"nothing to roll back to: no version that still exists was {name}@{alias} before {version.ref}",
@@ -334,7 +336,7 @@ def _enter(
         number = shelf.enter(work, bundle, name, kept)
         journal.write(work, "register", name, target=number, why=why, detail=bundle.digest)
         version = shelf.numbered(work, name, number)
-        if alias is None and len(shelf.versions(work, name)) == 1:
+        if alias is None and shelf.alive(work, name) == {number}:
             journal.move(work, "promote", name, PRODUCTION, number, "first version" if number == 1 else "only version")
     if alias is not None:
         journal.move(work, "promote", name, alias, version.number, why)

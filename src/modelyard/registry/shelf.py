@@ -90,6 +90,12 @@ def versions(work: Work, name: str) -> list[Version]:
     return found
 
 
+def alive(work: Work, name: str) -> set[int]:
+    """The numbers of the versions of ``name``."""
+    rows = work.rows("SELECT number FROM versions WHERE model = ? AND deleted IS NULL", name)
+    return {row["number"] for row in rows}
+
+
 def numbered(work: Work, name: str, number: int) -> Version:
     """One version, deleted or not."""
     return _select(work, name, "number = ?", number)[0]

@@ -4,10 +4,9 @@ import contextlib
 import os
 import random
 import signal
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -210,12 +209,10 @@ def something(registry: Registry, bundles: Sequence[Bundle], random: random.Rand
 
 
 @pytest.fixture
-def quick(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A place on a memory disk, if there is one: being killed loses nothing of it, and more happens in a second."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        monkeypatch.setenv("MODELYARD_HOME", folder)
-        yield place if is_url(place) else folder
+def quick(place: str, quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place whose files are in memory."""
+    monkeypatch.setenv("MODELYARD_HOME", str(quick_folder))
+    return place if is_url(place) else str(quick_folder)
 
 
 def test_killed_at_any_moment(quick: str, make: Make) -> None:
