@@ -44,7 +44,7 @@ class LightGBMRuntime:
         if "\nend of trees" not in text:  # LightGBM would take what is there for the whole
             raise InvalidInput(f"the LightGBM model is truncated: {path}")
         try:
-            return lgb.Booster(model_str=text, params={"verbose": -1})
+            return lgb.Booster(model_str=text)
         except (lgb.basic.LightGBMError, ValueError) as error:
             raise InvalidInput(f"LightGBM cannot read {path.name}: {error}") from error
 

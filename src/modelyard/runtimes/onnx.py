@@ -8,18 +8,19 @@ The options of an ONNX ``ModelSpec`` say which fields make each tensor and which
 
 Scalar fields stand side by side in a tensor of shape (rows, fields); a single field may also be a tensor of shape
 (rows,), and a field with a shape is a tensor of its own. Where a tensor is exactly one block of the input layout
-with the same dtype, the block is handed over as it is.
+with the same dtype, the block is handed over as it is. ``max_rows`` in the options is the most rows to run at once.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 from modelyard.errors import BadBundle, NotFound
 from modelyard.interfaces import ModelFacts, ModelSpec, Predict
-from modelyard.runtimes.onnx_graph import OnnxGraph, bind, fields_of_graph, make_ready
+from modelyard.runtimes.onnx_graph import OnnxGraph, bind, fields_of_graph
 from modelyard.runtimes.onnx_session import open_session, predict_with
 from modelyard.schema import Signature
 
@@ -41,21 +42,22 @@ class OnnxRuntime:
     def read(self, path: Path) -> OnnxGraph:
         """The graph in a file, checked: it parses, its operators are known and its data lies beside it."""
         graph = OnnxGraph(path)
-        make_ready(graph)
+        graph.ready  # noqa: B018 (raises what is wrong with it)
         return graph
 
     def describe(self, model: Any) -> ModelFacts:
         """Task, columns and classes, found by running the graph on a few rows of zeros."""
-        ready = make_ready(OnnxGraph.of(model))
-        _, signature = bind(model)
+        graph = OnnxGraph.of(model)
+        ready = graph.ready
+        _, signature = bind(graph)
         scalar = all(not field.shape for field in signature.inputs)
-        widths = [1 if not field.shape else field.shape[0] for field in signature.inputs]
+        widths = [math.prod(field.shape) if -1 not in field.shape else -1 for field in signature.inputs]
         prediction = next((field for field in signature.outputs if field.name == "prediction"), None)
         return ModelFacts(
             task=ready.task,
             kind="onnx",
             feature_names=tuple(field.name for field in signature.inputs) if scalar else None,
-            feature_count=sum(widths) if all(width > 0 for width in widths) else None,
+            feature_count=sum(widths) if -1 not in widths else None,
             classes=ready.classes,
             has_probabilities=any(field.name == "probabilities" for field in signature.outputs),
             targets=prediction.shape[0] if prediction is not None and len(prediction.shape) == 1 else 1,
@@ -64,7 +66,7 @@ class OnnxRuntime:
     def predictor(self, model: Any, signature: Signature) -> Predict:
         """The graph as a plain function; its tensors are filled by the signature's inputs as ``bind`` says."""
         graph = OnnxGraph.of(model)
-        ready = make_ready(graph)
+        ready = graph.ready
         outputs = [{"tensor": tensor, "field": field.name} for tensor, field in ready.outputs]
         return predict_with(open_session(ready.data, graph.folder), {"outputs": outputs}, signature)
 
@@ -74,7 +76,7 @@ class OnnxRuntime:
         The options say nothing of inputs: ``load`` pairs them with the signature. Those of ``bind`` say it all.
         """
         graph = OnnxGraph.of(model)
-        ready = make_ready(graph)
+        ready = graph.ready
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.onnx").write_bytes(ready.data)
         for name in ready.external:

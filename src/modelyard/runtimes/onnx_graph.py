@@ -10,6 +10,7 @@ Three things are mended on the way in, each on a copy of the graph:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,10 +26,11 @@ from modelyard.schema import Array, Field, Signature
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft")
 
 
-class OnnxGraph(msgspec.Struct, frozen=True):
+class OnnxGraph:
     """An ONNX graph before it is packaged: a file, or the bytes of a graph without external data."""
 
-    source: Path | bytes
+    def __init__(self, source: Path | bytes) -> None:
+        self.source = source
 
     @classmethod
     def of(cls, thing: Any) -> OnnxGraph:
@@ -43,6 +45,11 @@ class OnnxGraph(msgspec.Struct, frozen=True):
     def folder(self) -> Path | None:
         """Where external data lies."""
         return self.source.resolve().parent if isinstance(self.source, Path) else None
+
+    @cached_property
+    def ready(self) -> Ready:
+        """The graph checked and mended, worked out once. Raises what ``make_ready`` raises."""
+        return make_ready(self)
 
 
 class Ready(msgspec.Struct):
@@ -73,7 +80,7 @@ def bind(graph: Any, names: Sequence[str] | None = None) -> tuple[ModelSpec, Sig
     scalar fields. The file in the spec is the one that ``OnnxRuntime.save`` writes. Raises InvalidInput where the
     columns do not fill the tensors, and what ``make_ready`` raises.
     """
-    ready = make_ready(OnnxGraph.of(graph))
+    ready = OnnxGraph.of(graph).ready
     shapes = {name: shape for name, _, shape in ready.inputs}
     dtypes = {name: dtype for name, dtype, _ in ready.inputs}
     if names is None:

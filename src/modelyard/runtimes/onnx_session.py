@@ -13,6 +13,7 @@ cast, how tensors become output blocks. Measured for 20 columns and one row, in 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def predict_with(session: Any, options: dict[str, Any], signature: Signature) ->
     settings = ort.RunOptions()
     run = getattr(session, "_sess", session).run
     predict_row = _bound_row(session, inputs, tensors, gathers, settings)
+    most = int(options.get("max_rows") or sys.maxsize)
 
     def predict(columns: Columns) -> Columns:
         if columns.layout is not expected and columns.layout.fields != expected.fields:
@@ -107,6 +109,8 @@ def predict_with(session: Any, options: dict[str, Any], signature: Signature) ->
         rows = columns.rows
         if not rows:
             return layout.from_tuples([])  # some kernels divide by the number of rows
+        if rows > most:
+            return layout.concatenate([predict(columns.slice(i, min(i + most, rows))) for i in range(0, rows, most)])
         try:
             if rows == 1 and predict_row is not None:
                 return Columns(layout, predict_row(columns), 1)

@@ -100,6 +100,23 @@ def test_any_number_of_rows(tmp_path: Path, rows: int) -> None:
     assert answer["prediction"].tolist() == [111.0 * i for i in range(rows)]
 
 
+def test_many_rows_are_run_in_parts_where_the_options_say_so(tmp_path: Path) -> None:
+    model = graph(  # answers how many rows it was given
+        [
+            helper.make_node("Shape", ["x"], ["s"], start=0, end=1),
+            helper.make_node("Expand", ["s", "s"], ["prediction"]),
+        ],
+        [tensor("x", TensorProto.DOUBLE, "N")],
+        [tensor("prediction", TensorProto.INT64, "N")],
+    )
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    signature = Signature(inputs=numbers("x"), outputs=numbers("prediction", dtype="int64"))
+    columns = signature.input_layout.from_arrays({"x": np.zeros(7)})
+    for options, expected in (({}, [7] * 7), ({"max_rows": 3}, [3, 3, 3, 3, 3, 3, 1])):
+        predict = OnnxRuntime().load(tmp_path, ModelSpec(runtime="onnx", options=options), signature)
+        assert predict(columns)["prediction"].tolist() == expected
+
+
 def test_columns_of_another_order_are_laid_out_again(tmp_path: Path) -> None:
     signature = Signature(inputs=numbers("a", "b", "c"), outputs=PREDICTION)
     predict = load(linear(), tmp_path, signature)
