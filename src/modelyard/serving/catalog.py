@@ -93,7 +93,7 @@ class Loaded:
 def load(wanted: Wanted, trust: Trust | None) -> Loaded:
     """Open, load, warm and verify a version. Raises whatever stands in the way."""
     bundle = wanted.open()
-    predict = bundle.load(trust=trust) if trust is not None else bundle.load()  # type: ignore[call-arg]
+    predict = bundle.load(trust=trust)
     loaded = Loaded(wanted, bundle, predict)
     bundle.check_golden(predict)
     inputs, _ = bundle.golden()

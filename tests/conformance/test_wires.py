@@ -1,0 +1,208 @@
+"""Every wire in the tree against the kit that we give to others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from modelyard import plugins
+from modelyard.errors import ModelyardError
+from modelyard.interfaces import Codec, Wire
+from modelyard.messages import Batch, Call, Message, Request, Response
+from modelyard.testing import wires
+from modelyard.testing.wires import CHECKS, Case, KitServed, MemoryWire, check_wire
+from modelyard.wires.native import NativeWire
+
+ROW = {"x1": 1.5, "city": "Rome", "x2": -2.0}
+OTHER = {"x1": 0.0, "city": None, "x2": 4.0}
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+RECORDS = {
+    dumps(ROW): [ROW],
+    dumps({"x2": -2, "city": "Rome", "x1": 1.5}): [ROW],
+    dumps([ROW, OTHER]): [ROW, OTHER],
+    dumps({"x1": [1.5, 0], "city": ["Rome", ""], "x2": [-2, 4]}): [ROW, OTHER],
+}
+BAD_RECORDS = [
+    dumps([]),
+    dumps({}),
+    dumps({**ROW, "x1": None}),
+    dumps({**ROW, "x3": 1}),
+    b'{"x1":1,"city":"a","x2":2,"x1":1}',
+    b'{"x1":NaN,"city":"a","x2":2}',
+]
+
+
+def tensor(name: str, datatype: str, data: Any, shape: list[int] | None = None) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [len(data)] if shape is None else shape, "data": data}
+
+
+def infer(**changes: Any) -> bytes:
+    given = {
+        "x1": tensor("x1", "FP64", [1.5, 0]),
+        "city": tensor("city", "BYTES", ["Rome", None]),
+        "x2": tensor("x2", "FP32", [-2, 4]),
+        **changes,
+    }
+    return dumps({"inputs": [one for one in given.values() if one]})
+
+
+OIP_GOOD = {
+    infer(): [ROW, OTHER],
+    infer(x1=tensor("x1", "FP64", [[1.5], [0]], [2, 1])): [ROW, OTHER],
+    infer(x1=tensor("x1", "FP64", [1.5, 0], [2, 1])): [ROW, OTHER],
+    dumps(
+        {
+            "id": "a",
+            "parameters": {"b": 1},
+            "inputs": [
+                tensor("x2", "INT64", [4]),
+                tensor("city", "BYTES", [""]),
+                {"parameters": {"c": "d:e"}, **tensor("x1", "INT8", [0])},
+            ],
+            "outputs": [{"name": "prediction"}],
+        }
+    ): [OTHER],
+}
+OIP_BAD = [
+    dumps({}),
+    dumps({"inputs": []}),
+    dumps({"inputs": 3}),
+    infer(x1=None),
+    infer(x3=tensor("x3", "FP64", [1, 2])),
+    infer(again=tensor("x1", "FP64", [1, 2])),
+    infer(x1=tensor("x1", "FP64", [1.5])),
+    infer(x1=tensor("x1", "FP64", [1.5, 0], [3])),
+    infer(x1=tensor("x1", "FP64", [1.5, 0, 1], [3])),
+    infer(x1=tensor("x1", "FP64", [1.5, 0], [1, 2])),
+    infer(x1=tensor("x1", "FP64", [1.5, 0], [])),
+    infer(x1=tensor("x1", "FP64", [1.5, 0], [-2])),
+    infer(x1=tensor("x1", "FP64", [1.5, 0], [2, 1, 1])),
+    infer(x1=tensor("x1", "FP64", [[1.5, 0]], [2])),
+    infer(x1=tensor("x1", "FP64", [1.5, None])),
+    infer(x1=tensor("x1", "FP64", [1.5, "0"])),
+    infer(x1=tensor("x1", "FP64", [1.5, True])),
+    infer(x1=tensor("x1", "FP16", [1.5, 0])),
+    infer(x1=tensor("x1", "BF16", [1.5, 0])),
+    infer(x1=tensor("x1", "fp64", [1.5, 0])),
+    infer(x1=tensor("x1", "FP128", [1.5, 0])),
+    infer(x1=tensor("x1", "BYTES", ["1.5", "0"])),
+    infer(x1={"name": "x1", "datatype": "FP64", "shape": [2]}),
+    infer(x1={"name": "x1", "datatype": "FP64", "shape": [2], "parameters": {"binary_data_size": 16}}),
+    infer(x1={"name": "x1", "datatype": "FP64", "shape": [2], "data": 5}),
+    infer(x1={"name": 7, "datatype": "FP64", "shape": [2], "data": [1, 2]}),
+    infer()[:-1] + b',"outputs":[{"name":"nothing"}]}',
+    infer().replace(b"1.5", b"NaN"),
+    infer().replace(b"1.5", b"1e400"),
+    infer().replace(b'"datatype": "FP64"', b'"datatype":"FP64","datatype": "FP64"', 1),
+]
+
+CASES = {
+    "memory": Case(MemoryWire(), ("POST", "/memory"), RECORDS, BAD_RECORDS),
+    "native": Case(
+        plugins.find("wires", "native"),
+        ("POST", "/models/kit/predict"),
+        RECORDS,
+        BAD_RECORDS,
+        [("GET", "/"), ("GET", "/models"), ("GET", "/models/kit"), ("GET", "/models/")],
+    ),
+    "oip": Case(
+        plugins.find("wires", "oip"),
+        ("POST", "/v2/models/kit/infer"),
+        OIP_GOOD,
+        OIP_BAD,
+        [
+            ("GET", "/v2"), ("GET", "/v2/"), ("GET", "/v2/health/live"), ("GET", "/v2/health/ready"),
+            ("GET", "/v2/models"), ("GET", "/v2/models/kit"), ("GET", "/v2/models/kit/ready"),
+            ("GET", "/v2/models/kit/versions/3"), ("GET", "/v2/models/kit/versions/3/ready"),
+            ("GET", "/v2/models/%6bit/"), ("POST", "/v2/repository/index"),
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", CASES)
+def test_the_wires_in_the_tree(name: str, check: Callable[[Case], None]) -> None:
+    check(CASES[name])
+
+
+class Broken(NativeWire):
+    """The native wire with one thing broken at a time."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def match(self, method: str, path: str) -> Call | None:
+        if self.fault == "greedy":
+            return Call("predict")
+        if self.fault == "raises":
+            path.encode("ascii")
+        return super().match(method, path)
+
+    def codec(self, call: Call, served: Any) -> Codec:
+        return BrokenCodec(super().codec(call, served), self.fault)
+
+    def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
+        message = super().refuse(call, error, request_id)
+        if self.fault == "leaks" and not isinstance(error, ModelyardError):
+            message.body += str(error).encode()
+        if self.fault == "miscodes":
+            message.code = "invalid_input"
+        return message
+
+
+class BrokenCodec:
+    def __init__(self, inner: Codec, fault: str) -> None:
+        self.inner = inner
+        self.fault = fault
+
+    def decode(self, message: Message) -> Request:
+        if self.fault == "crashes" and not message.body:
+            raise KeyError("body")
+        if self.fault == "lenient" and not message.body:
+            return Request(0, [])
+        request = self.inner.decode(message)
+        if self.fault == "swaps" and request.tuples:
+            request.tuples = [(b, a, *rest) for a, b, *rest in request.tuples]
+        return request
+
+    def encode(self, request: Request, response: Response) -> Message:
+        if self.fault == "first rows":
+            response = Response(response.batch, 0, response.stop - response.start, response.id)
+        message = self.inner.encode(request, response)
+        if self.fault == "writes NaN":
+            message.body = message.body.replace(b"null", b"NaN")
+        return message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["greedy", "raises", "leaks", "miscodes", "crashes", "lenient", "swaps", "first rows", "writes NaN"],
+)
+def test_the_kit_finds_what_is_broken(fault: str) -> None:
+    good = CASES["native"]
+    with pytest.raises((AssertionError, KeyError, UnicodeEncodeError)):
+        check_wire(Case(Broken(fault), good.predict, good.good, good.bad, good.informs))
+
+
+def test_the_kit_passes_what_is_not() -> None:
+    good = CASES["native"]
+    wire: Wire = Broken("nothing")
+    check_wire(Case(wire, good.predict, good.good, good.bad, good.informs))
+
+
+def test_the_twins_fit_their_seams() -> None:
+    from modelyard.interfaces import Catalog, Served
+
+    assert isinstance(KitServed(), Served)
+    assert isinstance(wires.KitCatalog(), Catalog)
+    assert all(isinstance(case.wire, Wire) for case in CASES.values())
+    assert Batch(wires.outputs(3)).texts("prediction") == [b'"no"', b'"no"', b'"no"']
