@@ -230,8 +230,8 @@ def _dated(rows: Rows) -> list[str]:
     dates = [name for name, values in rows.inputs.items() if kind_of(values) == "date"]
     if not dates:
         return []
-    note = f"the rows carry dates ({', '.join(dates[:3])}) and were parted at random: of a future that was not learnt from,"
-    return [f"{note} expect less than these figures"]
+    note = f"the rows carry dates ({', '.join(dates[:3])}) and were parted at random"
+    return [f"{note}: of a future that was not learnt from, expect less than these figures"]
 
 
 def _no_better(judgement: Judgement, metric: str) -> str:
