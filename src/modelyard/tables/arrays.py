@@ -130,6 +130,8 @@ def _tidy(name: str, values: Any) -> Array:
 
 
 def _array(name: str, values: Any) -> Array:
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise InvalidInput.at(name, "one value per row", repr(values))
     listed = list(values)
     if any(v is None or isinstance(v, (str, bytes, dt.date)) for v in listed):
         array = np.empty(len(listed), dtype=object)

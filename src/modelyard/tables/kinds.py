@@ -29,6 +29,8 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 _ZONED = r"(Z|:\d{2}[+-]\d{2}:?\d{2}|\.\d+[+-]\d{2}:?\d{2})$"
 _DATE = re.compile(r"(\d{1,4})([/.\-])(\d{1,2})\2(\d{1,4})(?:([ T])\d{1,2}:\d{2}(:\d{2})?( ?[APap][Mm])?)?")
+#: Whole numbers that are codes, and not quantities.
+ZERO_FIRST, LONG, TOO_LONG = r"^0\d", r"^-?\d{19,}$", "has whole numbers too long to be numbers"
 #: A column is of a kind if at least this share of its values is; the others are then faults to be named.
 MOST = 0.95
 
@@ -165,6 +167,8 @@ class Evidence:
             return
         if self.kinds is None:
             self.kinds = self._guess(texts.drop_null().slice(0, 2000))
+            if self.kinds == [FLOAT]:
+                self._set_code(texts, LONG, TOO_LONG)
         if not self.kinds:
             return
         if self.kinds[0] in (INT, FLOAT):
@@ -192,9 +196,9 @@ class Evidence:
         wrong = convert(texts, kind, self.decimal)[1]
         if kind is INT and wrong is None:
             # a leading zero means something in a code: 007 is not 7
-            self._set_code(texts, r"^0\d", "has whole numbers with leading zeros")
+            self._set_code(texts, ZERO_FIRST, "has whole numbers with leading zeros")
             return
-        if kind is INT and self._set_code(texts, r"^-?\d{19,}$", "has whole numbers too long to be numbers"):
+        if kind is INT and self._set_code(texts, LONG, TOO_LONG):
             return
         if kind is INT:
             kind, wrong = FLOAT, convert(texts, FLOAT, self.decimal)[1]
@@ -204,7 +208,7 @@ class Evidence:
 
     def _set_code(self, texts: Any, pattern: str, why: str) -> bool:
         pc = arrow().compute
-        if pattern == r"^0\d" and not pc.any(pc.starts_with(texts, "0")).as_py():  # the cheap question first
+        if pattern == ZERO_FIRST and not pc.any(pc.starts_with(texts, "0")).as_py():  # the cheap question first
             return False
         found = texts.filter(pc.fill_null(pc.match_substring_regex(texts, pattern), False))
         if not len(found):

@@ -95,7 +95,7 @@ class _Sample:
         """The next rows, an arrow table or record batch."""
         numbers = np.arange(self.seen, self.seen + part.num_rows, dtype=np.uint64)
         self.seen += part.num_rows
-        ranks = _mixed(numbers + np.uint64(self.seed % 2**32) * np.uint64(0x9E3779B97F4A7C15))
+        ranks = _mixed(numbers + np.uint64(self.seed * 0x9E3779B97F4A7C15 % 2**64))
         if self.kept + part.num_rows > self.limit:
             chosen = np.flatnonzero(ranks <= self.bar)
             part, numbers, ranks = part.take(arrow().array(chosen)), numbers[chosen], ranks[chosen]
@@ -249,9 +249,9 @@ class _Faults:
             if seen.kinds and seen.odd
             for row, value in seen.first_odd
         ]
-        self.count += sum(seen.odd for seen in evidence.values() if seen.kinds)
         if not odd or self.problems:
             return
+        self.count = sum(seen.odd for seen in evidence.values() if seen.kinds)
         odd.sort()
         lines = self._lines_of([row for row, *_ in odd[:LISTED]])
         self.problems += [

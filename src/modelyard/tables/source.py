@@ -204,7 +204,7 @@ class CsvFile:
     def blocks(self, size: int = 4 * 2**20) -> Iterator[Block]:
         """The records after the header, in blocks of about ``size`` bytes."""
         pending, line, header, offset = b"", 1, True, 0
-        for chunk, offset in self._chunks(size):
+        for chunk, offset in self.chunks(size):
             pending = pending + chunk if pending else chunk
             if b"\n" not in pending and b"\r" in pending:
                 pending = re.sub(rb"\r(?!\Z)", b"\n", pending)  # lines as old Macs end them
@@ -241,12 +241,19 @@ class CsvFile:
         if pending:
             yield Block(pending, line, offset)
 
-    def _chunks(self, size: int) -> Iterator[tuple[bytes, int]]:
-        """Pieces of the file as UTF-8 (or, where it is not, as it is) with the bytes read so far."""
+    def chunks(self, size: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
+        """Pieces of the file as UTF-8 (or, where it is not, as it is) with the bytes of the file read so far.
+
+        ``start`` is the byte of that text (without its mark) to begin at: a plain file is read from there, a
+        compressed or transcoded one from its beginning.
+        """
         plain = self.encoding == "utf-8-sig"
         decoder = None if plain else codecs.getincrementaldecoder(self.encoding)("strict")
         with self.path.open("rb") as raw:
             source, first = _unpack(self.path, raw), True
+            if plain and source is raw and start:
+                raw.seek(start + len(codecs.BOM_UTF8) * (raw.read(3) == codecs.BOM_UTF8))
+                first, start = False, 0
             while True:
                 chunk = _read(self.path, source, size)
                 if decoder is not None:
@@ -255,7 +262,9 @@ class CsvFile:
                     chunk, first = chunk.removeprefix(codecs.BOM_UTF8), False
                 if not chunk:
                     return
-                yield chunk, raw.tell()
+                if start < len(chunk):
+                    yield chunk[start:] if start else chunk, raw.tell()
+                start = max(0, start - len(chunk))
 
     def _transcode(self, decoder: Any, chunk: bytes) -> bytes:
         try:
@@ -297,7 +306,7 @@ def _check_text(path: Path, sample: bytes) -> None:
                 hint=f"name the encoding: --encoding {name}",
             )
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if even + odd > len(sample) // 5 and min(even, odd) < (even + odd) // 20:
+    if even + odd > len(sample) // 5 and min(even, odd) <= (even + odd) // 20:
         name = "utf-16-le" if odd > even else "utf-16-be"
         raise InvalidInput.at(
             f"{path}, line 1, byte {sample.find(0) + 1}",
