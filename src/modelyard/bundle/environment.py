@@ -10,6 +10,7 @@ import hashlib
 import platform
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -120,8 +121,8 @@ def _providers(modules: Iterable[str]) -> tuple[set[str], dict[str, str]]:
     roots: set[str] = set()
     local: dict[str, str] = {}
     for module in modules:
-        top = module.partition(".")[0]
-        if top in sys.stdlib_module_names or top in (OURSELVES, "__main__"):
+        top = _top(module)
+        if top in sys.stdlib_module_names or top in (OURSELVES, "__main__", ""):
             continue
         candidates = sorted({_canonical_name(name) for name in providers.get(top, ())})
         if len(candidates) > 1:  # a namespace, or two distributions that overlap: the file decides
@@ -130,6 +131,26 @@ def _providers(modules: Iterable[str]) -> tuple[set[str], dict[str, str]]:
         if top not in providers and top not in local and (digest := _local_digest(top)):
             local[top] = digest
     return roots, dict(sorted(local.items()))
+
+
+def _top(module: str) -> str:
+    """The first name of a module; by its file where that is installed, since compiled modules may call themselves
+    as they like; "" for one of the standard library.
+    """
+    name = _file_of(module)
+    if name:
+        file = Path(name)
+        for root in _roots("purelib", "platlib"):
+            if file.is_relative_to(root):
+                return file.relative_to(root).parts[0].partition(".")[0]
+        if any(file.is_relative_to(root) for root in _roots("stdlib", "platstdlib")):
+            return ""
+    return module.partition(".")[0]
+
+
+@cache
+def _roots(*kinds: str) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(Path(sysconfig.get_path(kind)) for kind in kinds))
 
 
 def _file_of(module: str) -> str:

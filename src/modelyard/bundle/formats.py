@@ -12,6 +12,8 @@ lightgbm   text
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -83,11 +85,8 @@ def _recognise_zip(path: Path) -> str:
     raise InvalidInput(f"not a model file that Modelyard reads, {seen}: {path}", hint=f"Modelyard reads {READABLE}")
 
 
-def _is_text_pickle(start: bytes) -> bool:
-    """Whether the file starts as pickles of protocols 0 and 1 of objects do."""
-    return (
-        (start[:1] in b"ci(" and b"\n" in start[:200]) or start[:2] in (b"(l", b"(d", b"(t", b"]q", b"}q", b"(i", b"(c")
-    )
+#: How pickles of protocols 0 and 1 start: a global's module and name on lines of their own, or a container.
+_TEXT_PICKLE = re.compile(rb"\(?[ci][A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|\([ldt][pq0-9)]|[\]}][q)]|\([VIFSKX]")
 
 
 def _guess(start: bytes) -> str:
@@ -138,7 +137,11 @@ def is_pickle(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(512)
-    return bool(start) and (start[0] == 0x80 or bool(compression_of(start)) or _is_text_pickle(start))
+        file.seek(max(0, path.stat().st_size - 1))
+        end = file.read(1)
+    if start[:1] == b"\x80" or compression_of(start):
+        return True
+    return end == pickle.STOP and _TEXT_PICKLE.match(start) is not None
 
 
 # -- pickles -----------------------------------------------------------------------------------------------------
@@ -189,8 +192,6 @@ def _load_trusted(path: Path, seen: Look) -> Any:
             except ImportError:
                 raise MissingDependency.extra("joblib", "sklearn", f"reading {path.name}") from None
             return joblib.load(path)
-        import pickle
-
         with path.open("rb") as file:
             return pickle.load(file)
     except MissingDependency:

@@ -43,6 +43,15 @@ def test_a_plain_model_needs_no_trust(tmp_path):
         assert read_model(dump(tmp_path / name, LINEAR)).predict(ROWS[:2]).tolist() == LINEAR.predict(ROWS[:2]).tolist()
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_protocol_is_recognised(tmp_path, protocol):
+    for thing in (LINEAR, [LINEAR], {"a": LINEAR}, (LINEAR,)):
+        path = tmp_path / "model"
+        path.write_bytes(pickle.dumps(thing, protocol=protocol))
+        assert formats.recognise(path) == "pickle", path.read_bytes()[:20]
+        read_model(path)
+
+
 def test_a_stranger_is_refused_with_its_imports_and_its_digest(tmp_path):
     path = dump(tmp_path / "model.pkl", [LINEAR, Touch(tmp_path / "canary")])
     with pytest.raises(Refused) as caught:
@@ -218,6 +227,7 @@ def test_onnx_loads_and_what_reaches_outside_is_refused(tmp_path):
         ("m.cbm", b"CBM1....", "CatBoost"),
         ("m.model", b"binf....", "ubj"),
         ("m.csv", b"a,b\n1,2\n", "text"),
+        ("churn.csv", b"churn,b\nc,2.", "text"),
         ("m.json", b'{"a": 1}', "JSON"),
         ("m.npy", b"\x93NUMPY\x01", "numpy array"),
         ("m.parquet", b"PAR1....", "Parquet"),
