@@ -23,9 +23,15 @@ begun = time.perf_counter()
 from pathlib import Path
 from modelyard import api
 scored = api.predict(Path(sys.argv[1]), sys.argv[2], sys.argv[3], overwrite=True)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"rows": scored.rows, "rejected": scored.rejected, "seconds": time.perf_counter() - begun,
-                  "peak_mb": peak / 1e6}))
+seconds = time.perf_counter() - begun
+used = resource.getrusage(resource.RUSAGE_SELF)
+if sys.platform == "linux":  # ru_maxrss there counts the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+else:
+    peak = used.ru_maxrss
+cpu = used.ru_utime + used.ru_stime
+print(json.dumps({"rows": scored.rows, "seconds": seconds, "cpu": cpu, "peak_mb": peak / 1e6}))
 """
 
 
@@ -79,7 +85,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     given = parser.parse_args()
-    print(f"{'input':<24}{'output':<10}{'rows':>12}{'seconds':>10}{'rows/s':>12}{'peak MB':>10}{'input MB':>10}")
+    print(
+        f"{'input':<24}{'output':<10}{'rows':>12}{'seconds':>10}{'cpu s':>8}{'rows/s':>12}{'peak MB':>10}{'file MB':>10}"
+    )
     with tempfile.TemporaryDirectory(prefix="modelyard-batch-") as name:
         folder = Path(name)
         bundle = package(folder)
@@ -95,7 +103,7 @@ def main() -> None:
                 done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 size = source.stat().st_size / 1e6
                 print(
-                    f"{kind:<24}{output:<10}{done['rows']:>12,}{done['seconds']:>10.1f}"
+                    f"{kind:<24}{output:<10}{done['rows']:>12,}{done['seconds']:>10.1f}{done['cpu']:>8.1f}"
                     f"{done['rows'] / done['seconds']:>12,.0f}{done['peak_mb']:>10.0f}{size:>10.0f}",
                     flush=True,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import random
@@ -21,7 +22,7 @@ import pytest
 
 from modelyard.errors import Conflict, InvalidInput, ModelFailed, NotFound
 from modelyard.schema import Columns, Field, Signature
-from modelyard.scoring import reading, score_with
+from modelyard.scoring import csv_rows, parquet_rows, score_with
 from modelyard.scoring.journal import Checkpoint
 
 TWO = Signature(
@@ -66,6 +67,41 @@ def test_dialects(tmp_path: Path, end: str, delimiter: str) -> None:
     assert [row["prediction"] for row in rows] == ["3", "7", "11"]
 
 
+def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, "x1;x2\n1,5;2\n;\n3;4,25\n")
+    assert [row["prediction"] for row in rows] == ["3.5", "7.25"]
+
+
+def test_compressed_and_in_another_encoding(tmp_path: Path) -> None:
+    text = "x1,Größe,x2\n1,groß,2\n3,klein,4\n".encode("latin-1")
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(text))
+    score_with(add, TWO, "d", tmp_path / "in.csv.gz", tmp_path / "out.csv", keep=["Größe"], encoding="latin-1")
+    assert (tmp_path / "out.csv").read_text() == 'row,Größe,prediction\n1,"groß",3\n2,"klein",7\n'
+
+
+@pytest.mark.parametrize("header", ["", "\n\r\n"])
+def test_empty_lines_before_the_header(tmp_path: Path, header: str) -> None:
+    _, rows = run(tmp_path, header + "x1,x2\n1,2\nbad,3\n")
+    assert [row["row"] for row in rows] == ["1"]
+    assert rejected(tmp_path)[0]["line"] == str(3 + header.count("\n"))
+
+
+def test_dates_as_people_write_them(tmp_path: Path) -> None:
+    fields = (Field(name="when", dtype="datetime", nullable=True),)
+    signature = Signature(inputs=fields, outputs=TWO.outputs)
+
+    def days(columns: Columns) -> Columns:
+        return Columns(TWO.output_layout, [columns.blocks[0] / 86400], columns.rows)
+
+    (tmp_path / "in.csv").write_text("when\n02/01/1970\n13/01/1970\n")
+    score_with(days, signature, "d", tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "row,prediction\n1,1\n2,12\n"
+    # Day and month may be either way round: nothing is guessed.
+    (tmp_path / "in.csv").write_text("when\n02/01/1970\n1970-01-03\n")
+    scored = score_with(days, signature, "d", tmp_path / "in.csv", tmp_path / "out.csv", overwrite=True)
+    assert (scored.scored, scored.rejected) == (1, 1)
+
+
 def test_bad_rows_are_set_aside_with_line_reason_and_text(tmp_path: Path) -> None:
     text = (
         b'x1,x2,note\n1,2,"two\nlines"\n\noops,2,b\n,2,c\n3,4\n5,6,7,8\n7,\xff,d\n8,1e999,e\n'
@@ -102,7 +138,7 @@ def test_pieces_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     whole, expected = run(tmp_path / "whole", text)
     assert whole.rows == 300 and whole.rejected > 10
     for block in (64, 257, 1000):
-        monkeypatch.setattr(reading, "BLOCK", block)
+        monkeypatch.setattr(csv_rows, "BLOCK", block)
         part = tmp_path / str(block)
         part.mkdir()
         scored, rows = run(part, text)
@@ -175,7 +211,7 @@ def test_every_type_from_text(tmp_path: Path) -> None:
 def test_parquet_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datetime as dt
 
-    monkeypatch.setattr(reading, "ROWS", 3)
+    monkeypatch.setattr(parquet_rows, "ROWS", 3)
     rows = 10
     table = pa.table(
         {
@@ -294,7 +330,7 @@ class Stop(Exception):
 
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int, output: str = "out.csv") -> None:
     """A job that was cut off after some pieces, each with a checkpoint."""
-    monkeypatch.setattr(reading, "BLOCK", 256)
+    monkeypatch.setattr(csv_rows, "BLOCK", 256)
     calls = 0
 
     def cut(columns: Columns) -> Columns:
@@ -307,6 +343,25 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int, ou
     (tmp_path / "in.csv").write_text("x1,x2\n" + "".join(f"{i if i % 50 else 'bad'},{i}\n" for i in range(1, 1000)))
     with pytest.raises(Stop):
         score_with(cut, TWO, "sha256:a", tmp_path / "in.csv", tmp_path / output, checkpoint_seconds=0)
+
+
+def test_goes_on_in_a_compressed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_rows, "BLOCK", 100)
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(b"x1,x2\n" + b"".join(b"%d,1\n" % i for i in range(500))))
+    calls: list[int] = []
+
+    def cut(columns: Columns) -> Columns:
+        calls.append(columns.rows)
+        if len(calls) == 10:
+            raise Stop
+        return add(columns)
+
+    places = (tmp_path / "in.csv.gz", tmp_path / "out.csv")
+    with pytest.raises(Stop):
+        score_with(cut, TWO, "d", *places, checkpoint_seconds=0)
+    assert score_with(add, TWO, "d", *places).resumed_at == sum(calls[:9])
+    with places[1].open() as file:
+        assert [int(row["prediction"]) for row in csv.DictReader(file)] == list(range(1, 501))
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.jsonl", "out.parquet"])
@@ -381,8 +436,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from modelyard.schema import Columns, Field, Signature
-from modelyard.scoring import reading, score_with
-reading.BLOCK = 20_000
+from modelyard.scoring import csv_rows, parquet_rows, score_with
+csv_rows.BLOCK = 20_000
 fields = tuple(Field(name=f"x{i}", dtype="float64") for i in (1, 2))
 signature = Signature(inputs=fields, outputs=(Field(name="prediction", dtype="float64"),))
 def predict(columns):

@@ -30,14 +30,15 @@ _path = click.Path(path_type=Path)
 @click.argument("model", type=_path)
 @click.option("--sample", type=_path, required=True, help="A CSV or Parquet file with rows of the model's inputs.")
 @click.option("--target", default=None, metavar="COLUMN", help="A column of the sample that is no input: the label.")
+@click.option("--encoding", default=None, help="The encoding of a CSV sample, such as latin-1.  [utf-8]")
 @click.option("--name", default=None, help="The model's name, to register it under.")
 @click.option("--out", type=_path, default=None, help="A folder to keep the bundle in.")
 @trusted
 @new_version
 @click.option("--convert/--no-convert", default=True, help="Convert to ONNX where that gives the same predictions.")
 def package(
-    model: Path, sample: Path, target: str | None, name: str | None, out: Path | None, trust: tuple[str, ...],
-    alias: str | None, tags: tuple[str, ...], why: str, convert: bool,
+    model: Path, sample: Path, target: str | None, encoding: str | None, name: str | None, out: Path | None,
+    trust: tuple[str, ...], alias: str | None, tags: tuple[str, ...], why: str, convert: bool,
 ) -> Answer:  # fmt: skip
     """Package a trained model and register it.
 
@@ -45,11 +46,12 @@ def package(
     imports what is not known to be harmless is refused until --trust names its digest or its publisher's key.
     """
     from modelyard import api
+    from modelyard.tables import read_table
 
     with screen.progress("packaging") as tell:
         packaged = api.package(
             model,
-            sample=sample,
+            sample=read_table(sample, encoding=encoding) if encoding else sample,
             target=target,
             name=name,
             out=out,

@@ -30,11 +30,13 @@ from modelyard.cli.references import REFERENCE, trusted
 @click.option(
     "--outputs", default=None, metavar="NAMES", help="Outputs of the model to write; all of them if not given."
 )
+@click.option("--encoding", default=None, help="The encoding of a CSV input, such as latin-1.  [utf-8]")
 @click.option("--overwrite", is_flag=True, help="Replace the output, and work begun on it for another job.")
 @trusted
 def predict(
-    ref: str, input_: Path, output: Path, keep: str, outputs: str | None, overwrite: bool, trust: tuple[str, ...]
-) -> Answer:
+    ref: str, input_: Path, output: Path, keep: str, outputs: str | None, encoding: str | None, overwrite: bool,
+    trust: tuple[str, ...],
+) -> Answer:  # fmt: skip
     """Score a file of any size.
 
     Rows that do not fit are set aside in OUTPUT.rejected.csv with the reason. Killed at any moment, the same command
@@ -52,6 +54,7 @@ def predict(
                 output,
                 keep="all" if keep == "all" else _words(keep),
                 outputs=_words(outputs) if outputs is not None else None,
+                encoding=encoding,
                 overwrite=overwrite,
                 trust=trust,
                 progress=tell,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from modelyard.errors import InvalidInput
-from modelyard.schema import EXACT_INTEGER, INTEGER_RANGES, Array, Columns, Field, Signature, seconds_since_epoch, store
+from modelyard.schema import EXACT_INTEGER, INTEGER_RANGES, Array, Columns, Field, Signature, store
+from modelyard.tables.kinds import ISO, Kind, convert, date_formats
+from modelyard.tables.source import MISSING
 
-#: How a missing number, date or truth value is written in text.
-MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "NaT", "?")
 TRUE, FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
@@ -32,8 +32,9 @@ class Faults:
         self.bad |= mask
 
 
-def fill(table: Any, signature: Signature) -> tuple[Columns, Faults]:
-    """The inputs of the model for every row of an Arrow table, and which rows do not fit.
+def fill(table: Any, signature: Signature, decimal: str = ".") -> tuple[Columns, Faults]:
+    """The inputs of the model for every row of an Arrow table, and which rows do not fit. ``decimal`` is how text
+    writes fractions.
 
     A row at fault keeps its place; what stands there means nothing. Raises InvalidInput where a whole column has a
     type that does not fit.
@@ -47,14 +48,14 @@ def fill(table: Any, signature: Signature) -> tuple[Columns, Faults]:
         if block.is_scalar:
             matrix = np.empty((rows, len(block.names)), dtype=block.storage)
             for i, name in enumerate(block.names):
-                matrix[:, i] = _scalar(table.column(name), fields[name], faults)
+                matrix[:, i] = _scalar(table.column(name), fields[name], faults, decimal)
             blocks.append(matrix)
         else:
             blocks.append(_shaped(table.column(block.names[0]), fields[block.names[0]], faults))
     return Columns(layout, blocks, rows), faults
 
 
-def _scalar(column: Any, field: Field, faults: Faults) -> Array:
+def _scalar(column: Any, field: Field, faults: Faults, decimal: str) -> Array:
     import pyarrow as pa
 
     kind = column.type
@@ -66,7 +67,7 @@ def _scalar(column: Any, field: Field, faults: Faults) -> Array:
             return _texts(column, field, faults)
         if field.dtype == "datetime":
             return _moments_in_text(column, field, faults)
-        return _numbers_in_text(column, field, faults)
+        return _numbers_in_text(column, field, faults, decimal)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if field.dtype == "string" and pa.types.is_integer(kind):
         return _texts(column.cast(pa.string()), field, faults)
@@ -85,7 +86,7 @@ def _doubles(column: Any) -> Array:
 
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
-    doubles: Array = column.cast(pa.float64(), safe=False).to_numpy()
+    doubles: Array = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return doubles
 
 
@@ -100,10 +101,13 @@ def _texts(column: Any, field: Field, faults: Faults) -> Array:
     return texts
 
 
-def _numbers_in_text(column: Any, field: Field, faults: Faults) -> Array:
+def _numbers_in_text(column: Any, field: Field, faults: Faults, decimal: str) -> Array:
     """Text as numbers. All at once where every value is one; else those that are not are found."""
     import pyarrow as pa
     import pyarrow.compute as compute
+
+    if decimal == "," and field.dtype.startswith("float"):
+        column = compute.replace_substring(column, ",", ".")
 
     # Whole numbers that a double may not tell apart are never doubles on their way.
     whole = field.dtype in ("int64", "uint64") and not field.nullable
@@ -173,30 +177,29 @@ def _check(values: Array, field: Field, faults: Faults) -> Array:
 
 
 def _moments_in_text(column: Any, field: Field, faults: Faults) -> Array:
-    """ISO 8601 text as seconds: at once where all values are alike, else one by one."""
+    """Dates as seconds: ISO 8601, or the one other way of writing in which all of them make sense, as in training."""
     import pyarrow as pa
     import pyarrow.compute as compute
 
-    text = compute.utf8_trim_whitespace(column)
+    text = compute.utf8_trim_whitespace(column).combine_chunks()
     text = compute.if_else(compute.is_in(text, pa.array(MISSING)), None, text)
-    for zone in (None, "UTC"):
-        try:
-            moments = text.cast(pa.timestamp("us", zone))
-        except pa.ArrowInvalid:
-            continue
-        return _check(_doubles(moments.cast(pa.int64())) / 1e6, field, faults)
-    seconds = np.full(len(column), np.nan)
-    wrong = np.zeros(len(column), dtype=bool)
-    for i, moment in enumerate(text.to_pylist()):
-        if moment is None:
-            continue
-        try:
-            seconds[i] = seconds_since_epoch(moment)
-        except ValueError:
-            wrong[i] = True
-    faults.add(wrong, field, lambda i: _quoted(column[i].as_py()))
-    seconds[wrong] = 0.0
-    return _check(seconds, field, faults)
+    moments, wrong = convert(text, _way_of_writing(text))
+    if wrong is not None:
+        faults.add(wrong.to_numpy(zero_copy_only=False), field, lambda i: _quoted(column[i].as_py()))
+        moments = compute.if_else(wrong, pa.scalar(0, pa.int64()).cast(moments.type), moments)
+    return _check(_doubles(moments.cast(pa.timestamp("us")).cast(pa.int64())) / 1e6, field, faults)
+
+
+def _way_of_writing(text: Any) -> Kind:
+    """How the dates of a column are written; ISO 8601 where that cannot be told."""
+    import pyarrow.compute as compute
+
+    first = next((value for value in text.slice(0, 1000).to_pylist() if value is not None), None)
+    ways = [] if first is None else date_formats(first)
+    if ways in ([], [ISO]):
+        return ISO
+    fitting = [way for way in ways if (wrong := convert(text, way)[1]) is None or compute.mean(wrong).as_py() < 0.05]
+    return fitting[0] if len(fitting) == 1 else ISO
 
 
 def _shaped(column: Any, field: Field, faults: Faults) -> Array:

@@ -64,11 +64,13 @@ def score_with(
     *,
     keep: Iterable[str] | str = (),
     outputs: Iterable[str] | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     checkpoint_seconds: float = 1.0,
 ) -> Scored:
-    """Apply ``predict`` to every row of ``input`` (.csv, .tsv, .parquet) and write ``output`` (.parquet, .csv, .jsonl).
+    """Apply ``predict`` to every row of ``input`` (CSV, also compressed, or Parquet) and write ``output`` (.parquet,
+    .csv or .jsonl by its name).
 
     The output has the columns ``row`` (counted from 1), those of the input named by ``keep`` (``"all"`` for every
     one), and the model's ``outputs`` (all of them when None). A row that does not fit, or that the model refuses, goes
@@ -80,8 +82,8 @@ def score_with(
     refuses every row of a piece.
     """
     begun = time.perf_counter()
-    encoding = encoding_of(output)
-    source = open_source(input)
+    form = encoding_of(output)
+    source = open_source(input, encoding)
     if not output.parent.is_dir():
         raise NotFound(f"no such folder: {output.parent}", hint=f"mkdir -p {output.parent}")
     if output.is_dir():
@@ -103,7 +105,7 @@ def score_with(
         if not journal.checkpoint.done:
             if output.exists() and not overwrite:
                 raise Conflict(f"the output is there already: {output}", hint="--overwrite replaces it")
-            _run(plan, predict, source, encoding, journal, progress, checkpoint_seconds)
+            _run(plan, predict, source, form, journal, progress, checkpoint_seconds)
         journal.close_files()
         last = journal.checkpoint
         if journal.rejected_path.exists():
@@ -111,7 +113,7 @@ def score_with(
                 journal.rejected_path.replace(rejected_file)
             else:
                 rejected_file.unlink(missing_ok=True)
-        encoding.finish(journal.rows_path, output)
+        form.finish(journal.rows_path, output)
         sync_folder(output.parent)
         journal.remove()
     return Scored(
@@ -133,9 +135,10 @@ class _Plan:
     ) -> None:
         self.signature = signature
         kept = source.names if keep == "all" else [keep] if isinstance(keep, str) else list(dict.fromkeys(keep))
-        self.needed = [field.name for field in signature.inputs]
-        check_names(source, self.needed, kept)
-        self.wanted = list(dict.fromkeys([*self.needed, *kept]))
+        needed = [field.name for field in signature.inputs]
+        check_names(source, needed, kept)
+        self.wanted = list(dict.fromkeys([*needed, *kept]))
+        self.decimal = source.decimal
         self._fields = {field.name: field for field in signature.inputs if not field.shape}
         # A kept column comes as the model saw it where the file is text, else as it is.
         self._typed = self._fields if source.is_text else {}
@@ -169,20 +172,20 @@ def _run(
     plan: _Plan,
     predict: Predict,
     source: Source,
-    encoding: Encoding,
+    form: Encoding,
     journal: Journal,
     progress: Progress | None,
     checkpoint_seconds: float,
 ) -> None:
     scored, rejected = journal.checkpoint.scored, journal.checkpoint.rejected
     if not journal.checkpoint.written:
-        journal.append(encoding.head(plan.shape.schema), _rejected_rows([("line", "row", "reason", "text")]))
+        journal.append(form.head(plan.shape.schema), _rejected_rows([("line", "row", "reason", "text")]))
         journal.commit()
     place = journal.checkpoint.place
     due = time.monotonic() + checkpoint_seconds
     for piece in source.pieces(plan.wanted, place):
         batch, set_aside = _one(plan, predict, piece, proven=scored > 0)
-        journal.append(encoding.encode(batch) if batch.num_rows else b"", _rejected_rows(set_aside))
+        journal.append(form.encode(batch) if batch.num_rows else b"", _rejected_rows(set_aside))
         scored += batch.num_rows
         rejected += len(set_aside)
         place = piece.end
@@ -190,13 +193,13 @@ def _run(
             journal.commit(place=place, scored=scored, rejected=rejected)
             due = time.monotonic() + checkpoint_seconds
         if progress is not None:
-            progress(source.position(place), source.size)
+            progress(source.done, source.size)
     journal.commit(place=place, scored=scored, rejected=rejected, done=True)
 
 
 def _one(plan: _Plan, predict: Predict, piece: Piece, *, proven: bool) -> tuple[Any, list[Rejected]]:
     """The batch to write for a piece, and the rows that are set aside, in the order of the file."""
-    columns, faults = fill(piece.table, plan.signature)
+    columns, faults = fill(piece.table, plan.signature, plan.decimal)
     reasons = faults.reasons
     good = np.flatnonzero(~faults.bad)
     fit = columns if len(good) == columns.rows else columns.take(good)
