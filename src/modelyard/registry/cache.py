@@ -39,17 +39,17 @@ class Cache:
         """
         place = self.folder / _key(digest, parts)
         with contextlib.suppress(BadBundle, NotFound, FileNotFoundError):  # then it is made, or made anew
-            return _opened(place, digest)
+            return _opened(place, digest, parts)
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder.parent / "lock"), self._scratch.directory() as folder:
                 with contextlib.suppress(BadBundle, NotFound, FileNotFoundError):  # somebody else was faster
-                    return _opened(place, digest)
+                    return _opened(place, digest, parts)
                 _fill(folder / "bundle", parts, store)
                 if place.exists():
                     place.rename(folder / "old")
                 (folder / "bundle").rename(place)
-                return _opened(place, digest)
+                return _opened(place, digest, parts)
 
     def sweep(self) -> int:
         """Remove what killed processes left half-made; return the bytes that freed."""
@@ -90,10 +90,16 @@ def _fill(folder: Path, parts: Sequence[Part], store: Store) -> None:
                 shutil.copyfileobj(blob, file, CHUNK)
 
 
-def _opened(folder: Path, digest: str) -> Bundle:
+def _opened(folder: Path, digest: str, parts: Sequence[Part]) -> Bundle:
+    """The bundle in ``folder``, verified, and what lies beside it, which it does not verify itself."""
     from modelyard.bundle import Bundle
 
     bundle = Bundle.open(folder)
     if bundle.digest != digest:
         raise BadBundle(f"the bundle in {folder} is another one: expected {digest}, got {bundle.digest}")
+    for part in parts:
+        if part.role.startswith(BESIDE):
+            with (folder / part.role).open("rb") as file:
+                if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != part.digest:
+                    raise BadBundle(f"a file beside the bundle in {folder} has been changed: {part.role}")
     return bundle

@@ -5,9 +5,8 @@ What an alias pointed to at any time, and where a rollback goes, is read from he
 
 from __future__ import annotations
 
-from modelyard import settings
 from modelyard.registry.database import Row, Work
-from modelyard.registry.records import Change, now
+from modelyard.registry.records import Change, author, now
 
 _COLUMNS = "id, moment, who, action, model, alias, source, target, why, detail"
 
@@ -25,8 +24,7 @@ def write(
 ) -> Change:
     """Add a row. Its time is never earlier than that of the row before, whatever the clocks say."""
     last = work.row("SELECT id, moment FROM changes ORDER BY id DESC LIMIT 1") or {"id": 0, "moment": ""}
-    who = settings.who().encode("utf-8", "replace").decode().replace("\0", "?")
-    values = (last["id"] + 1, max(now(), last["moment"]), who, action, model, alias, source, target, why, detail)
+    values = (last["id"] + 1, max(now(), last["moment"]), author(), action, model, alias, source, target, why, detail)
     work.do(f"INSERT INTO changes ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
     return _change(dict(zip(_COLUMNS.split(", "), values, strict=True)))
 
@@ -36,7 +34,7 @@ def move(work: Work, action: str, model: str, alias: str, number: int, why: str)
     current = pointed(work, model, alias)
     if current == number:
         return Change(
-            id=newest(work), when=now(), who=settings.who(), action=action, model=model, alias=alias,
+            id=newest(work), when=now(), who=author(), action=action, model=model, alias=alias,
             from_=number, to=number, why=why, moved=False,
         )  # fmt: skip
     if current is None:

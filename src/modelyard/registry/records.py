@@ -8,10 +8,14 @@ from typing import Any
 
 import msgspec
 
+from modelyard import settings
 from modelyard.errors import InvalidInput
 
 #: The alias that a bare name means, and that the first version of a model gets.
 PRODUCTION = "production"
+
+#: No version has a higher number: the databases' integers end here.
+LARGEST_NUMBER = 2**31 - 1
 
 NAME_RULE = "1 to 100 of a-z, A-Z, 0-9, '.', '_', '-', the first a letter or a digit"
 ALIAS_RULE = "1 to 100 of a-z, A-Z, 0-9, '.', '_', '-', the first a letter"
@@ -57,7 +61,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One row of the history.
 
-    ``action`` is register, promote, rollback, delete, tag or untag. ``from_`` and ``to`` are version numbers:
+    ``action`` is register, attach, promote, rollback, delete, tag or untag. ``from_`` and ``to`` are version numbers:
     where an alias pointed before and after, or the version that appeared (``to``) or went (``from_``).
     """
 
@@ -71,7 +75,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}
     from_: int | None = None
     to: int | None = None
     why: str = ""
-    #: The bundle's digest, or ``key=value`` of a tag.
+    #: The bundle's digest, ``key=value`` of a tag, or the names of the files that were attached.
     detail: str = ""
     #: False where there was nothing to change; then nothing was written and ``id`` is the newest change's.
     moved: bool = True
@@ -86,9 +90,9 @@ class Reference(msgspec.Struct, frozen=True):
     digest: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Reference:
+    def parse(cls, text: Any) -> Reference:
         """Read ``churn``, ``churn:4``, ``churn@production`` or ``churn@sha256:…``. Raises InvalidInput."""
-        found = _REFERENCE.fullmatch(text)
+        found = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidInput.at("reference", REFERENCE_RULE, shown(text))
         name, number, digest, alias = found.group("name", "number", "digest", "alias")
@@ -98,29 +102,38 @@ class Reference(msgspec.Struct, frozen=True):
         return cls(name, None if number is None else int(number), alias, digest and f"sha256:{digest}")
 
 
-def check_name(name: str) -> str:
+def check_name(name: Any) -> str:
     """``name`` as it is. Raises InvalidInput with the rule where no model may be called that."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput.at("model name", NAME_RULE, shown(name))
     return name
 
 
-def check_alias(alias: str) -> str:
+def check_alias(alias: Any) -> str:
     """``alias`` as it is. Raises InvalidInput with the rule where no alias may be called that."""
-    if not _ALIAS.fullmatch(alias):
+    if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
         raise InvalidInput.at("alias", ALIAS_RULE, shown(alias))
     return alias
 
 
-def check_tag(key: str, value: str) -> None:
+def check_tag(key: Any, value: Any) -> None:
     """Raises InvalidInput where ``key`` is no name, or ``value`` is too long or no clean text."""
-    if not _NAME.fullmatch(key):
+    if not isinstance(key, str) or not _NAME.fullmatch(key):
         raise InvalidInput.at("tag", NAME_RULE, shown(key))
     check_text(f"value of tag {key}", value, 1000)
 
 
-def check_text(what: str, text: str, limit: int = 10_000) -> str:
+def check_number(number: Any) -> int:
+    """``number`` as it is. Raises InvalidInput where it is no whole number."""
+    if type(number) is not int:
+        raise InvalidInput.at("version", "a whole number", shown(number))
+    return number
+
+
+def check_text(what: str, text: Any, limit: int = 10_000) -> str:
     """``text`` as it is. Raises InvalidInput where no database could keep it."""
+    if not isinstance(text, str):
+        raise InvalidInput.at(what, "a text", shown(text))
     if len(text) > limit:
         raise InvalidInput.at(what, f"at most {limit} characters", str(len(text)))
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -128,10 +141,15 @@ def check_text(what: str, text: str, limit: int = 10_000) -> str:
     return text
 
 
-def shown(text: str) -> str:
-    """``text`` in quotes, shortened, for a message."""
-    quoted = repr(text)
-    return quoted if len(quoted) <= 60 else f"{quoted[:57]}… ({len(text)} characters)"
+def shown(value: object) -> str:
+    """``value`` as Python writes it, shortened, for a message."""
+    quoted = repr(value)
+    return quoted if len(quoted) <= 60 else f"{quoted[:57]}… ({len(str(value))} characters)"
+
+
+def author() -> str:
+    """Who history says it was; what no database could keep of the name is replaced."""
+    return settings.who().encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def now() -> str:

@@ -24,8 +24,10 @@ from modelyard.registry.records import (
     Change,
     Reference,
     Version,
+    author,
     check_alias,
     check_name,
+    check_number,
     check_tag,
     check_text,
     now,
@@ -97,9 +99,10 @@ class Registry:
     ) -> Version:
         """Keep ``bundle`` as the next version of ``name``, and point ``alias`` at it if one is given.
 
-        The same bundle again is the same version (``existing`` is True then); its blobs are written anew, which
-        mends damaged ones, and alias and tags are set. Where no alias is given, the only version of a model
-        becomes ``production``, so that the first one can be served at once; later ones are promoted.
+        The same bundle again is the same version (``existing`` is True then): its blobs are written anew, which
+        mends damaged ones, files beside it that the version lacks are added, and alias and tags are set. Where no
+        alias is given, the only version of a model becomes ``production``, so that the first one can be served at
+        once; later ones are promoted.
 
         Raises InvalidInput for a name that breaks the rule, BadBundle where the bundle's files are not what its
         manifest says, RemoteFailed where disk or database fail; nothing is registered then.
@@ -250,6 +253,7 @@ class Registry:
         one is, NotFound for an unknown version.
         """
         check_name(name)
+        check_number(number)
         check_alias(alias)
         check_text("why", why)
         with self._database.write() as work:
@@ -338,6 +342,8 @@ def _enter(
         version = shelf.numbered(work, name, number)
         if alias is None and shelf.alive(work, name) == {number}:
             journal.move(work, "promote", name, PRODUCTION, number, "first version" if number == 1 else "only version")
+    elif added := shelf.attach(work, version, kept):
+        journal.write(work, "attach", name, target=version.number, why=why, detail=", ".join(added))
     if alias is not None:
         journal.move(work, "promote", name, alias, version.number, why)
     for key, value in tags.items():
@@ -350,7 +356,7 @@ def _tag(work: Work, version: Version, key: str, value: str, why: str) -> Change
     detail = f"{key}={value}"
     if version.tags.get(key) == value:
         return Change(
-            id=journal.newest(work), when=now(), who=settings.who(), action="tag", model=version.model,
+            id=journal.newest(work), when=now(), who=author(), action="tag", model=version.model,
             to=version.number, why=why, detail=detail, moved=False,
         )  # fmt: skip
     work.do("DELETE FROM tags WHERE model = ? AND number = ? AND tag = ?", *where)
@@ -360,8 +366,8 @@ def _tag(work: Work, version: Version, key: str, value: str, why: str) -> Change
 
 def _make(folder: Path) -> None:
     """Make the home folder. Where that cannot be, reading what is there may still be possible."""
-    if not folder.is_dir():
-        with disk_errors(folder):
+    with disk_errors(folder):
+        if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelyard import settings
 from modelyard.errors import Conflict, NotFound
 from modelyard.interfaces import Store
 from modelyard.registry.cache import BESIDE
 from modelyard.registry.database import Row, Work
-from modelyard.registry.records import PRODUCTION, Reference, Version, now
+from modelyard.registry.records import LARGEST_NUMBER, PRODUCTION, Reference, Version, author, now
 from modelyard.stores.blobs import unreadable
 from modelyard.stores.image import Part, Source, put_image
 
@@ -50,15 +49,23 @@ def enter(work: Work, bundle: Bundle, name: str, parts: Sequence[Part]) -> int:
     image = next(part.digest for part in parts if part.role == "image")
     work.do(
         f"INSERT INTO versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        name, number, bundle.digest, image, now(), settings.who(), bundle.manifest.task,
+        name, number, bundle.digest, image, now(), author(), bundle.manifest.task,
         sum(part.size for part in parts), _json(bundle.manifest.metrics), _json(bundle.provenance),
     )  # fmt: skip
-    for part in parts:
-        work.do(
-            "INSERT INTO blobs (model, number, part, digest, size) VALUES (?, ?, ?, ?, ?)",
-            name, number, part.role, part.digest, part.size,
-        )  # fmt: skip
+    _name(work, name, number, parts)
     return number
+
+
+def attach(work: Work, version: Version, parts: Sequence[Part]) -> list[str]:
+    """Add those files beside a bundle that its version lacks, such as a later signature; return their names."""
+    held = {part.role for part in parts_of(work, version)}
+    fresh = [part for part in parts if part.role.startswith(BESIDE) and part.role not in held]
+    _name(work, version.model, version.number, fresh)
+    work.do(
+        "UPDATE versions SET size = size + ? WHERE model = ? AND number = ?",
+        sum(part.size for part in fresh), version.model, version.number,
+    )  # fmt: skip
+    return [part.role.removeprefix(BESIDE) for part in fresh]
 
 
 def erase(work: Work, version: Version) -> None:
@@ -132,7 +139,7 @@ def find(work: Work, wanted: Reference) -> Version:
 
 
 def _by_number(work: Work, name: str, number: int) -> Version:
-    found = _select(work, name, "number = ?", number)
+    found = _select(work, name, "number = ?", number) if 0 < number <= LARGEST_NUMBER else []
     if found and not found[0].deleted:
         return found[0]
     near = min(versions(work, name), key=lambda version: abs(version.number - number))
@@ -148,6 +155,14 @@ def _by_digest(work: Work, name: str, digest: str) -> Version:
         refs = ", ".join(version.ref for version in fitting)
         raise Conflict(f"more than one version has a digest that begins with {digest}: {refs}", hint="give more digits")
     return fitting[0]
+
+
+def _name(work: Work, name: str, number: int, parts: Sequence[Part]) -> None:
+    for part in parts:
+        work.do(
+            "INSERT INTO blobs (model, number, part, digest, size) VALUES (?, ?, ?, ?, ?)",
+            name, number, part.role, part.digest, part.size,
+        )  # fmt: skip
 
 
 def _select(work: Work, name: str, condition: str, *values: Any) -> list[Version]:

@@ -24,18 +24,33 @@ class Sqlite(Database):
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self.where = str(self._path)
+        self._only_read = False
         super().__init__()
 
     def keeps(self) -> bool:
-        """A file that only others may write is opened anew each time, so that their changes are seen."""
-        return self._writable()
+        """A file that only others can write is opened anew each time, so that their changes are seen."""
+        return not self._only_read
 
     def connect(self, kind: Kind) -> Any:
-        """A new connection. Raises RemoteFailed where the file is missing, damaged or not to be written."""
-        if not self._writable():
-            if kind == "write":
-                raise self._unwritable()
-            return self._readable()
+        """A new connection. Raises RemoteFailed where the file is missing, damaged or not to be written.
+
+        What cannot be written (for want of permission, or of room on the disk) can still be read.
+        """
+        if self._writable():
+            try:
+                connection = self._for_all()
+            except RemoteFailed:
+                if kind == "write" or not self._path.exists():
+                    raise
+            else:
+                self._only_read = False
+                return connection
+        elif kind == "write":
+            raise self._unwritable()
+        self._only_read = True
+        return self._for_reading()
+
+    def _for_all(self) -> sqlite3.Connection:
         with self.failures():
             connection = self._open(f"file:{quote(str(self._path))}?mode=rwc")
             try:
@@ -77,11 +92,11 @@ class Sqlite(Database):
                     raise
                 time.sleep(0.005)
 
-    def _readable(self) -> sqlite3.Connection:
+    def _for_reading(self) -> sqlite3.Connection:
         """A connection that only reads. The log of a crashed writer can only be read beside its index file."""
-        if not self._path.exists():
+        if not os.access(self._path.parent, os.X_OK) or not self._path.exists():
             raise RemoteFailed(
-                f"there is no registry at {self._path.parent}, and none can be made there: no permission to write",
+                f"cannot use {self._path.parent}: no permission to write there, and no registry to read",
                 hint="set MODELYARD_HOME to a folder that you may write to",
             )
         log = self._path.with_name(self._path.name + "-wal")
@@ -110,7 +125,7 @@ class Sqlite(Database):
                 f"the registry {self.where} is busy: another process has held its lock for {PATIENCE_SECONDS} s",
                 hint="try again; if it stays so, find who has the file open: fuser " + self.where,
             )
-        if name == "SQLITE_FULL":
+        if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):
             return RemoteFailed(
                 f"cannot write to {self._path.parent}: the disk is full",
                 hint="free some space, or set MODELYARD_HOME to a folder on another disk",

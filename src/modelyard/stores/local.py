@@ -50,7 +50,7 @@ class LocalStore:
                 for chunk in chunks_of(source):
                     running.update(chunk)
                     write_all(file, chunk)
-                os.fchmod(file.fileno(), 0o444)
+                os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o444)
                 os.fsync(file.fileno())
                 path.replace(self._blobs / running.hexdigest())
             sync_folder(self._blobs)

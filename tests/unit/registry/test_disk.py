@@ -82,6 +82,24 @@ def test_no_room_for_the_database(small: Path, make: Make, tmp_path: Path, monke
     assert again.collect() == 0
 
 
+def test_starting_on_a_full_disk(small: Path, make: Make) -> None:
+    registry = Registry.open(small / "home")
+    version = registry.register(make("one"), "churn")
+    registry.fetch(version)
+    registry.close()
+    filler = fill(small)
+    again = Registry.open(small / "home")
+    assert again.resolve("churn") == version
+    assert again.fetch(version).digest == version.digest
+    with pytest.raises(RemoteFailed, match="home: the disk is full"):
+        again.promote("churn", 1, alias="staging")
+    with pytest.raises(RemoteFailed, match="the disk is full"):
+        Registry.open(small / "other")
+    filler.unlink()
+    assert again.promote("churn", 1, alias="staging").moved
+    assert again.aliases("churn") == {"production": 1, "staging": 1}
+
+
 def test_a_full_disk_everywhere(registry: Registry, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a real full disk: the n-th call that makes bytes durable fails, for every n."""
     registry.register(make("one"), "churn")

@@ -61,9 +61,9 @@ def test_what_lies_beside_belongs_to_the_version(registry: Registry, make: Make)
     assert (ours.provenance, theirs.provenance) == ({"command": "ours"}, {"command": "theirs"})
 
 
-@pytest.mark.parametrize("harm", ["changed", "gone", "extra", "truncated", "swapped"])
+@pytest.mark.parametrize("harm", ["changed", "gone", "extra", "truncated", "swapped", "beside", "beside gone"])
 def test_a_tampered_cache_is_made_anew(registry: Registry, make: Make, harm: str) -> None:
-    bundle = make("one")
+    bundle = make("one", provenance='{"n": 1}')
     version = registry.register(bundle, "churn")
     folder = registry.fetch(version).folder
     model = folder / "model" / "model.onnx"
@@ -75,6 +75,10 @@ def test_a_tampered_cache_is_made_anew(registry: Registry, make: Make, harm: str
         (folder / "model" / "extra.pkl").write_bytes(b"")
     elif harm == "truncated":
         model.write_bytes(b"")
+    elif harm == "beside":
+        (folder / "beside" / "provenance.json").write_text('{"n": 2}')
+    elif harm == "beside gone":
+        (folder / "beside" / "provenance.json").unlink()
     else:  # another bundle that is right in itself
         other = registry.fetch(registry.register(make("two"), "churn"))
         folder.rename(folder.parent / "aside")

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -61,6 +62,25 @@ def test_registering_again_still_moves_alias_and_tags(registry: Registry, make: 
     assert [c.action for c in registry.history("churn")] == ["register", "promote", "promote", "tag"]
 
 
+def test_what_comes_to_lie_beside_a_bundle_later_is_added(registry: Registry, make: Make) -> None:
+    bundle = make("one", provenance='{"n": 1}')
+    first = registry.register(bundle, "churn")
+    (bundle.folder / "beside" / "bundle.sig").write_text("signed")
+    (bundle.folder / "beside" / "provenance.json").write_text('{"n": 2}')
+    again = registry.register(bundle, "churn", why="signed")
+    assert again.existing
+    assert again.size == first.size + len("signed")
+    change = registry.history("churn")[-1]
+    assert (change.action, change.to, change.detail, change.why) == ("attach", 1, "bundle.sig", "signed")
+    fetched = registry.fetch(again)
+    assert (fetched.folder / "beside" / "bundle.sig").read_text() == "signed"
+    assert fetched.provenance == again.provenance == {"n": 1}, "what was there stays"
+    marker = registry.marker()
+    registry.register(bundle, "churn")
+    assert registry.marker() == marker
+    assert registry.collect() == 0 or registry.fetch(again).digest == bundle.digest
+
+
 def test_with_an_alias_of_ones_own_the_first_version_is_not_production(registry: Registry, make: Make) -> None:
     assert registry.register(make("one"), "churn", alias="staging").aliases == ("staging",)
     assert registry.register(make("two"), "churn").aliases == ()
@@ -110,8 +130,8 @@ def test_an_empty_registry(registry: Registry) -> None:
             ask("churn")
 
 
-@pytest.mark.parametrize("name", ["", "../etc", "a/b", "x" * 300, "🦆"])
-def test_bad_names_change_nothing(registry: Registry, make: Make, name: str) -> None:
+@pytest.mark.parametrize("name", ["", "../etc", "a/b", "x" * 300, "🦆", 4])
+def test_bad_names_change_nothing(registry: Registry, make: Make, name: Any) -> None:
     bundle = make()
     uses: list[Callable[[], object]] = [
         lambda: registry.register(bundle, name),
@@ -156,6 +176,17 @@ def test_promoting(three: Registry) -> None:
     assert three.marker() == marker
     with pytest.raises(NotFound, match="no such version of churn: 4"):
         three.promote("churn", 4)
+    with pytest.raises(NotFound, match="no such version of churn: 2147483648"):
+        three.promote("churn", 2**31)
+    wrong: Any
+    for wrong in ("2", 2.0, True, None):
+        with pytest.raises(InvalidInput, match="version: expected a whole number"):
+            three.promote("churn", wrong)
+    for wrong in (None, 5, b"x"):
+        with pytest.raises(InvalidInput, match="why: expected a text"):
+            three.promote("churn", 1, why=wrong)
+        with pytest.raises(InvalidInput, match="value of tag a: expected a text"):
+            three.tag("churn", "a", wrong)
 
 
 def test_promoting_as_compare_and_swap(three: Registry) -> None:
