@@ -156,14 +156,23 @@ class CsvPiece(Piece):
         rows = place.row + table.num_rows
         end = Place(rows, place.offset + len(block), place.line + block.count(b"\n"))
         super().__init__(table, range(place.row + 1, rows + 1), [], end)
-        self._sift = (source, block, place)
+        self._source, self._block, self._place = source, block, place
+
+    @cached_property
+    def _lines(self) -> list[bytes] | None:
+        """The rows as lines, where each is one."""
+        if b'"' in self._block or self.end.line - self._place.line != self.table.num_rows:
+            return None
+        return self._block.split(b"\n")
 
     @cached_property
     def _sifted(self) -> SiftedPiece:
-        return SiftedPiece(*self._sift)
+        return SiftedPiece(self._source, self._block, self._place)
 
     def reject(self, index: int, reason: str) -> Rejected:
-        return self._sifted.reject(index, reason)
+        if self._lines is None:
+            return self._sifted.reject(index, reason)
+        return Rejected(self._place.line + 1 + index, self.numbers[index], reason, shown(self._lines[index]))
 
 
 class SiftedPiece(Piece):
