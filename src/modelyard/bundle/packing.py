@@ -15,13 +15,13 @@ import numpy as np
 
 from modelyard import __version__, plugins
 from modelyard.bundle import rehearsal
-from modelyard.bundle.contents import BESIDE, file_entries
+from modelyard.bundle.contents import BESIDE, check_folder, file_entries
 from modelyard.bundle.golden import NATIVE_TOLERANCE, Golden, choose_rows
 from modelyard.bundle.manifest import FORMAT, NAME, Conversion, Environment, Manifest, canonical, digest_of
 from modelyard.bundle.opening import Bundle
 from modelyard.bundle.origin import origin
 from modelyard.bundle.signatures import graph_signature, signature_of
-from modelyard.errors import Conflict, InvalidInput, ModelyardError, RemoteFailed
+from modelyard.errors import Conflict, InvalidInput, ModelyardError, NotFound, RemoteFailed
 from modelyard.interfaces import ModelSpec, Predict, Runtime
 from modelyard.profile import Profile
 from modelyard.schema import Array, Columns, Signature, check_outputs
@@ -114,12 +114,12 @@ def pack(
             metrics=metrics or {},
             files=file_entries(stage),
         )
-        data = manifest.to_json()
-        (stage / NAME).write_bytes(data)
+        (stage / NAME).write_bytes(manifest.to_json())
         source = {"source_digest": digest_of(model)} if isinstance(model, Path) else {}
         _write_beside(stage, origin(profiled, {**source, **(provenance or {})}), report)
-        _publish(stage, target, digest_of(data))
-    return Bundle.open(target)
+        manifest, digest = check_folder(stage)
+        _publish(stage, target, digest)
+    return Bundle(target, manifest, digest, target)
 
 
 # -- the model and its rows --------------------------------------------------------------------------------------
@@ -129,6 +129,8 @@ def _recognised(model: Any) -> tuple[Runtime, Any]:
     """The runtime that claims ``model``, and the live model."""
     if isinstance(model, str):
         model = Path(model)
+    if isinstance(model, Path) and not model.exists():
+        raise NotFound(f"no such model file: {model}")
     for name in plugins.names("runtimes"):
         runtime: Runtime = plugins.find("runtimes", name)
         if runtime.claims(model):

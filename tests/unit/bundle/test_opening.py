@@ -6,6 +6,8 @@ import io
 import json
 import os
 import stat
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -249,3 +251,13 @@ def test_provenance_and_report_are_outside_the_digest(copy, packed):
     assert bundle.digest == packed.digest
     assert bundle.provenance == {"time": "another"}
     assert bundle.report is None
+
+
+def test_serving_an_onnx_bundle_imports_no_library_for_training(packed):
+    script = (
+        "import sys; from modelyard.bundle import Bundle; "
+        f"b = Bundle.open({str(packed.folder)!r}); b.check_golden(b.load()); b.profile(); "
+        "print(sorted({'sklearn', 'scipy', 'joblib', 'pandas', 'onnx', 'skops', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
