@@ -75,7 +75,8 @@ def float32_limits(thresholds: Array) -> Array:
     middle = (below.astype("float64") + t.astype("float64")) / 2
     even = (below.view("uint32") & 1) == 0  # then the tie in the middle rounds down, below t
     limits = np.where(even, middle, np.nextafter(middle, -np.inf))
-    return np.asarray(np.where(np.isfinite(limits), limits, below.astype("float64")))
+    # Below the least float32 lies half a step that still rounds to it, and its end rounds to minus infinity.
+    return np.asarray(np.where(np.isfinite(below), limits, -(2.0**128 - 2.0**103)))
 
 
 def to_onnx(forest: Forest, feature_count: int) -> Any:

@@ -41,11 +41,10 @@ class LightGBMRuntime:
         if not _is_native(path):
             raise InvalidInput(f"not a LightGBM model (text): {path}")
         text = path.read_text(encoding="utf-8", errors="replace")
-        if "\nend of trees" not in text:  # LightGBM would take what is there for the whole
-            raise InvalidInput(f"the LightGBM model is truncated: {path}")
         try:
+            _check(text)
             return lgb.Booster(model_str=text)
-        except (lgb.basic.LightGBMError, ValueError) as error:
+        except (lgb.basic.LightGBMError, ValueError, KeyError, IndexError) as error:
             raise InvalidInput(f"LightGBM cannot read {path.name}: {error}") from error
 
     def describe(self, model: Any) -> ModelFacts:
@@ -125,6 +124,34 @@ def _lightgbm() -> Any:
 def _is_native(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(16).replace(b"\r\n", b"\n").startswith(b"tree\nversion=")
+
+
+def _check(text: str) -> None:
+    """LightGBM trusts the indices in a file, and takes a truncated one for the whole: raises ValueError instead."""
+    if "\nend of trees" not in text:
+        raise ValueError("it is truncated")
+    features = int(_header(text)["max_feature_idx"]) + 1
+    for number, block in enumerate(_blocks(text)):
+        leaves = len(block["leaf_value"].split())
+        if int(block["num_leaves"]) != leaves:
+            raise ValueError(f"tree {number} is damaged: leaf_value")
+        for name, low, high in (
+            ("left_child", -leaves, leaves - 1),
+            ("right_child", -leaves, leaves - 1),
+            ("split_feature", 0, features),
+        ):
+            values = [int(value) for value in block.get(name, "").split()]
+            if len(values) != leaves - 1 or any(not low <= value < high for value in values):
+                raise ValueError(f"tree {number} is damaged: {name}")
+        children = [int(value) for side in ("left", "right") for value in block.get(f"{side}_child", "").split()]
+        if len(set(children)) != len(children) or 0 in children:
+            raise ValueError(f"tree {number} is damaged: its nodes are no tree")
+
+
+def _blocks(text: str) -> list[dict[str, str]]:
+    """The lines of each tree."""
+    blocks = text.partition("\nend of trees")[0].split("\nTree=")[1:]
+    return [dict(line.partition("=")[::2] for line in block.splitlines()) for block in blocks]
 
 
 def _booster(model: Any) -> Any:
@@ -225,9 +252,9 @@ def forest_of(model: Any) -> Forest:
     header = _header(text)
     objective, settings = _objective(text)
     targets = int(header["num_tree_per_iteration"])
-    blocks = text.partition("\nend of trees")[0].split("\nTree=")[1:]
+    blocks = _blocks(text)
     share = targets / len(blocks) if "average_output" in header and blocks else 1.0
-    kept = [_tree(dict(line.partition("=")[::2] for line in block.splitlines()), share) for block in blocks]
+    kept = [_tree(block, share) for block in blocks]
     missing = {kind for _, kinds in kept for kind in kinds}
     if ZERO in missing and missing != {ZERO}:
         raise NoForest("zeros are missing values in some of its columns and not in others")

@@ -15,6 +15,7 @@ from modelyard.runtimes import forest
 from modelyard.runtimes.answers import matrix, predict_with_answers
 from modelyard.runtimes.categories import Codes, encoded
 from modelyard.runtimes.forest import Forest, NoForest, Tree, float32_limits
+from modelyard.runtimes.xgboost_files import check, is_native
 from modelyard.schema import Array, Columns, Signature
 
 FILE = "model.ubj"
@@ -38,17 +39,19 @@ class XGBoostRuntime:
     def claims(self, thing: object) -> bool:
         """A wrapper, a ``Booster``, or the path of a native file, known by its content."""
         if isinstance(thing, Path):
-            return thing.is_file() and _is_native(thing)
+            return thing.is_file() and is_native(thing)
         return type(thing).__module__.partition(".")[0] == "xgboost" and hasattr(thing, "predict")
 
     def read(self, path: Path) -> Any:
         """The ``Booster`` in a native file. Raises InvalidInput where XGBoost cannot read it."""
         xgb = _xgboost()
-        if not _is_native(path):
+        if not is_native(path):
             raise InvalidInput(f"not an XGBoost model (JSON or UBJSON): {path}")
         booster = xgb.Booster()
+        data = path.read_bytes()
         try:
-            booster.load_model(bytearray(path.read_bytes()))
+            check(data)
+            booster.load_model(bytearray(data))
         except (xgb.core.XGBoostError, ValueError, TypeError) as error:
             raise InvalidInput(f"XGBoost cannot read {path.name}: {_short(error)}") from error
         return booster
@@ -159,12 +162,6 @@ def _xgboost() -> Any:
     return xgboost
 
 
-def _is_native(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(512)
-    return start[:1] == b"{" and (b'"learner"' in start or b"\x07learner" in start)
-
-
 def _short(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
@@ -241,8 +238,13 @@ def _codes(booster: Any, names: tuple[str, ...]) -> Codes:
 def _category_values(kept: Any) -> list[Any]:
     """Categories as XGBoost stores them: texts joined into one run of bytes with offsets, or plain numbers."""
     if "offsets" in kept:
-        joined = bytes(value & 0xFF for value in kept["values"])
-        ends = kept["offsets"]
+        joined, ends = bytes(value & 0xFF for value in kept["values"]), kept["offsets"]
+        if not joined.isascii():
+            # XGBoost 3.2 counts characters and stores as many bytes: beyond ASCII the texts are cut.
+            raise InvalidInput(
+                "the booster keeps only pieces of its categories: XGBoost cuts texts beyond ASCII",
+                hint="encode the column inside a pipeline, or name its categories in ASCII",
+            )
         return [joined[start:stop].decode() for start, stop in itertools.pairwise(ends)]
     return list(kept["values"])
 
