@@ -85,6 +85,8 @@ class Loaded:
         self.task: str = manifest.task
         self.metrics: dict[str, Any] = dict(manifest.metrics or {})
         self.predict = predict
+        #: Kept because a one-file bundle's folder lives as long as it.
+        self.bundle = bundle
         self.cost = Cost()
         #: One input row with which the model is known to work.
         self.example: dict[str, Any] = {}
@@ -311,12 +313,21 @@ def is_path(reference: str) -> bool:
 
 
 class FolderSource:
-    """Bundles on disk."""
+    """Bundles on disk, as they were when they were first asked for: a bundle never changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Wanted] = {}
 
     def marker(self) -> int:
         return 0
 
     def resolve(self, reference: str) -> Wanted:
+        found = self._known.get(reference)
+        if found is None:
+            found = self._known[reference] = self._open(reference)
+        return found
+
+    def _open(self, reference: str) -> Wanted:
         from modelyard.bundle import Bundle
 
         name, _, path = reference.rpartition("=")

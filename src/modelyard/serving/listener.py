@@ -29,6 +29,9 @@ BODY_SECONDS = 30.0
 LINGER_SECONDS = 2.0
 STUCK_SECONDS = 60.0
 
+#: A connection that had a request within this many seconds is likely to send another.
+BUSY_SECONDS = 0.5
+
 #: Bytes a second below which a body is given up.
 SLOWEST_BODY = 1024
 
@@ -154,11 +157,15 @@ class Listener:
         )  # fmt: skip
 
     def drain(self) -> None:
-        """Close what idles; every answer from now on is its connection's last."""
+        """Every answer from now on is its connection's last; connections that idle are closed. Called repeatedly.
+
+        One that was busy a moment ago may have its next request under way, and is told with that answer.
+        """
         self.is_draining = True
         self.is_plain = False
+        now = perf_counter()
         for connection in list(self.connections):
-            if connection.is_between and not connection.unanswered:
+            if connection.is_between and not connection.unanswered and now - connection.last > BUSY_SECONDS:
                 connection.transport.close()
 
     def sweep(self) -> None:

@@ -241,7 +241,7 @@ class Server:
         while self._listener.connections and (left := until - monotonic()) > 0:
             gone.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(gone.wait(), min(left, 0.25))
+                await asyncio.wait_for(gone.wait(), min(left, 0.1))
             self._listener.drain()
         if self._in_flight():
             self.log.write("warning", "stopped with requests unanswered", requests=self._in_flight())
