@@ -37,7 +37,7 @@ def test_training_in_words(cli: Cli) -> None:
     assert done.code == 0, done.err
     assert "registered flowers:2" in done.out
     assert "next: modelyard promote flowers 2" in done.out
-    assert "95% interval" in done.out and "baseline" in done.out and "report: " in done.out
+    assert "95% interval" in done.out and "baseline" in done.out and "/report.html" in done.out
     assert "\x1b" not in done.out + done.err
 
 

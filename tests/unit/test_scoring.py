@@ -175,7 +175,7 @@ def tell(columns: Columns) -> Columns:
 def test_every_type_from_text(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text(
         "big,small,flag,city,when\n"
-        "9007199254740993,,true,,\n"
+        "9007199254740993,,true,NA,\n"
         "7.0,-128,FALSE,Ulm,1970-01-02\n"
         "7,128,1,Ulm,1970-01-01T00:00:01Z\n"
         "7.5,1,1,Ulm,\n"

@@ -11,7 +11,7 @@ from modelyard.cli import screen
 from modelyard.cli.frame import Answer, command
 from modelyard.cli.package import converted
 from modelyard.cli.references import REFERENCE, trusted
-from modelyard.cli.registry import flat
+from modelyard.cli.registry import flat, measured
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -95,7 +95,7 @@ def _show(bundle: Bundle, version: Version | None) -> None:
             ("python", f"{environment.python} on {environment.platform} {environment.machine}"),
             ("locked", locked),
             ("differs here", [str(difference) for difference in bundle.differences()]),
-            ("metrics", flat(manifest.metrics)),
+            ("metrics", measured(manifest.metrics)),
             ("provenance", flat(bundle.provenance)),
             ("report", bundle.report),
         ]

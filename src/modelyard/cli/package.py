@@ -112,7 +112,7 @@ def made(bundle: Bundle, version: Version | None) -> dict[str, Any]:
     }
 
 
-def show_made(bundle: Bundle, version: Version | None) -> None:
+def show_made(bundle: Bundle, version: Version | None, report: Path | None = None) -> None:
     """What a command that made a bundle tells people: what it takes, how it is served, what to type next."""
     inputs = bundle.signature.inputs
     screen.pairs(
@@ -121,6 +121,7 @@ def show_made(bundle: Bundle, version: Version | None) -> None:
             ("inputs", f"{len(inputs)}: {', '.join(f.name for f in inputs[:8])}{', …' if len(inputs) > 8 else ''}"),
             ("served as", converted(bundle.manifest.conversion) or bundle.manifest.model.runtime),
             ("digest", bundle.digest),
+            ("report", report),
         ]
     )
     if version is not None:

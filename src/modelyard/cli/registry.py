@@ -178,10 +178,18 @@ def show_version(version: Version) -> None:
         [
             ("version", version.ref), ("aliases", version.aliases), ("tags", version.tags), ("task", version.task),
             ("digest", version.digest), ("registered", f"{_day(version.created)} by {version.by}"),
-            ("size", f"{version.size / 1e6:.2f} MB"), ("metrics", flat(version.metrics)),
+            ("size", f"{version.size / 1e6:.2f} MB"), ("metrics", measured(version.metrics)),
             ("provenance", flat(version.provenance)),
         ]
     )  # fmt: skip
+
+
+def measured(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that fit on a line: those on held-out rows where the model was trained here."""
+    held_out = metrics.get("held_out")
+    if isinstance(held_out, dict):
+        return {name: each.get("value") for name, each in held_out.items() if isinstance(each, dict)}
+    return flat(metrics)
 
 
 def flat(thing: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,4 @@ def _show(trained: Trained, summary: dict[str, Any], page: Path | None) -> None:
         ],
     )  # fmt: skip
     screen.say()
-    show_made(trained.bundle, trained.version)
-    if page is not None:
-        screen.say(f"report: {page}")
+    show_made(trained.bundle, trained.version, page)

@@ -10,7 +10,7 @@ from typing import Any
 
 from modelyard.errors import InvalidInput
 from modelyard.scoring.reading import Piece, Place, Rejected
-from modelyard.tables.source import CsvFile, size_of
+from modelyard.tables.source import CsvFile
 
 #: Bytes that are read at a time. Larger blocks are no faster.
 BLOCK = 4 << 20
@@ -58,7 +58,7 @@ class CsvRows:
         self._path = path
         self.names = self._file.names
         self.decimal = self._file.decimal
-        self.size = size_of(path)
+        self.size = path.stat().st_size
         self.done = 0
         self.grammar = Grammar(self._file.delimiter)
         self._begin = self._after_header()

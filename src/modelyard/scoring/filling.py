@@ -91,10 +91,13 @@ def _doubles(column: Any) -> Array:
 
 
 def _texts(column: Any, field: Field, faults: Faults) -> Array:
+    import pyarrow as pa
     import pyarrow.compute as compute
 
     if field.nullable:
-        column = compute.if_else(compute.equal(column, ""), None, column)
+        # As training reads a file; a word that the reference rows held as a text stays one.
+        missing = pa.array([word for word in MISSING if word not in (field.categories or ())])
+        column = compute.if_else(compute.is_in(column, missing), None, column)
     elif column.null_count:
         faults.add(column.is_null().to_numpy(), field, lambda _: "a missing value")
     texts: Array = column.to_numpy(zero_copy_only=False)

@@ -164,3 +164,9 @@ def test_exit_codes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "exit-codes", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["exit"] for row in rows} == set(exits.EXITS)
+
+
+def test_the_page_in_the_documentation_has_the_same_exit_codes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text()
+    for number, (words, meaning) in exits.EXITS.items():
+        assert f"| {number} | {', '.join(f'`{word}`' for word in words)} | {meaning} |" in page
