@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,8 @@ def tiny_bundle(folder: Path, text: str = "one", *, provenance: str = "", report
 def make(tmp_path: Path) -> Make:
     """Makes a tiny bundle from a text."""
 
-    def made(text: str = "one", **options: object) -> Bundle:
-        return tiny_bundle(tmp_path / "bundles" / uuid.uuid4().hex, text, **options)  # type: ignore[arg-type]
+    def made(text: str = "one", **options: Any) -> Bundle:
+        return tiny_bundle(tmp_path / "bundles" / uuid.uuid4().hex, text, **options)
 
     return made
 

@@ -211,7 +211,7 @@ def test_any_sequence_of_changes(
     class Mine(Machine):
         samples = [tiny_bundle(quick_folder / f"bundle{number}", str(number)) for number in range(6)]  # noqa: RUF012
 
-    Mine.start = staticmethod(start)  # type: ignore[method-assign]
+    Mine.start = staticmethod(start)
     run_state_machine_as_test(
         Mine,
         settings=settings(

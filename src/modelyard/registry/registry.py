@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from modelyard import settings
 from modelyard.errors import Conflict, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Store
-from modelyard.registry import journal, shelf
+from modelyard.registry import entry, journal, shelf
 from modelyard.registry.cache import Cache
-from modelyard.registry.database import Database, Work, is_url, open_database
+from modelyard.registry.collecting import collect, forget
+from modelyard.registry.database import Database, is_url, open_database
 from modelyard.registry.index import refresh_index
 from modelyard.registry.migrations import migrate
 from modelyard.registry.records import (
@@ -24,13 +23,11 @@ from modelyard.registry.records import (
     Change,
     Reference,
     Version,
-    author,
     check_alias,
     check_name,
     check_number,
     check_tag,
     check_text,
-    now,
     read_moment,
 )
 from modelyard.stores.disk import disk_errors
@@ -117,7 +114,8 @@ class Registry:
         try:
             version = self._register(bundle, name, alias, dict(tags or {}), why, kept)
         except BaseException as error:
-            self._forget(kept)
+            if kept:
+                self._forget(kept)
             if isinstance(error, RemoteFailed) and not error.details.get("unknown"):
                 raise RemoteFailed(f"{error.message}; nothing was registered", hint=error.hint) from error
             raise
@@ -139,7 +137,7 @@ class Registry:
                 # Collecting happens under the same lock, so what is here now stays; what went is put again.
                 if not all(self._store.has(part.digest) for part in kept):
                     continue
-                return _enter(work, bundle, name, alias, tags, why, kept)
+                return entry.enter(work, bundle, name, alias, tags, why, kept)
 
     def fetch(self, version: Version) -> Bundle:
         """The bundle of a version, verified, in a folder of the cache that is made the first time.
@@ -179,20 +177,9 @@ class Registry:
 
         Safe beside anything else that goes on: a bundle that is being registered is not harmed.
         """
-        store, freed = self._store, self._cache.sweep()
-        if isinstance(store, LocalStore):
-            store.claim(self._identity)
-            freed += store.sweep()
-        size = getattr(store, "size", None)
-        cached = self._cache.places()
-        blobs = set(store.digests())
-        with self._database.write() as work:
-            blobs -= {row["digest"] for row in work.rows("SELECT DISTINCT digest FROM blobs")}
-            for digest in blobs:
-                freed += size(digest) if size else 0
-                store.delete(digest)
-            alive = {row["digest"] for row in work.rows("SELECT DISTINCT digest FROM versions WHERE deleted IS NULL")}
-        return freed + self._cache.remove(place for place, digest in cached.items() if digest not in alive)
+        if isinstance(self._store, LocalStore):
+            self._store.claim(self._identity)
+        return collect(self._database, self._store, self._cache)
 
     # -- names --------------------------------------------------------------------------------------------
 
@@ -231,7 +218,7 @@ class Registry:
         check_tag(key, value)
         check_text("why", why)
         with self._database.write() as work:
-            return _tag(work, shelf.find(work, Reference.parse(ref)), key, value, why)
+            return entry.tag(work, shelf.find(work, Reference.parse(ref)), key, value, why)
 
     def untag(self, ref: str, key: str, *, why: str = "") -> Change:
         """Take a tag off a version. Raises NotFound where it has none of that name."""
@@ -324,44 +311,8 @@ class Registry:
             refresh_index(self._database, self._store)
 
     def _forget(self, parts: Iterable[Part]) -> None:
-        """Free what was put in vain, unless somebody names it."""
-        with _tolerated("blobs were left for modelyard collect"), self._database.write() as work:
-            for part in parts:
-                if work.row("SELECT digest FROM blobs WHERE digest = ? LIMIT 1", part.digest) is None:
-                    self._store.delete(part.digest)
-
-
-def _enter(
-    work: Work, bundle: Bundle, name: str, alias: str | None, tags: dict[str, str], why: str, kept: list[Part]
-) -> Version:
-    version = shelf.holding(work, name, bundle.digest)
-    existing = version is not None
-    if version is None:
-        number = shelf.enter(work, bundle, name, kept)
-        journal.write(work, "register", name, target=number, why=why, detail=bundle.digest)
-        version = shelf.numbered(work, name, number)
-        if alias is None and shelf.alive(work, name) == {number}:
-            journal.move(work, "promote", name, PRODUCTION, number, "first version" if number == 1 else "only version")
-    elif added := shelf.attach(work, version, kept):
-        journal.write(work, "attach", name, target=version.number, why=why, detail=", ".join(added))
-    if alias is not None:
-        journal.move(work, "promote", name, alias, version.number, why)
-    for key, value in tags.items():
-        _tag(work, version, key, value, why)
-    return msgspec.structs.replace(shelf.numbered(work, name, version.number), existing=existing)
-
-
-def _tag(work: Work, version: Version, key: str, value: str, why: str) -> Change:
-    where = (version.model, version.number, key)
-    detail = f"{key}={value}"
-    if version.tags.get(key) == value:
-        return Change(
-            id=journal.newest(work), when=now(), who=author(), action="tag", model=version.model,
-            to=version.number, why=why, detail=detail, moved=False,
-        )  # fmt: skip
-    work.do("DELETE FROM tags WHERE model = ? AND number = ? AND tag = ?", *where)
-    work.do("INSERT INTO tags (model, number, tag, content) VALUES (?, ?, ?, ?)", *where, value)
-    return journal.write(work, "tag", version.model, target=version.number, why=why, detail=detail)
+        with _tolerated("blobs were left for modelyard collect"):
+            forget(self._database, self._store, parts)
 
 
 def _make(folder: Path) -> None:

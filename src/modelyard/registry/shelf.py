@@ -42,7 +42,7 @@ def put_bundle(store: Store, bundle: Bundle) -> Iterator[Part]:
             yield Part(BESIDE + file.name, store.put(file), _size(file))
 
 
-def enter(work: Work, bundle: Bundle, name: str, parts: Sequence[Part]) -> int:
+def add(work: Work, bundle: Bundle, name: str, parts: Sequence[Part]) -> int:
     """Write ``bundle`` down as the next version of ``name``; return its number."""
     row = work.row("SELECT max(number) AS number FROM versions WHERE model = ?", name)
     number = ((row and row["number"]) or 0) + 1

@@ -15,6 +15,7 @@ from modelyard.errors import InvalidInput, MissingDependency, Refused, RemoteFai
 from modelyard.registry import Registry, migrations, sqlite
 from modelyard.registry.database import is_url
 from modelyard.registry.postgres import Postgres
+from modelyard.stores.local import LocalStore
 from registries import Make, new_schema, run_sql
 
 
@@ -302,13 +303,16 @@ def remote(postgres_schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run_sql(postgres_schema, *(f"DELETE FROM {table}" for table in ("aliases", "tags", "blobs", "versions", "changes")))
 
 
-DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'modelyard'"
+def disconnect(registry: Registry, url: str) -> None:
+    """Let the server end a registry's connections."""
+    for connection in registry._database._connections.values():
+        run_sql(url, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
 
 
 def test_a_connection_that_broke_is_made_anew(remote: Registry, make: Make, postgres_schema: str) -> None:
     remote.register(make(), "churn")
     for use in (remote.marker, lambda: remote.resolve("churn"), lambda: remote.promote("churn", 1), remote.collect):
-        run_sql(postgres_schema, DISCONNECT)
+        disconnect(remote, postgres_schema)
         use()
 
 
@@ -318,14 +322,14 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing(
     remote.register(make(), "churn")
     with pytest.raises(RemoteFailed, match="failed"), remote._database.write() as work:
         work.do("DELETE FROM aliases")
-        run_sql(postgres_schema, DISCONNECT)
+        disconnect(remote, postgres_schema)
         work.do("DELETE FROM tags")
     with (
         pytest.raises(RemoteFailed, match="whether the change was made is not known"),
         remote._database.write() as work,
     ):
         work.do("DELETE FROM aliases")
-        run_sql(postgres_schema, DISCONNECT)
+        disconnect(remote, postgres_schema)
     assert remote.aliases("churn") == {"production": 1}
 
 
@@ -335,6 +339,8 @@ def test_blobs_of_different_servers_lie_apart(remote: Registry, make: Make, post
         other = Registry.open(url)
         other.register(make("two"), "churn")
         other.collect()
-        assert other._store.folder != remote._store.folder  # type: ignore[attr-defined]
+        assert isinstance(other._store, LocalStore)
+        assert isinstance(remote._store, LocalStore)
+        assert other._store.folder != remote._store.folder
         other.close()
     assert remote.fetch(version).digest == version.digest

@@ -151,7 +151,7 @@ def test_compare_and_swap_from_many_processes(place: str, make: Make) -> None:
 
 def test_collecting_while_others_register(place: str, make: Make) -> None:
     """What a collector finds unnamed may be just about to be named."""
-    bundles = [make(str(number)) for number in range(12)]
+    bundles = [make(str(number)) for number in range(8)]
     first = Registry.open(place)
     first.register(bundles[0], "churn")
     first.close()
@@ -160,6 +160,7 @@ def test_collecting_while_others_register(place: str, make: Make) -> None:
         registry = Registry.open(place)
         while True:
             registry.collect()
+            time.sleep(0.002)
 
     def register(name: str) -> Task:
         def run(tell: Callable[[object], None]) -> None:
