@@ -56,10 +56,12 @@ def _check_tree(number: int, tree: Any, features: int) -> None:
         raise ValueError(f"tree {number} has no nodes")
     within("left_children", -1, nodes)
     within("right_children", -1, nodes)
-    within("split_indices", 0, max(features, 1))
     within("default_left", 0, 2)
-    left, right = np.asarray(tree["left_children"]), np.asarray(tree["right_children"])
-    _check_shape(number, left, right)
+    within("split_indices", 0, 2**31)
+    inner = _walked(number, np.asarray(tree["left_children"]), np.asarray(tree["right_children"]))
+    # Nodes that were pruned stay in the file with an index of their own; no walk comes there.
+    if inner.any() and np.asarray(tree["split_indices"])[inner].max() >= features:
+        raise ValueError(f"tree {number} is damaged: split_indices")
     if len(tree["split_conditions"]) < nodes and int(tree["tree_param"].get("size_leaf_vector", 1)) <= 1:
         raise ValueError(f"tree {number} is damaged: split_conditions")
     sets = len(tree.get("categories_nodes", []))
@@ -72,12 +74,20 @@ def _check_tree(number: int, tree: Any, features: int) -> None:
             raise ValueError(f"tree {number} is damaged: categories")
 
 
-def _check_shape(number: int, left: Array, right: Array) -> None:
-    """Every node but the root is the child of one node, so that no walk goes round for ever."""
-    inner = left >= 0
-    children = np.concatenate([left[inner], right[inner]])
-    if (right[inner] < 0).any() or (children == 0).any() or len(np.unique(children)) != len(children):
-        raise ValueError(f"tree {number} is damaged: its nodes are no tree")
+def _walked(number: int, left: Array, right: Array) -> Array:
+    """(nodes,) true for the inner nodes that a walk from the root may meet; each must be met in one way only."""
+    seen, inner = np.zeros(len(left), bool), np.zeros(len(left), bool)
+    level = np.array([0])
+    while len(level):
+        if seen[level].any() or len(np.unique(level)) != len(level):
+            raise ValueError(f"tree {number} is damaged: its nodes are no tree")
+        seen[level] = True
+        level = level[left[level] >= 0]
+        inner[level] = True
+        if (right[level] < 0).any():
+            raise ValueError(f"tree {number} is damaged: a node has one child")
+        level = np.concatenate([left[level], right[level]])
+    return inner
 
 
 class _Reader:

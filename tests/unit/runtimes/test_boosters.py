@@ -91,6 +91,7 @@ XGBOOST = {
     "two targets": lambda: fit(xgbr(), np.c_[SCORE, -SCORE]),
     "hinge": lambda: fit(xgbc(objective="binary:hinge"), TWO),
     "dart": lambda: fit(xgbr(booster="dart", rate_drop=0.3), SCORE),
+    "pruned": lambda: fit(xgbr(gamma=30, tree_method="exact", max_depth=6), SCORE),
     "random forest": lambda: fit(xgb.XGBRFRegressor(n_estimators=7, n_jobs=1), SCORE),
     "early stopping": lambda: fit(
         xgbr(n_estimators=200, learning_rate=0.5, early_stopping_rounds=3),
