@@ -4,6 +4,10 @@ A pickle is a program. ``look`` runs that program on a machine that knows no nam
 inert ``Stub`` and its name is noted; calls are noted and not made. ``load`` runs it on a machine that knows only the
 names on the allow list, so what the look concluded is enforced again when it counts. Both machines read joblib's
 arrays themselves, and joblib's nested pickles (arrays of objects) with a machine of their own kind.
+
+What this does not promise: a file of allowed names may still hold absurd numbers (a tree whose children lie outside
+it), and compiled predictors believe their numbers. That can crash or answer nonsense, as with any format that holds
+the same numbers; golden rows and a digest from somebody you know are what helps there.
 """
 
 from __future__ import annotations

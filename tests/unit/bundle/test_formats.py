@@ -64,6 +64,15 @@ def test_a_stranger_is_refused_with_its_imports_and_its_digest(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_compression_that_cannot_be_read_here_is_not_trusted(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)
+    path = tmp_path / "model.joblib"
+    path.write_bytes(b"\x04\x22\x4d\x18" + bytes(20))
+    assert "lz4" in look(path).reason
+    with pytest.raises(Refused, match="lz4"):
+        read_model(path)
+
+
 def test_a_trusted_digest_loads_anything_and_only_that_file(tmp_path):
     path = dump(tmp_path / "model.pkl", Touch(tmp_path / "canary"))
     trust = Trust.of(look(path).digest.upper().replace("SHA256", "sha256"))
