@@ -11,8 +11,9 @@ from modelyard.bundle.emitter import answers, encoding, trees
 from modelyard.bundle.emitter.answers import Answer
 from modelyard.bundle.emitter.graph import BOOSTED, Column, Graph, NotConvertible
 from modelyard.runtimes.forest import Forest, NoForest
+from modelyard.schema import Array
 
-#: LightGBM's own limit below which a value is zero.
+#: LightGBM takes values of at most this magnitude for zero before it compares them.
 NOTHING = float(np.float32(1e-35))
 
 
@@ -31,6 +32,9 @@ def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
         raise NotConvertible(str(error), "use a tree booster with an objective of the library") from error
     if library_of(model) == "xgboost":
         graph.tolerance = max(graph.tolerance, BOOSTED)  # it adds up its leaves in float32
+    else:
+        for tree in forest.trees:
+            tree.threshold = _around_zero(np.asarray(tree.threshold, dtype="float64"))
     codes = runtime._codes(runtime._booster(model), tuple(map(str, range(len(columns)))))
     columns = _coded(graph, columns, {int(place): known for place, known in codes.items()})
     columns = _with_missing(graph, forest, columns)
@@ -41,6 +45,12 @@ def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
         first.leaves = np.asarray(first.leaves, dtype="float64") + forest.base[target]
     raw = trees.ensemble(graph, columns, forest.trees, targets=forest.targets)
     return _answer(graph, forest, raw)
+
+
+def _around_zero(thresholds: Array) -> Array:
+    """Limits on the untouched value: all that is taken for zero goes the way of zero."""
+    inside = np.abs(thresholds) <= NOTHING
+    return np.where(inside, np.where(thresholds < 0, np.nextafter(-NOTHING, -np.inf), NOTHING), thresholds)
 
 
 def _coded(graph: Graph, columns: list[Column], codes: dict[int, dict[Any, int]]) -> list[Column]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.bundle.emitter import answers
+from modelyard.bundle.emitter import answers, foreign
 from modelyard.bundle.emitter.answers import Answer
 from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible
 from modelyard.schema import Array
@@ -53,9 +53,8 @@ def _regressor(graph: Graph, model: Any, columns: list[Column]) -> Answer:
 
 def _classifier(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     classes = len(model.classes_)
-    if model.probability is True and classes > 2:
-        from modelyard.bundle.emitter import foreign
-
+    if model.probability is True:
+        # libsvm couples pairs by an iteration that it stops early; ONNX Runtime's own operator repeats it.
         return foreign.estimate(graph, model, columns)
     if classes == 2:
         return _two_classes(graph, model, columns)
@@ -68,14 +67,7 @@ def _two_classes(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     # libsvm's own sign is positive for the first class, scikit-learn's for the second.
     decision = _sums(graph, model, columns, -model._dual_coef_.T, -np.asarray(model._intercept_))
     at_least = graph.node("GreaterOrEqual", decision, graph.constant([0.0]))
-    answer = Answer(classes=model.classes_, index=graph.cast(at_least, "int64"), decision=decision)
-    if model.probability is True:
-        # Platt: the first class has 1 / (1 + exp(A f + B)), f in libsvm's sign, kept off 0 and 1 by 1e-7.
-        slope, shift = float(model._probA[0]), float(model._probB[0])
-        scores = graph.node("Gemm", decision, graph.constant([[slope, -slope]]), graph.constant([-shift, shift]))
-        shares = graph.node("Sigmoid", scores)
-        answer.probabilities = graph.node("Clip", shares, graph.constant(1e-7), graph.constant(1 - 1e-7))
-    return answer
+    return Answer(classes=model.classes_, index=graph.cast(at_least, "int64"), decision=decision)
 
 
 def _pairs(model: Any) -> tuple[Array, Array]:

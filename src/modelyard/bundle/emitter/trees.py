@@ -148,11 +148,16 @@ def _attributes(trees: Sequence[Tree], places: Array, targets: int, average: boo
         number = np.where(inner, np.cumsum(inner) - 1 + nodes_before, np.cumsum(~inner) - 1 + leaves_before)
         left, right = tree.left[inner], tree.right[inner]
         mode = np.full(int(inner.sum()), LEQ, dtype="uint8")
+        split = tree.threshold[inner]
         for node in sorted(tree.members):
-            mode[number[node] - nodes_before] = MEMBER
-            members += [*np.asarray(tree.members[node], dtype="float64").tolist(), np.nan]
+            place, codes = number[node] - nodes_before, np.asarray(tree.members[node], dtype="float64").tolist()
+            if codes:
+                mode[place] = MEMBER
+                members += [*codes, np.nan]
+            else:  # no category goes left, at most the missing
+                split[place] = -np.inf
         parts["feature"].append(places[tree.feature[inner]])
-        parts["split"].append(tree.threshold[inner])
+        parts["split"].append(split)
         parts["mode"].append(mode)
         parts["missing"].append(tree.missing_left[inner])
         parts["true"].append(number[left])
