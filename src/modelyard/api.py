@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from modelyard.training import Result
 
 
-
 class Model:
     """A loaded model, answering as the server would.
 
@@ -229,14 +228,15 @@ def package(
     ``target`` names a column of the sample to leave out. Raises Refused for a file that is not trusted.
     """
     from modelyard.bundle import pack, read_model
+    from modelyard.bundle.manifest import digest_of
     from modelyard.tables import arrays_of, read_table
 
     _named(name, out)
     facts: dict[str, Any] = dict(provenance or {})
     if isinstance(model, (str, Path)):
         path = Path(model).expanduser()
-        facts.setdefault("source", path.name)
         model = read_model(path, trusting(trust))
+        facts = {"source": path.name, "source_digest": digest_of(path), **facts}
     if isinstance(sample, (str, Path)):
         sample = read_table(sample)
     arrays = arrays_of(sample)

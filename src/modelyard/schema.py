@@ -246,7 +246,8 @@ class Columns(Mapping[str, Array]):
         return len(self.layout.names)
 
     def slice(self, start: int, stop: int) -> Columns:
-        """Rows ``start`` to ``stop`` as views."""
+        """Rows ``start`` to ``stop``, or to the end where that comes first, as views."""
+        stop = min(stop, self.rows)
         return Columns(self.layout, [b[start:stop] for b in self.blocks], stop - start)
 
     def take(self, indices: Array) -> Columns:

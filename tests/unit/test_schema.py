@@ -83,6 +83,7 @@ def test_no_rows_keep_their_shapes(rows: int) -> None:
     layout = Layout.of(MIXED)
     columns = layout.from_arrays(mixed_arrays())
     part = columns.take(np.zeros(rows, dtype="int64"))
+    assert columns.slice(1, 9).rows == 1
     joined = layout.concatenate([part, columns.slice(0, 0), columns])
     assert joined.rows == rows + 2
     assert joined["pixels"].shape == (rows + 2, 2, 2)
