@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
@@ -101,8 +101,8 @@ class Catalog(Protocol):
 class Codec(Protocol):
     """A wire's way with one loaded version, compiled once so that requests pay for nothing else."""
 
-    def decode(self, message: Message) -> Request:
-        """The rows in a message. Raises InvalidInput."""
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
+        """The rows in the body of a message, whose headers have lower-case names. Raises InvalidInput."""
 
     def encode(self, request: Request, response: Response) -> Message:
         """The answer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,6 +24,10 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     alias: str | None = None
 
 
+#: Shared by all messages without headers: making a dict for each would cost as much as the message.
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
 class Message(msgspec.Struct, gc=False):
     """Bytes with headers (lower-case names). ``code`` is ``ok`` or the code word of an error.
 
@@ -29,7 +35,7 @@ class Message(msgspec.Struct, gc=False):
     """
 
     body: bytes
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = NO_HEADERS
     code: str = "ok"
     content_type: str = "application/json"
 

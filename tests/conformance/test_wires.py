@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -164,12 +164,12 @@ class BrokenCodec:
         self.inner = inner
         self.fault = fault
 
-    def decode(self, message: Message) -> Request:
-        if self.fault == "crashes" and not message.body:
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
+        if self.fault == "crashes" and not body:
             raise KeyError("body")
-        if self.fault == "lenient" and not message.body:
+        if self.fault == "lenient" and not body:
             return Request(0, [])
-        request = self.inner.decode(message)
+        request = self.inner.decode(body, headers)
         if self.fault == "swaps" and request.tuples:
             request.tuples = [(b, a, *rest) for a, b, *rest in request.tuples]
         return request

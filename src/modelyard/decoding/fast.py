@@ -143,14 +143,10 @@ class RowDecoder:
 
     def plain(self, body: bytes) -> Request:
         """The rows of a body that is plainly right. Raises one of ``NOT_PLAIN`` otherwise."""
-        if body[:1] != b"{":
-            if body.lstrip()[:1] == b"{":
-                return self.plain(body.lstrip())
-            return self._plain_records(body)
         try:
             row = _astuple(self._record(body))
         except msgspec.ValidationError:
-            return self._plain_columns(body)
+            return self._plain_columns(body) if body.lstrip()[:1] == b"{" else self._plain_records(body)
         if body.count(b":") != self._colons:
             self._check_keys(body, [row], 1)
         if self._fixups:

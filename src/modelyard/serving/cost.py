@@ -5,6 +5,10 @@ from __future__ import annotations
 #: What is left of an observation's weight after each later one: about a hundred calls are remembered.
 _FADING = 0.98
 
+#: A call that takes longer than this many times what was expected was interrupted, more likely than not: it counts
+#: for that much only. A model that really has become slower is learned in a few steps.
+_SURPRISE = 8.0
+
 
 class Cost:
     """Least squares of seconds on rows over fading memory."""
@@ -20,6 +24,8 @@ class Cost:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take in that a call with ``rows`` took ``seconds``."""
+        if self._w > 4.0:
+            seconds = min(seconds, _SURPRISE * self.expect(rows) + 1e-6)
         self._w = self._w * _FADING + 1.0
         self._n = self._n * _FADING + rows
         self._nn = self._nn * _FADING + rows * rows

@@ -168,7 +168,7 @@ class Lane:
             return [self._refuse(exchanges[0], error)], perf_counter()
         predicted = perf_counter()
         self.meter.calls += 1
-        if self.meter.calls & 7 == 0 or predicted - started > INLINE_SECONDS:
+        if self.meter.calls & 7 == 0 or self._running:
             self.loaded.cost.learn(rows, predicted - started)
         batch = Batch(outputs)
         messages = []

@@ -35,6 +35,10 @@ SLICE = 16_384
 
 _JSON = "application/json"
 
+#: The end of an answer's head by the length of its body.
+MOST_LENGTHS = 1024
+LENGTHS = tuple(b"\r\ncontent-length: %d\r\n\r\n" % size for size in range(MOST_LENGTHS))
+
 
 class BadRequest(ModelyardError):
     """Not HTTP as it should be; ``details["status"]`` says how it is answered."""
@@ -102,7 +106,9 @@ class HttpExchange(Exchange, gc=False, kw_only=True):
             and message.content_type == _JSON
         ):
             body = message.body
-            data = listener.plain % (self.id.encode(), len(body), body)
+            size = len(body)
+            length = LENGTHS[size] if size < MOST_LENGTHS else b"\r\ncontent-length: %d\r\n\r\n" % size
+            data = b"".join((listener.plain, self.id.encode(), length, body))
         else:
             data = listener.render(self, message)
         unanswered = connection.unanswered
@@ -184,7 +190,7 @@ class Connection(asyncio.Protocol):
                     connection=self,
                 )
                 self.unanswered.append(exchange)
-                head.endpoint.accept(exchange, Message(data[end:], head.headers))
+                head.endpoint.accept(exchange, data[end:], head.headers)
                 return
         if not self.is_closing:
             self._feed_slices(data)
@@ -321,7 +327,7 @@ class Connection(asyncio.Protocol):
             connection=self,
         )
         self.unanswered.append(exchange)
-        head.endpoint.accept(exchange, Message(body, head.headers))
+        head.endpoint.accept(exchange, body, head.headers)
 
     def _read_head(self) -> Head:
         parser = self._parser

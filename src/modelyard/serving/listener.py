@@ -86,12 +86,8 @@ class Listener:
     def _tell_time(self) -> None:
         date = format_date_time(time()).encode()
         self._stamp = b"server: modelyard\r\ndate: " + date + b"\r\n"
-        #: The answer that most requests get: id, length, body.
-        self.plain = (
-            _LINES[200]
-            + self._stamp
-            + b"content-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-        )
+        #: How most answers begin; the id, the length and the body follow.
+        self.plain = _LINES[200] + self._stamp + b"content-type: application/json\r\nx-request-id: "
 
     def new_id(self) -> str:
         """An id for a request: unique to this process, then counted."""

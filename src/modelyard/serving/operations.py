@@ -46,7 +46,7 @@ class OperationsWire:
         if call.action == "live":
             return Message(b'{"live":true}')
         if call.action == "metrics":
-            return Message(self._metrics(), {}, "ok", PROMETHEUS)
+            return Message(self._metrics(), content_type=PROMETHEUS)
         if call.action == "openapi":
             from modelyard.serving import openapi
 
@@ -64,7 +64,7 @@ class OperationsWire:
             told["faults"] = faults
         if self._registry_fault():
             told["registry"] = self._registry_fault()
-        return Message(_encode(told), {}, "ok" if catalog.ready else "not_ready")
+        return Message(_encode(told), code="ok" if catalog.ready else "not_ready")
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return self._native.refuse(call, error, request_id)

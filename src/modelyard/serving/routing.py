@@ -5,7 +5,7 @@ An endpoint is found once for a path and kept; a new table of versions starts wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 from modelyard.errors import ModelyardError, NotFound
@@ -40,7 +40,7 @@ class Endpoint:
         self._metrics = metrics
         self._log = log
 
-    def accept(self, exchange: Exchange, message: Message) -> None:
+    def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         """Answer, now or later."""
         raise NotImplementedError
 
@@ -61,9 +61,9 @@ class Predicting(Endpoint):
         self._decode = self.codec.decode
         self._submit = lane.submit
 
-    def accept(self, exchange: Exchange, message: Message) -> None:
+    def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         try:
-            exchange.request = self._decode(message)
+            exchange.request = self._decode(body, headers)
             exchange.decoded = perf_counter()
             self._submit(exchange)
         except Exception as error:
@@ -80,9 +80,9 @@ class Informing(Endpoint):
         self.call: Call = call
         self._catalog = catalog
 
-    def accept(self, exchange: Exchange, message: Message) -> None:
+    def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         try:
-            answer = self.wire.inform(self.call, message, self._catalog)
+            answer = self.wire.inform(self.call, Message(body, headers), self._catalog)
         except Exception as error:
             answer = self.refuse(exchange, error)
         exchange.answer(answer)
@@ -95,11 +95,11 @@ class Refusing(Endpoint):
         super().__init__(wire, call, metrics, log)
         self._error = error
 
-    def accept(self, exchange: Exchange, message: Message) -> None:
+    def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         refusal = self.refuse(exchange, self._error)
         self._metrics.refused[refusal.code] += 1
         if isinstance(self._error, MethodNotAllowed):
-            refusal.headers["allow"] = self._error.details["allow"]
+            refusal.headers = {**refusal.headers, "allow": self._error.details["allow"]}
         exchange.answer(refusal)
 
 

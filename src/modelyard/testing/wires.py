@@ -100,7 +100,7 @@ class Case:
         return self.wire.codec(self.call, KitServed())
 
     def decode(self, body: bytes) -> Request:
-        return self.codec.decode(Message(body, dict(self.headers)))
+        return self.codec.decode(body, self.headers)
 
 
 def columns_of(request: Request) -> Columns:
@@ -229,7 +229,7 @@ def check_informs(case: Case) -> None:
         for ready in (True, False):
             catalog: Catalog = KitCatalog(ready=ready)
             try:
-                message = case.wire.inform(call, Message(b"", {}), catalog)
+                message = case.wire.inform(call, Message(b""), catalog)
             except ModelyardError:
                 assert not ready, f"{method} {path} is refused though the server is ready"
             else:
@@ -270,16 +270,16 @@ class MemoryWire:
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         if isinstance(error, ModelyardError):
-            return Message(error.message.encode(), {}, error.code, "text/plain; charset=utf-8")
-        return Message(b"a bug", {}, "internal", "text/plain; charset=utf-8")
+            return Message(error.message.encode(), code=error.code, content_type="text/plain; charset=utf-8")
+        return Message(b"a bug", code="internal", content_type="text/plain; charset=utf-8")
 
 
 class _MemoryCodec:
     def __init__(self, served: Served) -> None:
         self._served = served
 
-    def decode(self, message: Message) -> Request:
-        return RowDecoder.of(self._served.signature.inputs).decode(message.body)
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
+        return RowDecoder.of(self._served.signature.inputs).decode(body)
 
     def encode(self, request: Request, response: Response) -> Message:
         values = [response.batch.values(f.name)[response.start : response.stop] for f in self._served.signature.outputs]

@@ -12,6 +12,7 @@ written as null, and ``warnings`` says so.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -77,7 +78,7 @@ class NativeWire:
                 told["hint"] = error.hint
             if isinstance(error, InvalidInput):
                 told["problems"] = error.problems
-        return Message(_encode({"error": told, "request_id": request_id}), {}, code)
+        return Message(_encode({"error": told, "request_id": request_id}), code=code)
 
 
 def _index(catalog: Catalog) -> dict[str, Any]:
@@ -126,17 +127,17 @@ class NativeCodec:
         self._outputs = served.signature.outputs
         row = [f"{_escaped(field.name)}:{_template(field)}" for field in self._outputs]
         is_plain = bool(row) and {field.name for field in self._outputs} <= {"prediction", "probabilities"}
-        #: The outputs of one row, without braces: ``"prediction":%b,"probabilities":{"no":%b,"yes":%b}``.
+        #: The outputs of one row, not closed: ``{"prediction":%b,"probabilities":{"no":%b,"yes":%b}``.
         text = ",".join(row)
-        self._row = (text if is_plain else '"prediction":{' + text + "}").encode()
+        self._row = ("{" + text if is_plain else '{"prediction":{' + text + "}").encode()
         self._is_plain = is_plain
         about = {"model": served.name, "version": version_of(served)}
         known = _encode({key: value for key, value in about.items() if value is not None})[1:-1]
         about_bytes = known.replace(b"%", b"%%")
-        self._record_tail = b"," + about_bytes + b',"request_id":"%b"'
+        self._tail = b"," + about_bytes + b',"request_id":"%b"}'
 
-    def decode(self, message: Message) -> Request:
-        return self._rows(message.body)
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
+        return self._rows(body)
 
     def encode(self, request: Request, response: Response) -> Message:
         batch = response.batch
@@ -145,12 +146,12 @@ class NativeCodec:
         else:
             rows: list[bytes] = batch.kept.get(self) or self._render(batch)
             if request.form == "record":
-                body = b"{" + rows[response.start]
+                body = rows[response.start]
             else:
-                body = b'{"predictions":[{' + b"},{".join(rows[response.start : response.stop]) + b"}]"
+                body = b'{"predictions":[' + b"},".join(rows[response.start : response.stop]) + b"}]"
         if batch.has_gaps:
             body += self._warnings(response)
-        return Message(body + self._record_tail % response.id.encode() + b"}")
+        return Message(body + self._tail % response.id.encode())
 
     def _render(self, batch: Batch) -> list[bytes]:
         """The outputs of every row of a batch as JSON members, made once for all its requests."""

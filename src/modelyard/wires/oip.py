@@ -8,7 +8,7 @@ Tensors are answered flat. JSON has no NaN and no infinity: null stands for them
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -152,7 +152,7 @@ class OipWire:
             told = error.message
         if isinstance(error, ModelyardError) and error.hint:
             told += f" (hint: {error.hint})"
-        return Message(_encode({"error": told}), {}, code_of(error))
+        return Message(_encode({"error": told}), code=code_of(error))
 
 
 def _announce(field: Field) -> dict[str, Any]:
@@ -202,10 +202,9 @@ class OipCodec:
 
     # Reading.
 
-    def decode(self, message: Message) -> Request:
-        body = message.body
-        if "inference-header-content-length" in message.headers:
-            self._refuse_binary(message)
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
+        if "inference-header-content-length" in headers:
+            self._refuse_binary(body, headers)
         try:
             infer = _read_infer(body)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -298,9 +297,9 @@ class OipCodec:
                 raise InvalidInput.at(f"outputs[{i}].name", f"one of {names}", output.name)
         return tuple(dict.fromkeys(output.name for output in wanted))
 
-    def _refuse_binary(self, message: Message) -> None:
-        text = message.headers["inference-header-content-length"]
-        if not text.isdigit() or int(text) != len(message.body):
+    def _refuse_binary(self, body: bytes, headers: Mapping[str, str]) -> None:
+        text = headers["inference-header-content-length"]
+        if not text.isdigit() or int(text) != len(body):
             raise InvalidInput.at(
                 "inference-header-content-length", "tensors in JSON", "binary tensors",
                 hint="this server takes no binary tensors; with tritonclient, pass binary_data=False",

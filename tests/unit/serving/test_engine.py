@@ -79,7 +79,7 @@ def drive(model: Model, bodies: list[list[bytes]], pool: ThreadPoolExecutor | No
         for turn in bodies:
             exchanges = [Answers(id=str(i), received=0.0, endpoint=model.endpoint, got=[]) for i in range(len(turn))]
             for exchange, body in zip(exchanges, turn, strict=True):
-                exchange.request = model.endpoint.codec.decode(Message(body))
+                exchange.request = model.endpoint.codec.decode(body, {})
                 lane.submit(exchange)
             turns.append(exchanges)
             while not all(exchange.got for exchange in exchanges):
@@ -128,7 +128,7 @@ def test_a_lone_caller_is_answered_where_it_arrives(monkeypatch: pytest.MonkeyPa
         at_once = 0
         for i in range(50):
             exchange = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
-            exchange.request = model.endpoint.codec.decode(Message(row(i)))
+            exchange.request = model.endpoint.codec.decode(row(i), {})
             lane.submit(exchange)
             at_once += bool(exchange.got)
             await asyncio.sleep(0)
@@ -195,7 +195,7 @@ def test_what_comes_while_a_call_runs_becomes_the_next_call() -> None:
         exchanges = []
         for i in range(6):
             exchange = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
-            exchange.request = model.endpoint.codec.decode(Message(row(i)))
+            exchange.request = model.endpoint.codec.decode(row(i), {})
             lane.submit(exchange)
             exchanges.append(exchange)
             await asyncio.sleep(0.005)
@@ -225,7 +225,7 @@ def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) 
         kept = []
         for i in range(5):
             exchange = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
-            exchange.request = model.endpoint.codec.decode(Message(row(i)))
+            exchange.request = model.endpoint.codec.decode(row(i), {})
             if i == 4:
                 with pytest.raises(Overloaded):
                     lane.submit(exchange)
@@ -289,6 +289,21 @@ class TestCost:
         for _ in range(500):
             cost.learn(1, 0.001)
         assert cost.expect(1) < 0.002
+
+    def test_one_interrupted_call_hardly_counts(self) -> None:
+        cost = Cost()
+        for _ in range(100):
+            cost.learn(1, 0.00001)
+        cost.learn(1, 0.5)
+        assert cost.expect(1) < 0.00002
+
+    def test_a_model_that_became_slow_is_learned(self) -> None:
+        cost = Cost()
+        for _ in range(100):
+            cost.learn(1, 0.00001)
+        for _ in range(60):
+            cost.learn(1, 0.01)
+        assert cost.expect(1) > 0.002
 
     def test_nothing_is_negative(self) -> None:
         cost = Cost()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.messages import Batch, Call, Message, Request, Response
+from modelyard.messages import Batch, Call, Request, Response
 from modelyard.schema import Columns, Field, Signature
 from modelyard.testing.wires import KitServed, outputs
 from modelyard.wires import segments
@@ -121,4 +121,4 @@ def test_segments(path: str, parts: tuple[str, ...]) -> None:
 
 def test_decoding_goes_by_the_signature() -> None:
     codec = NativeWire().codec(Call("predict"), KitServed())
-    assert codec.decode(Message(b'{"x1":1,"x2":2,"city":null}')).rows == 1
+    assert codec.decode(b'{"x1":1,"x2":2,"city":null}', {}).rows == 1

@@ -189,7 +189,7 @@ def served(inputs: tuple[Field, ...], outputs: tuple[Field, ...] = OUTPUTS) -> K
 
 
 def decode(body: Any, inputs: tuple[Field, ...]) -> Columns:
-    request = OipWire().codec(Call("predict"), served(inputs)).decode(Message(json.dumps(body).encode()))
+    request = OipWire().codec(Call("predict"), served(inputs)).decode(json.dumps(body).encode(), {})
     if request.columns is not None:
         return request.columns
     assert request.tuples is not None
@@ -268,7 +268,7 @@ class TestTensors:
         codec = OipWire().codec(Call("predict"), served((INPUTS[0],)))
         body = b'{"inputs":[{"name":"x1","datatype":"FP64","shape":[1],"data":[1],"data":[2]}]}'
         with pytest.raises(InvalidInput, match=r"inputs\[0\].data: expected each key once"):
-            codec.decode(Message(body))
+            codec.decode(body, {})
 
 
 class TestAnswers:
@@ -287,7 +287,7 @@ class TestAnswers:
             "words": [["a", "b"], ["c", "d"]], "half": [0.5, 1.5],
         }  # fmt: skip
         codec = OipWire().codec(Call("predict"), served(INPUTS, outputs))
-        request = codec.decode(Message(GOLDEN_BODY))
+        request = codec.decode(GOLDEN_BODY, {})
         told = json.loads(codec.encode(request, Response(Batch(layout.from_arrays(values)), 0, 2, "7")).body)
         assert {o["name"]: (o["datatype"], o["shape"], o["data"]) for o in told["outputs"]} == {
             "label": ("BYTES", [2], ["a", "b"]),
@@ -302,7 +302,7 @@ class TestAnswers:
         codec = OipWire().codec(Call("predict"), served(INPUTS, OUTPUTS[:1]))
         layout = Signature(inputs=(), outputs=OUTPUTS[:1]).output_layout
         batch = Batch(Columns(layout, [np.array([[np.nan], [np.inf]])], 2))
-        told = json.loads(codec.encode(codec.decode(Message(GOLDEN_BODY)), Response(batch, 0, 2, "7")).body)
+        told = json.loads(codec.encode(codec.decode(GOLDEN_BODY, {}), Response(batch, 0, 2, "7")).body)
         assert told["outputs"][0]["data"] == [None, None]
 
     def test_a_version_that_nothing_numbered_is_left_out(self) -> None:
@@ -311,7 +311,7 @@ class TestAnswers:
         codec = OipWire().codec(Call("predict"), one)
         layout = Signature(inputs=(), outputs=OUTPUTS[:1]).output_layout
         batch = Batch(layout.from_arrays({"prediction": [1.0, 2.0]}))
-        told = json.loads(codec.encode(codec.decode(Message(GOLDEN_BODY)), Response(batch, 0, 2, "7")).body)
+        told = json.loads(codec.encode(codec.decode(GOLDEN_BODY, {}), Response(batch, 0, 2, "7")).body)
         assert "model_version" not in told
 
 
@@ -325,4 +325,4 @@ def test_columns_of_reads_both_forms() -> None:
         {"name": "x2", "datatype": "FP64", "shape": [1], "data": [2]},
         {"name": "city", "datatype": "BYTES", "shape": [1], "data": [None]},
     ]
-    assert columns_of(codec.decode(Message(json.dumps({"inputs": tensors}).encode())))["x2"].tolist() == [2.0]
+    assert columns_of(codec.decode(json.dumps({"inputs": tensors}).encode(), {}))["x2"].tolist() == [2.0]
