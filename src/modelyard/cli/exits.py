@@ -58,11 +58,11 @@ def print_error(code: str, message: str, *, hint: str = "", problems: Any = (), 
             told["problems"] = [{"path": p.path, "expected": p.expected, "got": p.got} for p in problems]
         text = json.dumps({"error": told}, ensure_ascii=False)
     else:
-        # The message of an error with several problems quotes the first; the list then says it all.
         lines = [f"{_red('error:')} {message}"]
-        if len(problems) > 1:
-            lines += [f"  {problem}" for problem in problems[:20]]
-            lines += [f"  … and {len(problems) - 20} more"] if len(problems) > 20 else []
+        # The message of an error with several problems is mostly the first of them.
+        rest = problems[1:] if problems and message.startswith(str(problems[0])) else problems
+        lines += [f"  {problem}" for problem in rest[:20]]
+        lines += [f"  … and {len(rest) - 20} more"] if len(rest) > 20 else []
         lines += [f"hint: {line}" for line in hint.splitlines() if line]
         text = "\n".join(lines)
     sys.stderr.write(text + "\n")

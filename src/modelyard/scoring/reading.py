@@ -91,10 +91,11 @@ def check_names(source: Source, needed: Sequence[str], kept: Sequence[str]) -> N
 
     problems = []
     hints = []
+    others = [name for name in source.names if name not in needed]
     for name in dict.fromkeys([*needed, *kept]):
         count = source.names.count(name)
         if count == 0:
-            near = difflib.get_close_matches(name, source.names, n=1)
+            near = difflib.get_close_matches(name, others, n=1)
             hints += [f"the file has a column {near[0]}: rename it to {name}"] if near else []
             problems.append(Problem(name, "a column of the file", "none of that name"))
         elif count > 1:

@@ -84,10 +84,14 @@ def test_problems_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     problems = [errors.Problem("age", "a number", "'x'"), errors.Problem("city", "a column", "nothing")]
     _raising(monkeypatch, errors.InvalidInput.of(problems))
     assert main(["settings"]) == 2
-    assert capsys.readouterr().err.splitlines()[1:] == [
-        "  age: expected a number, got 'x'",
+    assert capsys.readouterr().err.splitlines() == [
+        "error: age: expected a number, got 'x' (and 1 more)",
         "  city: expected a column, got nothing",
     ]
+    _raising(monkeypatch, errors.InvalidInput("two faults", problems=problems))
+    assert main(["settings"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+    _raising(monkeypatch, errors.InvalidInput.of(problems))
     assert main(["settings", "--json"]) == 2
     assert json.loads(capsys.readouterr().err)["error"]["problems"][1] == {
         "path": "city",
