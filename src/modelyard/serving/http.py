@@ -355,7 +355,8 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self) -> TooLarge:
         most = self.listener.max_body
-        return TooLarge(f"the body is larger than {most} bytes", hint="send fewer rows, or serve with --max-body")
+        hint = "send fewer rows at once, or set MODELYARD_MAX_BODY for the server"
+        return TooLarge(f"the body is larger than {most} bytes", hint=hint)
 
     # Giving up, closing, going on.
 
