@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,14 @@ def read_table(
     delimiter: str | None = None,
     missing: Sequence[str] = (),
     text: Sequence[str] = (),
+    progress: Callable[[float, float | None, str], None] | None = None,
 ) -> Table:
     """The table in a CSV (also compressed) or Parquet file.
 
     Types are decided over the whole file. At most ``rows`` rows are kept (the setting ``train_rows`` when None), a
     sample that depends on ``seed`` alone; memory stays constant however long the file is. ``missing`` are further
-    texts that mean a missing value, ``text`` columns to be read as text whatever they hold.
+    texts that mean a missing value, ``text`` columns to be read as text whatever they hold. ``progress`` is told the
+    bytes of a CSV file that are read, those in all, and a word.
 
     Raises NotFound, or InvalidInput with the lines at fault: rows with too many or too few values, text that is
     not UTF-8, a word in a column of numbers; and for a file that is empty or no table.
@@ -74,7 +76,7 @@ def read_table(
         table = _read_parquet(path, keep)
     else:
         file = CsvFile.open(path, encoding=encoding, delimiter=delimiter)
-        table = _read_csv(file, keep, (*MISSING, *missing), text)
+        table = _read_csv(file, keep, (*MISSING, *missing), text, progress)
     with path.open("rb") as raw:
         table.digest = "sha256:" + hashlib.file_digest(raw, "sha256").hexdigest()
     if table.sampled:
@@ -151,7 +153,7 @@ def parse(file: CsvFile, block: Block, convert_options: Any) -> tuple[Any, list[
     return table, ragged
 
 
-def _read_csv(file: CsvFile, keep: _Sample, markers: Sequence[str], text: Sequence[str]) -> Table:
+def _read_csv(file: CsvFile, keep: _Sample, markers: Sequence[str], text: Sequence[str], progress: Any) -> Table:
     pa = arrow()
     pc = pa.compute
     unknown = [name for name in text if name not in file.names]
@@ -161,7 +163,10 @@ def _read_csv(file: CsvFile, keep: _Sample, markers: Sequence[str], text: Sequen
     evidence = {name: Evidence(file.decimal, kinds=[] if name in text else None) for name in file.names}
     marks = pa.array(dict.fromkeys(markers))
     faults = _Faults(file)
+    size = file.path.stat().st_size
     for block in file.blocks():
+        if progress:
+            progress(block.offset, size, "read")
         faults.check(block)
         table, ragged = parse(file, block, as_text)
         faults.add_ragged(block, ragged)

@@ -399,8 +399,3 @@ def _sniff_decimal(text: str, delimiter: str) -> str:
             commas += bool(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell))
             points += bool(re.fullmatch(r"\s*[-+]?\d+\.\d+\s*", cell))
     return "," if commas and not points else "."
-
-
-def size_of(path: Path) -> int:
-    """Bytes of the file, for progress."""
-    return path.stat().st_size

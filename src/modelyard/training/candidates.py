@@ -59,7 +59,7 @@ def _tree(facts: Facts) -> Any:
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     kind = DecisionTreeClassifier if facts.is_classification else DecisionTreeRegressor
-    smallest = max(3, min(20, facts.rows // 100))
+    smallest = max(5, min(20, facts.rows // 50))
     return kind(max_depth=8 if facts.is_classification else 10, min_samples_leaf=smallest, random_state=facts.seed)
 
 
@@ -69,9 +69,9 @@ def _svm(facts: Facts) -> Any:
 
     if facts.is_classification:
         # one machine, its margin turned into probabilities by a sigmoid
-        return CalibratedClassifierCV(SVC(C=1.0), ensemble=False, cv=max(2, min(3, facts.rarest)))
+        return CalibratedClassifierCV(SVC(gamma="auto"), ensemble=False, cv=max(2, min(3, facts.rarest)))
     spread = float(np.std(facts.targets)) or 1.0
-    return SVR(C=3.0 * spread, epsilon=0.1 * spread)  # as if the targets were scaled
+    return SVR(gamma="auto", C=spread, epsilon=0.1 * spread)  # as if the targets were scaled
 
 
 def _forest(facts: Facts) -> Any:
@@ -96,8 +96,8 @@ def _boosting(facts: Facts) -> Any:
     kind = HistGradientBoostingClassifier if facts.is_classification else HistGradientBoostingRegressor
     early = facts.rows >= 500 and facts.rarest >= 10
     return kind(
-        learning_rate=0.1,
-        max_iter=300 if early else 100,
+        learning_rate=0.06,
+        max_iter=400 if early else 100,
         max_leaf_nodes=31 if facts.rows >= 2000 else 15,
         l2_regularization=1.0,
         early_stopping=early,

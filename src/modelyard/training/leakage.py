@@ -234,7 +234,7 @@ def _alone(values: Array, targets: Array, is_classification: bool, seed: int) ->
     smallest = max(2, len(targets) // 200)
     parts = folds_of(targets, is_classification, 3, seed)
     if not is_classification:
-        tree = DecisionTreeRegressor(max_leaf_nodes=64, min_samples_leaf=smallest, random_state=seed)
+        tree = DecisionTreeRegressor(max_leaf_nodes=128, min_samples_leaf=smallest, random_state=seed)
         return Measure(targets, Answers(cross_val_predict(tree, column, targets, cv=parts)), None).point()["r2"], "R²"
     tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=smallest, random_state=seed)
     classes = np.unique(targets).tolist()

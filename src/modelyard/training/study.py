@@ -125,7 +125,7 @@ def train(
     if not 0.05 <= test_size <= 0.5:
         raise InvalidInput.at("test_size", "a share from 0.05 to 0.5", str(test_size))
     _need_libraries()
-    rows = rows_of(data, target, task=task, seed=seed, max_rows=max_rows, exclude=exclude, **reading)
+    rows = rows_of(data, target, task=task, seed=seed, max_rows=max_rows, exclude=exclude, progress=progress, **reading)
     classes = rows.classes if rows.is_classification else None
     metric = (
         check_metric(metric, classes is not None) if metric else default_metric(classes is not None, len(classes or ()))

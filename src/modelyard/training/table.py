@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def rows_of(
     seed: int = 0,
     max_rows: int | None = None,
     exclude: Sequence[str] = (),
+    progress: Callable[[float, float | None, str], None] | None = None,
     **reading: Any,
 ) -> Rows:
     """The rows of a file, data frame, mapping or list of records, ready to learn from.
@@ -71,7 +72,7 @@ def rows_of(
     """
     if task is not None and task not in TASKS:
         raise NotFound.among("task", task, TASKS)
-    arrays, notes, source = _arrays(data, seed, max_rows, reading)
+    arrays, notes, source = _arrays(data, seed, max_rows, {**reading, "progress": progress})
     if target not in arrays:
         raise NotFound.among("column", target, arrays)
     unknown = [name for name in exclude if name not in arrays]
