@@ -71,7 +71,8 @@ class Forest:
 def float32_limits(thresholds: Array) -> Array:
     """For each float32 t the largest double x with float32(x) < t, rounding to nearest, ties to even."""
     t = np.asarray(thresholds, dtype="float32")
-    below = np.nextafter(t, np.float32(-np.inf))
+    with np.errstate(over="ignore"):
+        below = np.nextafter(t, np.float32(-np.inf))
     middle = (below.astype("float64") + t.astype("float64")) / 2
     even = (below.view("uint32") & 1) == 0  # then the tie in the middle rounds down, below t
     limits = np.where(even, middle, np.nextafter(middle, -np.inf))

@@ -7,7 +7,7 @@ cast, how tensors become output blocks. Measured for 20 columns and one row, in 
     the bound method under it                                               7.3    it checks its inputs less often
     ... with one RunOptions object for all calls                            6.2    None makes a new one each time
     run_with_iobinding on buffers bound beforehand, one RunOptions          3.6
-    predict(columns), one row, of numbers: bound buffers                    5.7
+    predict(columns), one row, of numbers: bound buffers                    6.7
     predict(columns), otherwise                                             8.5
 """
 
