@@ -5,7 +5,7 @@ They follow scikit-learn's conventions (``get_params``, ``clone``, ``get_feature
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,13 @@ from modelyard.schema import Array, seconds_since_epoch
 DAY = 86400.0
 #: Mean length of a year of the Gregorian calendar, in days.
 YEAR = 365.2425
-TURN = 2.0 * np.pi
+#: sin(2 pi t) is t * (1 - 4 t^2) * (these coefficients of 1, t^2, t^4 ...) to 1.3e-9 for t from -1/2 to 1/2: a
+#: minimax fit. Libraries' sines differ in the last digit, and a tree may decide at just that value; a polynomial of
+#: plain products and sums gives the same double everywhere.
+WAVE = (
+    6.283185269992041, -16.208955641947234, 16.76918963371592, -9.62460438656114, 3.5163749441390197,
+    -0.7983417459117746,
+)  # fmt: skip
 
 #: Every part, in the order of the columns. ``days``: days since 1970, with a fraction. ``hour``: 0 to 24, with a
 #: fraction. ``weekday``: 0 for Monday to 6. ``weekend``: 1 on Saturday and Sunday. The day, the week and the year as
@@ -27,20 +33,30 @@ PARTS = ("days", "hour", "day_sin", "day_cos", "weekday", "weekend", "week_sin",
 class _Numpy:
     """The operations of ``date_parts`` on arrays."""
 
-    add, subtract, multiply, divide = np.add, np.subtract, np.multiply, np.divide
-    floor, sin, cos = np.floor, np.sin, np.cos
+    add, subtract, multiply, divide, floor = np.add, np.subtract, np.multiply, np.divide, np.floor
+
+    @staticmethod
+    def beside(arrays: Sequence[Array]) -> Array:
+        return np.concatenate(arrays, axis=1)
 
 
-def date_parts(on: Any, seconds: Any, parts: Sequence[str]) -> list[Any]:
+def date_parts(on: Any, seconds: Any, parts: Sequence[str]) -> list[tuple[Any, int]]:
     """Each part of ``seconds`` since 1970 UTC, in the operations of ``on``: numpy's, or those that add graph nodes.
 
-    Only the four basic operations, floor, sine and cosine, so that both give the same doubles (sine and cosine to
-    the last digit or two). A missing moment (NaN) gives missing parts.
+    Only the four basic operations and floor, so that both give the same doubles. Returns for each part a matrix and
+    its number n: the part is that matrix's n-th run of as many columns as ``seconds`` has. A missing moment (NaN)
+    gives missing parts.
     """
     days = on.divide(seconds, DAY)
     whole = on.floor(days)
+    made: dict[str, Any] = {}
 
-    def hours() -> Any:
+    def plain(name: str) -> Any:
+        if name not in made:
+            made[name] = forms[name]()
+        return made[name]
+
+    def hour() -> Any:
         # From the seconds of the day, which are exact, rather than from the fraction of a quotient.
         return on.divide(on.subtract(seconds, on.multiply(whole, DAY)), 3600.0)
 
@@ -48,30 +64,37 @@ def date_parts(on: Any, seconds: Any, parts: Sequence[str]) -> list[Any]:
         since_monday = on.add(whole, 3.0)  # 1970 began on a Thursday
         return on.subtract(since_monday, on.multiply(on.floor(on.divide(since_monday, 7.0)), 7.0))
 
-    def angle(cycle: str) -> Any:
-        if cycle == "day":
-            share = on.divide(hours(), 24.0)
-        elif cycle == "week":
-            share = on.divide(on.add(weekday(), on.divide(hours(), 24.0)), 7.0)
-        else:
-            years = on.divide(days, YEAR)
-            share = on.subtract(years, on.floor(years))
-        return on.multiply(share, TURN)
+    def week() -> Any:
+        return on.divide(on.add(plain("weekday"), on.divide(plain("hour"), 24.0)), 7.0)
 
-    def part(name: str) -> Any:
-        if name == "days":
-            return days
-        if name == "hour":
-            return hours()
-        if name == "weekday":
-            return weekday()
-        if name == "weekend":
-            # 0 up to 4 (Friday), 1 for 5 and 6, and NaN stays NaN.
-            return on.floor(on.divide(weekday(), 5.0))
-        cycle, _, form = name.partition("_")
-        return on.sin(angle(cycle)) if form == "sin" else on.cos(angle(cycle))
+    forms: dict[str, Callable[[], Any]] = {
+        "days": lambda: days,
+        "hour": hour,
+        "weekday": weekday,
+        "weekend": lambda: on.floor(on.divide(plain("weekday"), 5.0)),  # 0 up to Friday (4), 1 for 5 and 6
+        "day": lambda: on.divide(plain("hour"), 24.0),
+        "week": week,
+        "year": lambda: on.divide(days, YEAR),
+    }
+    circles = [name for name in parts if name not in forms]
+    waves: Any = None
+    if circles:
+        # The cosine is the sine a quarter of a turn later; all of them are worked out side by side.
+        shares = [plain(name.partition("_")[0]) for name in circles]
+        turned = [on.add(s, 0.25) if n.endswith("_cos") else s for s, n in zip(shares, circles, strict=True)]
+        waves = _wave(on, on.beside(turned) if len(turned) > 1 else turned[0])
+    return [(waves, circles.index(name)) if name in circles else (plain(name), 0) for name in parts]
 
-    return [part(name) for name in parts]
+
+def _wave(on: Any, turns: Any) -> Any:
+    """sin(2 pi turns)."""
+    near = on.subtract(turns, on.floor(on.add(turns, 0.5)))
+    square = on.multiply(near, near)
+    series: Any = WAVE[-1]
+    for coefficient in reversed(WAVE[:-1]):
+        series = on.add(on.multiply(square, series), coefficient)
+    ends = on.subtract(1.0, on.multiply(square, 4.0))
+    return on.multiply(on.multiply(near, ends), series)
 
 
 class DateParts:
@@ -101,7 +124,8 @@ class DateParts:
         seconds = _seconds(X)
         if seconds.shape[1] != self.n_features_in_:
             raise InvalidInput.at("DateParts", f"{self.n_features_in_} columns", f"{seconds.shape[1]}")
-        made = date_parts(_Numpy, seconds, self.parts)
+        width = seconds.shape[1]
+        made = [matrix[:, n * width : (n + 1) * width] for matrix, n in date_parts(_Numpy, seconds, self.parts)]
         return np.stack(made, axis=2).reshape(len(seconds), -1)
 
     def fit_transform(self, X: Any, y: Any = None) -> Array:

@@ -41,6 +41,7 @@ def indicators(graph: Graph, wanted: Sequence[tuple[Column, Any]]) -> list[Colum
     for i in texts:
         by_source.setdefault(id(wanted[i][0].tensor), []).append(i)
     groups: list[tuple[list[int], str]] = []
+    flags: dict[str, list[Column]] = {}
     for members in by_source.values():
         gapped = {wanted[i][0].index for i in members if is_missing(wanted[i][1])}
         known = [text_code(*wanted[i], gapped=wanted[i][0].index in gapped) for i in members]
@@ -48,11 +49,16 @@ def indicators(graph: Graph, wanted: Sequence[tuple[Column, Any]]) -> list[Colum
     if numbers:
         values = [_number(wanted[i][1]) for i in numbers]
         groups.append((numbers, _equal(graph, [wanted[i][0] for i in numbers], values, "float64")))
-    if gaps:
-        groups.append((gaps, str(graph.node("IsNaN", graph.matrix([wanted[i][0] for i in gaps])))))
     for members, truth in groups:
-        columns = graph.columns(graph.cast(truth, "float64"), len(members))
+        columns = graph.columns(graph.cast(truth, "float64"), len(members), finite=True)
         made.update(zip(members, columns, strict=True))
+    for i in gaps:  # of whole tensors, whose IsNaN an imputer also needs
+        tensor = wanted[i][0].tensor
+        truth = graph.node("IsNaN", graph.real(tensor))
+        whole = flags.setdefault(truth, [])
+        if not whole:
+            whole += graph.columns(graph.cast(truth, "float64"), tensor.width, finite=True)
+        made[i] = whole[wanted[i][0].index]
     return [made[i] for i in range(len(wanted))]
 
 

@@ -66,6 +66,8 @@ class Tensor:
     name: str = ""
     make: Callable[[], str] | None = None
     pending: Pending | None = None
+    #: Whether no value is ever NaN or infinite, so that a weight of 0 silences a column.
+    finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,11 @@ class Graph:
 
     # -- columns -----------------------------------------------------------------------------------------------
 
-    def columns(self, name: str, width: int, like: Sequence[Column] | None = None, **same: Any) -> list[Column]:
+    def columns(
+        self, name: str, width: int, like: Sequence[Column] | None = None, finite: bool = False, **same: Any
+    ) -> list[Column]:
         """Columns over a tensor that exists. ``like`` gives each the origin and so on of another column."""
-        tensor = Tensor(width, name)
+        tensor = Tensor(width, name, finite=finite)
         if like is not None:
             return [replace(c, tensor=tensor, index=i, **same) for i, c in enumerate(like)]
         return [Column(tensor, i, **{"nullable": False, **same}) for i in range(width)]
@@ -325,9 +329,12 @@ class Graph:
                 base[i] = pending.columns[base[i].index]
         if any(column.is_text for column in base):
             self.matrix(base)
-        (joined, width), places = self.wholes(base)
-        if sorted(places) == list(range(width)):
-            ordered = np.empty_like(weights)
+        tensors = {id(column.tensor): column.tensor for column in base}
+        used = {(id(column.tensor), column.index) for column in base}
+        unused = {key for key, t in tensors.items() for i in range(t.width) if (key, i) not in used}
+        if len(used) == len(base) and all(tensors[key].finite for key in unused):
+            (joined, width), places = self.wholes(base)
+            ordered = np.zeros((width, weights.shape[1]))
             ordered[places] = weights
             weights = ordered
         else:

@@ -29,9 +29,10 @@ def _imputer(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:
             texts.setdefault(id(columns[i].tensor), []).append(i)
     for members in texts.values():
         out.update(_fill_texts(graph, columns, members, fills, step.missing_values))
-    numbers = [i for i in kept if not columns[i].is_text]
     gap = is_missing(step.missing_values)
-    if numbers and (not gap or any(columns[i].nullable for i in numbers)):
+    gapped = {id(c.tensor) for c in columns if c.nullable}
+    numbers = [i for i in kept if not columns[i].is_text and (not gap or id(columns[i].tensor) in gapped)]
+    if numbers:
         chosen = [columns[i] for i in numbers]
         values = np.array([float(fills[i]) for i in numbers])
         if gap:
@@ -59,6 +60,8 @@ def _fill_texts(
     #: In a nullable column the empty text is the missing one, and after imputation it is a text again.
     known = [replace(column, nullable=False) for column in chosen]
     new = [text_code(column, fills[i]) for column, i in zip(known, members, strict=True)]
+    if new == wanted:
+        return dict(zip(members, known, strict=True))
     where = graph.node("Equal", codes, graph.constant([wanted], "int64"))
     filled = graph.node("Where", where, graph.constant([new], "int64"), codes)
     after = graph.columns(filled, len(chosen), known if gap else chosen)
@@ -282,9 +285,13 @@ def _date_parts(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:
     from modelyard.preprocessing import date_parts
 
     seconds = graph.matrix(columns)
+    count = len(columns)
     made = date_parts(_Arithmetic(graph), seconds, step.parts)
-    by_part = [graph.columns(name, len(columns), nullable=True) for name in made]
-    return [part[i] for i in range(len(columns)) for part in by_part]
+    widths: dict[str, int] = {}
+    for name, n in made:
+        widths[name] = max(widths.get(name, 0), (n + 1) * count)
+    tensors = {name: graph.columns(name, width, nullable=True) for name, width in widths.items()}
+    return [tensors[name][n * count + i] for i in range(count) for name, n in made]
 
 
 class _Arithmetic:
@@ -312,11 +319,8 @@ class _Arithmetic:
     def floor(self, value: Any) -> Any:
         return self.graph.node("Floor", value)
 
-    def sin(self, value: Any) -> Any:
-        return self.graph.node("Sin", value)
-
-    def cos(self, value: Any) -> Any:
-        return self.graph.node("Cos", value)
+    def beside(self, values: Any) -> Any:
+        return self.graph.node("Concat", *values, axis=1)
 
 
 FORMS = {

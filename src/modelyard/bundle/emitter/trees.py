@@ -48,34 +48,34 @@ def float32_limits(thresholds: Array) -> Array:
     return np.where(np.isfinite(middle), limits, thresholds)
 
 
-def before(limits: Array, steps: Sequence[tuple[str, Array]]) -> tuple[Array, Array | None]:
+def before(limits: Array, steps: Sequence[tuple[str, float]]) -> tuple[Array, Array | None]:
     """The largest double x with steps(x) <= limit, for each limit; and where a missing x goes (True: left) if the
-    steps fill it. ``steps``: (operation, one number for each limit); the factors are positive."""
+    steps fill it. ``steps``: (operation, number); the factors are positive."""
     missing: Array | None = None
-    for op, vector in reversed(steps):
+    for op, by in reversed(steps):
         if op == "Fill":
-            missing = vector <= limits
+            missing = by <= limits
         else:
-            limits = _largest(op, vector, limits)
+            limits = _largest(op, by, limits)
     return limits, missing
 
 
-def _apply(op: str, values: Array, vector: Array) -> Array:
+def _apply(op: str, values: Array, by: float) -> Array:
     with np.errstate(all="ignore"):
         if op == "Add":
-            return np.asarray(values + vector)
+            return np.asarray(values + by)
         if op == "Sub":
-            return np.asarray(values - vector)
-        return np.asarray(values * vector if op == "Mul" else values / vector)
+            return np.asarray(values - by)
+        return np.asarray(values * by if op == "Mul" else values / by)
 
 
-def _largest(op: str, vector: Array, limits: Array) -> Array:
+def _largest(op: str, by: float, limits: Array) -> Array:
     """Bisection over all doubles, in the order of their bit patterns: 64 halvings."""
     low = np.full(len(limits), _rank(np.array([-np.inf]))[0])
     high = np.full(len(limits), _rank(np.array([np.inf]))[0])
     for _ in range(65):
         middle = (low | high) - ((low ^ high) >> 1)  # the upper mean, without overflow
-        fits = _apply(op, _unrank(middle), vector) <= limits
+        fits = _apply(op, _unrank(middle), by) <= limits
         low, high = np.where(fits, middle, low), np.where(fits, high, np.maximum(middle - 1, low))
     return _unrank(low)
 
@@ -112,18 +112,23 @@ def _take_over(graph: Graph, base: list[Column], trees: Sequence[Tree]) -> tuple
         categorical = any(
             node in tree.members for tree, nodes in zip(trees, at, strict=True) for node in nodes.tolist()
         )
+        limits = np.concatenate([tree.threshold[nodes] for tree, nodes in zip(trees, at, strict=True)])
+        gaps: Array | None = None
         while not categorical and (pending := base[i].tensor.pending) is not None and not base[i].tensor.name:
             k = base[i].index
             if any(op in ("Mul", "Div") and not vector[k] > 0 for op, vector in pending.steps):
                 break
-            for tree, nodes in zip(trees, at, strict=True):
-                steps = [(op, np.full(len(nodes), vector[k])) for op, vector in pending.steps]
-                tree.threshold[nodes], missing = before(tree.threshold[nodes], steps)
-                if missing is not None:
-                    tree.missing_left[nodes] = missing
+            limits, missing = before(limits, [(op, vector[k]) for op, vector in pending.steps])
+            gaps = gaps if missing is None else missing
             base[i] = pending.columns[k]
-        for tree, nodes in zip(trees, at, strict=True):
-            graph.decides_at([base[i]], [0] * len(nodes), tree.threshold[nodes])
+        ends = np.cumsum([len(nodes) for nodes in at])[:-1]
+        for tree, nodes, part in zip(trees, at, np.split(limits, ends), strict=True):
+            tree.threshold[nodes] = part
+        if gaps is not None:
+            for tree, nodes, part in zip(trees, at, np.split(gaps, ends), strict=True):
+                tree.missing_left[nodes] = part
+        if not categorical:
+            graph.decides_at([base[i]], [0] * len(limits), limits)
     # Columns that no tree looks at need not be made.
     kept = used.tolist() or [0]
     moved = np.zeros(len(base), dtype=np.int64)

@@ -36,7 +36,7 @@ def test_rounding_to_float32_is_one_threshold_in_double(threshold):
     op=st.sampled_from(["Mul", "Div"]),
 )
 def test_scaling_is_one_threshold_before_it(threshold, shift, factor, op):
-    steps = [("Sub", np.array([shift])), (op, np.array([factor]))]
+    steps = [("Sub", shift), (op, factor)]
     limits, missing = trees.before(np.array([threshold]), steps)
     values = around(limits[0])
     after = (values - shift) * factor if op == "Mul" else (values - shift) / factor
@@ -46,11 +46,11 @@ def test_scaling_is_one_threshold_before_it(threshold, shift, factor, op):
 
 @pytest.mark.parametrize(("fill", "goes_left"), [(1.0, True), (3.0, False), (2.0, True)])
 def test_imputation_is_the_way_of_the_missing(fill, goes_left):
-    limits, missing = trees.before(np.array([0.0]), [("Fill", np.array([fill])), ("Sub", np.array([2.0]))])
+    limits, missing = trees.before(np.array([0.0]), [("Fill", fill), ("Sub", 2.0)])
     assert limits[0] == 2.0
     assert missing.tolist() == [goes_left]
 
 
 def test_infinite_thresholds_stay():
     assert trees.float32_limits(np.array([np.inf, -np.inf])).tolist() == [np.inf, -np.inf]
-    assert trees.before(np.array([np.inf]), [("Sub", np.array([2.0]))])[0].tolist() == [np.inf]
+    assert trees.before(np.array([np.inf]), [("Sub", 2.0)])[0].tolist() == [np.inf]
