@@ -46,7 +46,7 @@ class Conversion(msgspec.Struct, kw_only=True, omit_defaults=True):
     target: str
     #: Whether parity held and the converted form is served.
     accepted: bool
-    #: ``emitter``, ``emitter+skl2onnx``, ``onnxmltools``, ``as given``.
+    #: ``emitter``, ``emitter+skl2onnx``, ``as given``.
     method: str = ""
     #: The step that could not be converted, and why in a sentence, when not accepted.
     step: str = ""

@@ -141,7 +141,7 @@ def _parse(graph: OnnxGraph) -> tuple[Any, bytes]:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependency.extra("onnx", "sklearn", "packaging an ONNX graph") from error
+        raise MissingDependency.extra("onnx", "onnx", "packaging an ONNX graph") from error
     data = graph.source if isinstance(graph.source, bytes) else graph.source.read_bytes()
     try:
         model = onnx.load_model_from_string(data)
