@@ -1,0 +1,57 @@
+"""References: which are paths, and what a table finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard.errors import NotFound
+from modelyard.serving.catalog import Loaded, Table, Wanted, is_path, load
+
+from .conftest import linear
+
+
+@pytest.mark.parametrize("reference", ["./a", "a/b", "a.zip", "m=a.zip", "m=./a", "/abs"])
+def test_paths(reference: str) -> None:
+    assert is_path(reference)
+
+
+@pytest.mark.parametrize("reference", ["churn", "churn:4", "churn@production", "churn@sha256:ab", "a.b-c_d"])
+def test_names(reference: str) -> None:
+    assert not is_path(reference)
+
+
+def test_a_folder_beside_us_that_holds_a_bundle_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "churn").mkdir()
+    assert not is_path("churn")
+    (tmp_path / "churn" / "manifest.json").write_text("{}")
+    assert is_path("churn")
+
+
+def loaded(name: str, version: str) -> Loaded:
+    bundle = linear()
+    return load(Wanted(model=name, version=version, digest="d", aliases=(), open=lambda: bundle), None)
+
+
+def test_loading_warms_learns_and_finds_an_example() -> None:
+    one = loaded("m", "1")
+    assert one.example == {"x1": 1.0, "x2": 3.0}
+    assert 0 < one.cost.expect(1) < 1
+    assert (one.platform, one.task) == ("memory", "regression")
+
+
+def test_a_table_finds_by_version_alias_and_default() -> None:
+    first, second, other = loaded("m", "1"), loaded("m", "2"), loaded("n", "1")
+    declared = [("m@staging", second), ("m:1", first), ("n", other)]
+    table = Table(declared, {("m", "staging"): second})
+    assert table.find("m", None, None) is second  # the first declared
+    assert table.find("m", "1", None) is first
+    assert table.find("m", None, "staging") is second
+    assert table.find("n", None, None) is other
+    assert Table(declared, {("m", "production"): first}).find("m", None, None) is first
+    for which in ((None, None, None), ("x", None, None), ("m", "3", None), ("m", None, "production")):
+        with pytest.raises(NotFound):
+            table.find(*which)
+    assert Table(declared[:2]).find(None, None, None) is second

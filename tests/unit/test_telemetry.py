@@ -1,0 +1,84 @@
+"""Histograms count right, and the log never stands in the way."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelyard.errors import ModelFailed
+from modelyard.telemetry import Histogram, Log
+
+BOUNDS = (1.0, 2.0, 5.0)
+
+
+@given(st.lists(st.floats(0, 10) | st.sampled_from([1.0, 2.0, 5.0]), max_size=50))
+def test_each_bound_counts_what_is_at_most_as_large(values: list[float]) -> None:
+    histogram = Histogram(BOUNDS)
+    for value in values[:10]:
+        histogram.observe(value)
+    histogram.observe_all(values[10:])
+    cumulative, count, total = histogram.read()
+    assert cumulative == [sum(value <= bound for value in values) for bound in BOUNDS]
+    assert (count, total) == (len(values), pytest.approx(sum(values)))
+
+
+def test_many_values_are_sorted_in_as_they_come() -> None:
+    histogram = Histogram(BOUNDS)
+    for i in range(10_000):
+        histogram.observe(float(i % 7))
+    assert len(histogram._waiting) < 5000
+    assert histogram.read()[1] == 10_000
+    assert histogram.read()[1] == 10_000  # reading takes nothing away
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_lines_are_json_and_wait_for_a_flush() -> None:
+    stream = io.StringIO()
+    log = Log("info", stream)
+    log.write("info", "something", model="m", odd=object)
+    log.write("debug", "nothing")
+    assert not stream.getvalue()
+    log.flush()
+    (line,) = lines(stream)
+    assert (line["level"], line["event"], line["model"]) == ("info", "something", "m")
+    assert line["time"].endswith("Z")
+
+
+def test_errors_are_written_at_once_and_bugs_with_their_trace() -> None:
+    stream = io.StringIO()
+    log = Log("info", stream)
+    log.write("error", "expected", error=ModelFailed("the graph broke"))
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError as error:
+        log.write("error", "bug", error=error)
+    expected, bug = lines(stream)
+    assert expected["error"] == "ModelFailed: the graph broke" and "trace" not in expected
+    assert "ZeroDivisionError" in bug["trace"]
+
+
+def test_a_flood_is_dropped_and_counted() -> None:
+    stream = io.StringIO()
+    log = Log("info", stream, limit=10)
+    for i in range(25):
+        log.write("info", "line", i=i)
+    log.flush()
+    told = lines(stream)
+    assert len(told) == 11
+    assert told[-1]["lines"] == 15
+
+
+def test_a_stream_that_is_gone_stops_nothing() -> None:
+    stream = io.StringIO()
+    log = Log("info", stream)
+    stream.close()
+    log.write("error", "nobody hears")
+    log.flush()
