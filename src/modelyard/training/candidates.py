@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.errors import NotFound
+from modelyard.errors import InvalidInput, NotFound
 from modelyard.schema import Array
 from modelyard.training.preprocess import preprocessing
 
 #: A support vector machine takes time with the square of the rows.
 MOST_ROWS_FOR_SVM = 3000
+MOST_CLASSES_FOR_SVM = 10
 #: Rows that each tree of a forest is grown on at most.
 MOST_ROWS_FOR_A_TREE = 20_000
 
@@ -29,6 +30,10 @@ class Facts:
     @property
     def rows(self) -> int:
         return len(self.targets)
+
+    @property
+    def classes(self) -> int:
+        return len(np.unique(self.targets))
 
     @property
     def rarest(self) -> int:
@@ -65,11 +70,15 @@ def _tree(facts: Facts) -> Any:
 
 def _svm(facts: Facts) -> Any:
     from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.svm import SVC, SVR
 
     if facts.is_classification:
-        # one machine, its margin turned into probabilities by a sigmoid
-        return CalibratedClassifierCV(SVC(gamma="auto"), ensemble=False, cv=max(2, min(3, facts.rarest)))
+        if facts.classes > MOST_CLASSES_FOR_SVM:
+            raise InvalidInput(f"not tried with more than {MOST_CLASSES_FOR_SVM} classes: it would take long")
+        # one machine, its margin turned into probabilities by a sigmoid; of many classes one machine each
+        machine = CalibratedClassifierCV(SVC(gamma="auto"), ensemble=False, cv=max(2, min(3, facts.rarest)))
+        return machine if facts.classes == 2 else OneVsRestClassifier(machine)
     spread = float(np.std(facts.targets)) or 1.0
     return SVR(gamma="auto", C=spread, epsilon=0.1 * spread)  # as if the targets were scaled
 

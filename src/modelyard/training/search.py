@@ -116,6 +116,9 @@ def search(
                         seed=seed,
                     )
                     answers = answers_of(model, frame.iloc[test], classes is not None)
+            except InvalidInput as error:
+                trial.skipped = error.message
+                break
             except (ValueError, np.linalg.LinAlgError, MemoryError) as error:
                 trial.skipped = f"it failed: {' '.join(str(error).split())[:200]}"
                 trial.scores = {}

@@ -154,6 +154,14 @@ def test_a_time_limit_leaves_candidates_out_and_says_so() -> None:
     assert result.leaderboard[1]["notes"] == ["the time limit of 0 s had passed"]
 
 
+def test_a_machine_for_each_of_many_classes_is_not_tried() -> None:
+    data = {"a": np.arange(240) % 12 + np.linspace(0, 1, 240), "y": [f"c{i % 12}" for i in range(240)]}
+    result = train(data, "y", candidates="tree,svm", folds=2, report=False)
+    assert "more than 10 classes" in result.leaderboard[1]["notes"][0]
+    with pytest.raises(InvalidInput, match="no candidate could be fitted: svm: not tried"):
+        train(data, "y", candidates="svm", folds=2)
+
+
 def test_warnings_of_libraries_become_notes(capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     data = {f"x{i}": random.normal(size=200) for i in range(3)}
