@@ -206,7 +206,11 @@ def _pictures(result: Result, truth: Array, answers: Answers) -> str:
         pictures.append(("Calibration", _calibration(truth, answers, result.classes)))
         if len(result.classes) <= MOST_CLASSES:
             pictures.insert(0, ("Confusion matrix", _confusion(truth, answers.predicted, result.classes)))
-    cards = "".join(f'<div class="card"><h3>{title}</h3>{body}</div>' for title, body in pictures)
+    wide = "card wide" if result.classes and len(result.classes) > 4 else "card"
+    cards = "".join(
+        f'<div class="{wide if title == "Confusion matrix" else "card"}"><h3>{title}</h3>{body}</div>'
+        for title, body in pictures
+    )
     return f'<h2>Pictures of the held-out rows</h2><div class="two">{cards}</div>'
 
 
@@ -290,7 +294,7 @@ def _importance(result: Result) -> str:
         return ""
     shown = list(result.importance.items())[:20]
     most = max(1e-12, *(value for _, value in shown))
-    lines = [_row(["Column", f"#{TITLES[result.metric]} lost", ""], "th")]
+    lines = [_row(["Column", f"#{TITLES[result.metric]} worse by", ""], "th")]
     for name, value in shown:
         width = max(0.0, 200 * value / most)
         bar = (
@@ -300,7 +304,7 @@ def _importance(result: Result) -> str:
         lines.append(_row([escape(name), f"#{score(value)}", bar]))
     rest = len(result.importance) - len(shown)
     return (
-        f'<p class="soft">What {TITLES[result.metric]} loses when a column is shuffled among held-out rows'
+        f'<p class="soft">How much worse {TITLES[result.metric]} gets when a column is shuffled among held-out rows'
         f"{f'; {rest} columns that matter less are not shown' if rest else ''}.</p><table>{''.join(lines)}</table>"
     )
 
