@@ -284,9 +284,7 @@ class _Faults:
         if not self.problems:
             return
         more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
-        raise InvalidInput(
-            f"{self.file.path}, {self.problems[0]}{more}", hint=self.hint, problems=self.problems, count=self.count
-        )
+        raise InvalidInput(f"{self.problems[0]}{more}", hint=self.hint, problems=self.problems, count=self.count)
 
 
 def _read_parquet(path: Path, keep: _Sample) -> Table:
