@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 @click.option("--exclude", multiple=True, metavar="COLUMN", help="A column to leave out; may be repeated.")
 @click.option("--keep", multiple=True, metavar="COLUMN", help="A column to use although the leakage guard drops it.")
 @click.option("--encoding", default=None, help="The file's encoding, such as latin-1.  [utf-8]")
+@click.option("--delimiter", default=None, metavar="CHARACTER", help="What parts the columns; found out if not given.")
+@click.option("--missing", multiple=True, metavar="TEXT", help="A further text for a missing value; may be repeated.")
+@click.option("--text", multiple=True, metavar="COLUMN", help="A column to read as text; may be repeated.")
 @click.option(
     "--report", type=click.Path(path_type=Path), default=None, help="Write the report, an HTML page, here too."
 )
