@@ -20,12 +20,13 @@ from modelyard.decoding import RowDecoder
 from modelyard.messages import Batch, Call, Response
 from modelyard.schema import Field, Signature
 from modelyard.serving import engine
-from modelyard.serving.catalog import Loaded, Table, Wanted
+from modelyard.serving.catalog import Loaded, Table
 from modelyard.serving.engine import Lane
 from modelyard.serving.http import Connection
 from modelyard.serving.listener import Listener
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.routing import Router
+from modelyard.serving.sources import Wanted
 from modelyard.telemetry import Log
 from modelyard.testing.memory import MemoryBundle
 from modelyard.wires.native import NativeWire

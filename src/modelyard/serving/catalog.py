@@ -7,19 +7,15 @@ reproduced its golden rows; until then, and where it fails, the one before goes 
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import InvalidInput, NotFound, NotReady
 from modelyard.interfaces import Predict
-from modelyard.schema import Columns, Signature
 from modelyard.serving.cost import Cost
+from modelyard.serving.sources import LoadableBundle, Source, Wanted
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -31,44 +27,6 @@ RETRY_SECONDS = 5.0
 
 #: Rows of the larger of the two batches that warm a model and teach its cost.
 WARM_ROWS = 256
-
-
-class LoadableBundle(Protocol):
-    """What of a bundle the server needs."""
-
-    @property
-    def digest(self) -> str: ...
-    @property
-    def signature(self) -> Signature: ...
-    @property
-    def manifest(self) -> Any: ...
-    def load(self, *, trust: Any) -> Predict: ...
-    def golden(self) -> tuple[Columns, Columns]: ...
-    def check_golden(self, predict: Predict) -> None: ...
-
-
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reference means now."""
-
-    model: str
-    version: str
-    digest: str
-    aliases: tuple[str, ...]
-    open: Callable[[], LoadableBundle]
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return (self.model, self.version, self.digest)
-
-
-class Source(Protocol):
-    """Where references are looked up. Called from one thread only."""
-
-    def marker(self) -> int:
-        """A number that changes whenever a reference may mean something else."""
-
-    def resolve(self, reference: str) -> Wanted:
-        """What a reference means now. Raises NotFound."""
 
 
 class Loaded:
@@ -301,79 +259,3 @@ class ServerCatalog:
             self._log.write("error", "load failed", reference=reference, error=error, kept=before and before.version)
             self._metrics.failed_loads[wanted.model if wanted else reference] += 1
         self._faults[reference] = fault
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-def is_path(reference: str) -> bool:
-    """Whether a reference is a bundle on disk rather than a name in a registry."""
-    path = reference.partition("=")[2] or reference
-    return "/" in path or "\\" in path or path.endswith(".zip") or (Path(path) / "manifest.json").is_file()
-
-
-class FolderSource:
-    """Bundles on disk, as they were when they were first asked for: a bundle never changes."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Wanted] = {}
-
-    def marker(self) -> int:
-        return 0
-
-    def resolve(self, reference: str) -> Wanted:
-        found = self._known.get(reference)
-        if found is None:
-            found = self._known[reference] = self._open(reference)
-        return found
-
-    def _open(self, reference: str) -> Wanted:
-        from modelyard.bundle import Bundle
-
-        name, _, path = reference.rpartition("=")
-        bundle = Bundle.open(Path(path))
-        name = name or re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).resolve().stem)
-        if not _NAME.fullmatch(name):
-            raise InvalidInput.at("model name", "letters, digits, '.', '_' or '-'", name, hint="serve NAME=PATH")
-        return Wanted(model=name, version="", digest=bundle.digest, aliases=(), open=lambda: bundle)
-
-
-class RegistrySource:
-    """Names in a registry. ``where`` as for ``Registry.open``, or a registry."""
-
-    def __init__(self, where: Any = None) -> None:
-        from modelyard.registry import Registry
-
-        self._registry = where if isinstance(where, Registry) else Registry.open(where)
-
-    def marker(self) -> int:
-        return self._registry.marker()
-
-    def resolve(self, reference: str) -> Wanted:
-        version = self._registry.resolve(reference)
-        return Wanted(
-            model=version.model,
-            version=str(version.number),
-            digest=version.digest,
-            aliases=tuple(version.aliases),
-            open=lambda: self._registry.fetch(version),
-        )
-
-
-class MixedSource:
-    """Paths from disk, names from a registry that is opened when the first name is asked for."""
-
-    def __init__(self, where: Any = None) -> None:
-        self._where = where
-        self._folder = FolderSource()
-        self._registry: RegistrySource | None = None
-
-    def marker(self) -> int:
-        return self._registry.marker() if self._registry is not None else 0
-
-    def resolve(self, reference: str) -> Wanted:
-        if is_path(reference):
-            return self._folder.resolve(reference)
-        if self._registry is None:
-            self._registry = RegistrySource(self._where)
-        return self._registry.resolve(reference)

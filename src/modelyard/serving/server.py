@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from modelyard import plugins, settings
 from modelyard.errors import Conflict, InvalidInput, ModelyardError, RemoteFailed
 from modelyard.interfaces import Wire
-from modelyard.serving.catalog import Loaded, MixedSource, ServerCatalog, Source, Table
+from modelyard.serving.catalog import Loaded, ServerCatalog, Table
 from modelyard.serving.engine import Lane
 from modelyard.serving.http import Connection
 from modelyard.serving.listener import Listener
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.operations import OperationsWire
 from modelyard.serving.routing import Router
+from modelyard.serving.sources import MixedSource, Source
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:

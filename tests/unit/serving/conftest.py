@@ -12,8 +12,8 @@ import pytest
 
 from modelyard.errors import NotFound
 from modelyard.schema import Field, Signature
-from modelyard.serving.catalog import Wanted
 from modelyard.serving.server import Server
+from modelyard.serving.sources import Wanted
 from modelyard.testing.memory import MemoryBundle
 
 INPUTS = (Field(name="x1", dtype="float64"), Field(name="x2", dtype="float64"))

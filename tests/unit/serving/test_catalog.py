@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import NotFound
-from modelyard.serving.catalog import Loaded, Table, Wanted, is_path, load
+from modelyard.serving.catalog import Loaded, Table, load
+from modelyard.serving.sources import Wanted, is_path
 
 from .conftest import linear
 

@@ -15,10 +15,11 @@ from modelyard.errors import InvalidInput, ModelFailed, Overloaded
 from modelyard.messages import Call, Message
 from modelyard.schema import Columns, Field, Signature
 from modelyard.serving import engine
-from modelyard.serving.catalog import Loaded, Wanted
+from modelyard.serving.catalog import Loaded
 from modelyard.serving.cost import Cost
 from modelyard.serving.engine import Exchange, Lane
 from modelyard.serving.metrics import Meter
+from modelyard.serving.sources import Wanted
 from modelyard.telemetry import Log
 from modelyard.testing.memory import MemoryBundle
 from modelyard.wires.native import NativeWire

@@ -14,8 +14,8 @@ import pytest
 from modelyard.errors import InvalidInput, NotReady
 from modelyard.messages import Batch, Call, Message, Response
 from modelyard.schema import Columns, Field, Signature
-from modelyard.serving.catalog import Wanted
 from modelyard.serving.server import Server
+from modelyard.serving.sources import Wanted
 from modelyard.testing.memory import MemoryBundle
 from modelyard.testing.wires import KitCatalog, KitServed, columns_of
 from modelyard.wires.oip import OipWire

@@ -1,0 +1,128 @@
+"""Where references are looked up: bundles on disk, and a registry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from modelyard.errors import InvalidInput
+from modelyard.interfaces import Predict
+from modelyard.schema import Columns, Signature
+
+
+class LoadableBundle(Protocol):
+    """What of a bundle the server needs."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def manifest(self) -> Any: ...
+    def load(self, *, trust: Any) -> Predict: ...
+    def golden(self) -> tuple[Columns, Columns]: ...
+    def check_golden(self, predict: Predict) -> None: ...
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference means now."""
+
+    model: str
+    version: str
+    digest: str
+    aliases: tuple[str, ...]
+    open: Callable[[], LoadableBundle]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.model, self.version, self.digest)
+
+
+class Source(Protocol):
+    """Where references are looked up. Called from one thread only."""
+
+    def marker(self) -> int:
+        """A number that changes whenever a reference may mean something else."""
+
+    def resolve(self, reference: str) -> Wanted:
+        """What a reference means now. Raises NotFound."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def is_path(reference: str) -> bool:
+    """Whether a reference is a bundle on disk rather than a name in a registry."""
+    path = reference.partition("=")[2] or reference
+    return "/" in path or "\\" in path or path.endswith(".zip") or (Path(path) / "manifest.json").is_file()
+
+
+class FolderSource:
+    """Bundles on disk, as they were when they were first asked for: a bundle never changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Wanted] = {}
+
+    def marker(self) -> int:
+        return 0
+
+    def resolve(self, reference: str) -> Wanted:
+        found = self._known.get(reference)
+        if found is None:
+            found = self._known[reference] = self._open(reference)
+        return found
+
+    def _open(self, reference: str) -> Wanted:
+        from modelyard.bundle import Bundle
+
+        name, _, path = reference.rpartition("=")
+        bundle = Bundle.open(Path(path))
+        name = name or re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).resolve().stem)
+        if not _NAME.fullmatch(name):
+            raise InvalidInput.at("model name", "letters, digits, '.', '_' or '-'", name, hint="serve NAME=PATH")
+        return Wanted(model=name, version="", digest=bundle.digest, aliases=(), open=lambda: bundle)
+
+
+class RegistrySource:
+    """Names in a registry. ``where`` as for ``Registry.open``, or a registry."""
+
+    def __init__(self, where: Any = None) -> None:
+        from modelyard.registry import Registry
+
+        self._registry = where if isinstance(where, Registry) else Registry.open(where)
+
+    def marker(self) -> int:
+        return self._registry.marker()
+
+    def resolve(self, reference: str) -> Wanted:
+        version = self._registry.resolve(reference)
+        return Wanted(
+            model=version.model,
+            version=str(version.number),
+            digest=version.digest,
+            aliases=tuple(version.aliases),
+            open=lambda: self._registry.fetch(version),
+        )
+
+
+class MixedSource:
+    """Paths from disk, names from a registry that is opened when the first name is asked for."""
+
+    def __init__(self, where: Any = None) -> None:
+        self._where = where
+        self._folder = FolderSource()
+        self._registry: RegistrySource | None = None
+
+    def marker(self) -> int:
+        return self._registry.marker() if self._registry is not None else 0
+
+    def resolve(self, reference: str) -> Wanted:
+        if is_path(reference):
+            return self._folder.resolve(reference)
+        if self._registry is None:
+            self._registry = RegistrySource(self._where)
+        return self._registry.resolve(reference)
