@@ -48,7 +48,7 @@ REGRESSORS = {
     "extra trees": (ExtraTreesRegressor(20, random_state=0), EXACT),
     "gradient boosting": (GradientBoostingRegressor(n_estimators=30, random_state=0), EXACT),
     "histogram boosting": (HistGradientBoostingRegressor(max_iter=30, random_state=0), EXACT),
-    "mlp": (MLPRegressor((16,), max_iter=300, random_state=0), CLOSE),
+    "mlp": (MLPRegressor(hidden_layer_sizes=(16,), max_iter=800, random_state=0), CLOSE),
 }
 CLASSIFIERS = {
     "logistic": (LogisticRegression(max_iter=1000), CLOSE),
@@ -59,7 +59,7 @@ CLASSIFIERS = {
     "extra trees": (ExtraTreesClassifier(20, random_state=0), EXACT),
     "gradient boosting": (GradientBoostingClassifier(n_estimators=20, random_state=0), EXACT),
     "histogram boosting": (HistGradientBoostingClassifier(max_iter=20, random_state=0), EXACT),
-    "mlp": (MLPClassifier((16,), max_iter=300, random_state=0), CLOSE),
+    "mlp": (MLPClassifier(hidden_layer_sizes=(16,), max_iter=800, random_state=0), CLOSE),
 }
 
 
