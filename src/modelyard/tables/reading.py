@@ -14,8 +14,9 @@ from modelyard import settings
 from modelyard.errors import InvalidInput, Problem
 from modelyard.schema import Array
 from modelyard.tables.arrays import from_arrow
+from modelyard.tables.dialect import records
 from modelyard.tables.kinds import Evidence, convert, spoken
-from modelyard.tables.source import LISTED, MISSING, Block, CsvFile, arrow, is_parquet, records
+from modelyard.tables.source import LISTED, MISSING, Block, CsvFile, arrow, is_parquet
 
 
 @dataclass

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from modelyard.errors import InvalidInput, MissingDependency, NotFound, Problem
+from modelyard.tables.dialect import check_text, codec_of, records, sniff_decimal, sniff_delimiter
 
 #: Texts that mean a missing value. Blanks are there because spreadsheets and databases pad with them.
 MISSING: tuple[str, ...] = (
@@ -30,12 +31,6 @@ LISTED = 10
 LONGEST = 64 * 2**20
 NEWLINE = b"\n"
 _SNIFFED = 256 * 1024
-_BOMS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _NOT_TABLES = (
     (b"PK\x03\x04", "a ZIP archive or an Excel workbook", "save the sheet as CSV, or unpack the archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as CSV"),
@@ -128,15 +123,6 @@ class Block:
         return f"byte {at - self.data.rfind(NEWLINE, 0, at)}"
 
 
-@dataclass(frozen=True)
-class Record:
-    """One record as text: the physical line that it begins on (from 1), its cells, and the text itself."""
-
-    line: int
-    cells: list[str]
-    text: str
-
-
 @dataclass
 class CsvFile:
     """An opened CSV file: how it is written and what its columns are called."""
@@ -155,19 +141,19 @@ class CsvFile:
         Raises NotFound, or InvalidInput for a file that is empty, not text, or whose header names a column twice.
         """
         _head(path, 1)
-        codec = _codec(encoding)
+        codec = codec_of(encoding)
         with path.open("rb") as raw:
             sample = _read(path, _unpack(path, raw), _SNIFFED)
         if not sample.strip(b"\xef\xbb\xbf \t\r\n\0"):
             raise InvalidInput.at(str(path), "a header line and rows", "an empty file")
         if codec is None:
-            _check_text(path, sample)
+            check_text(path, sample)
             codec = "utf-8-sig"
         text = codecs.getincrementaldecoder(codec)("replace").decode(sample)
         if "\n" not in text:
             text = text.replace("\r", "\n")
-        delimiter = delimiter or _sniff_delimiter(text)
-        made = cls(path, codec, delimiter, _sniff_decimal(text, delimiter), [])
+        delimiter = delimiter or sniff_delimiter(text)
+        made = cls(path, codec, delimiter, sniff_decimal(text, delimiter), [])
         header = next(records(text, delimiter), None)
         if header is None:
             raise InvalidInput.at(str(path), "a header line and rows", "an empty file")
@@ -276,15 +262,6 @@ class CsvFile:
         return text.encode()
 
 
-def _codec(encoding: str | None) -> str | None:
-    if encoding is None or encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
-        return None
-    try:
-        return codecs.lookup(encoding).name
-    except LookupError:
-        raise InvalidInput.at("encoding", "a known encoding such as utf-8, latin-1, utf-16", encoding) from None
-
-
 def _read(path: Path, source: Any, size: int) -> bytes:
     """``size`` bytes, fewer only at the end."""
     try:
@@ -294,29 +271,6 @@ def _read(path: Path, source: Any, size: int) -> bytes:
         raise InvalidInput.at(str(path), "a whole compressed file", str(error)) from None
     except Exception as error:  # zlib.error and lzma.LZMAError share no base
         raise InvalidInput.at(str(path), "a readable compressed file", str(error)) from None
-
-
-def _check_text(path: Path, sample: bytes) -> None:
-    for mark, name in _BOMS:
-        if sample.startswith(mark):
-            raise InvalidInput.at(
-                f"{path}, line 1, byte 1",
-                "UTF-8 text",
-                f"the mark of {name.upper()} ({mark.hex(' ').upper()})",
-                hint=f"name the encoding: --encoding {name}",
-            )
-    even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if even + odd > len(sample) // 5 and min(even, odd) <= (even + odd) // 20:
-        name = "utf-16-le" if odd > even else "utf-16-be"
-        raise InvalidInput.at(
-            f"{path}, line 1, byte {sample.find(0) + 1}",
-            "UTF-8 text",
-            f"a NUL byte in every second place, as {name.upper()} has",
-            hint=f"name the encoding: --encoding {name}",
-        )
-    controls = len(sample) - len(sample.translate(None, bytes(b for b in range(32) if b not in (9, 10, 13))))
-    if controls > max(4, len(sample) // 100):
-        raise InvalidInput.at(str(path), "a CSV or Parquet file", "binary data")
 
 
 def _cut(data: bytes) -> int:
@@ -349,53 +303,3 @@ def _open_at_end(data: bytes, delimiter: str) -> bool:
     except csv.Error:
         return True
     return False
-
-
-def records(text: str, delimiter: str, line: int = 1) -> Iterator[Record]:
-    """The records of ``text``, which begins on physical line ``line``; empty lines are none."""
-    csv.field_size_limit(2**31 - 1)
-    kept: list[str] = []
-
-    def feed() -> Iterator[str]:
-        for piece in io.StringIO(text, newline="\n"):  # str.splitlines would part at a dozen other characters
-            kept.append(piece)
-            yield piece
-
-    reader = csv.reader(feed(), delimiter=delimiter)
-    for cells in reader:
-        raw = "".join(kept)
-        if cells:
-            yield Record(line, cells, raw.rstrip("\r\n"))
-        line += len(kept)
-        kept.clear()
-
-
-def _sniff_delimiter(text: str) -> str:
-    """The delimiter among , ; tab | that parts the first records into the most columns of equal number."""
-    head = text[:65536]
-    best, most = ",", (0.0, 0)
-    for candidate in (",", ";", "\t", "|"):
-        try:
-            widths = [len(r.cells) for r in list(records(head, candidate))[:50]]
-        except csv.Error:
-            continue
-        if len(widths) > 2 and len(head) < len(text):
-            widths = widths[:-1]
-        if not widths or widths[0] < 2:
-            continue
-        same = sum(w == widths[0] for w in widths) / len(widths)
-        if (round(same, 1), widths[0]) > most:
-            best, most = candidate, (round(same, 1), widths[0])
-    return best
-
-
-def _sniff_decimal(text: str, delimiter: str) -> str:
-    """``,`` where numbers are written 3,14 and none 3.14 (only possible with another delimiter)."""
-    if delimiter == ",":
-        return "."
-    commas = points = 0
-    for record in list(records(text[:65536], delimiter))[1:200]:
-        for cell in record.cells:
-            commas += bool(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell))
-            points += bool(re.fullmatch(r"\s*[-+]?\d+\.\d+\s*", cell))
-    return "," if commas and not points else "."
