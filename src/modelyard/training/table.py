@@ -166,7 +166,8 @@ def _task(target: str, targets: Array, task: str | None) -> tuple[str, str]:
         return "classification", f"{target} holds truth values"
     few = different <= MOST_CLASSES_OF_NUMBERS and different * FEWEST_OF_A_CLASS <= len(targets)
     if kind in "iu" and few:
-        return "classification", f"{target} holds only {different} different whole numbers"
+        hint = "; to predict the number itself, ask for regression" if different > 2 else ""
+        return "classification", f"{target} holds only {different} different whole numbers{hint}"
     return "regression", f"{target} holds {different:,} different numbers"
 
 
