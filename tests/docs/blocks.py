@@ -59,8 +59,8 @@ class Reader:
 
     def _serve(self, line: str) -> None:
         self.stop()
-        log = (self.folder / "server.log").open("wb")
-        server = subprocess.Popen(line.split(), cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        with (self.folder / "server.log").open("wb") as log:
+            server = subprocess.Popen(line.split(), cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         self.servers.append(server)
         deadline = time.monotonic() + 60
         while True:

@@ -35,6 +35,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import modelyard as my
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 EXACT, CLOSE = 1e-12, 1e-9
 FLOAT = 1e-5
 BOOSTED = 1e-4
