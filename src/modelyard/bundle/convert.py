@@ -7,8 +7,11 @@ differed, and the model stays in its own format.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modelyard.bundle.emitter import Emitted, NotConvertible, emit
 from modelyard.bundle.emitter.graph import SINGLE
@@ -41,16 +44,21 @@ def convert(
         import onnx  # noqa: F401
     except ImportError as error:
         raise MissingDependency.extra("onnx", "sklearn", "converting a model to ONNX") from error
-    kept = Conversion(source=source, target=source, accepted=False, versions=_versions())
+    kept = Conversion(source=source, target=source, accepted=False)
+    kept.versions = versions("numpy", "onnx", "onnxruntime", *LIBRARIES.get(source, ()))
     try:
         made = emit(model, signature, facts.feature_names)
     except NotConvertible as error:
         kept.step, kept.reason = error.step or facts.kind.rsplit(".", 1)[-1], str(error)
         return None, kept
     kept.method, kept.tolerance = made.method, _tolerance(made, signature)
+    kept.versions |= versions(*(name for name in made.method.split("+") if name != "emitter"))
     missing = [f.name for f in signature.outputs if f.name not in {str(o["field"]) for o in made.outputs}]
     if missing:
         kept.step, kept.reason = facts.kind.rsplit(".", 1)[-1], f"its ONNX form does not give {', '.join(missing)}"
+        return None, kept
+    if not sample.rows:
+        kept.step, kept.reason = facts.kind.rsplit(".", 1)[-1], "there are no sample rows to prove it on"
         return None, kept
     spec = _spec(made, signature)
     data = made.model.SerializeToString(deterministic=True)
@@ -58,7 +66,8 @@ def convert(
     kept.rows, kept.label_flips = parity.rows, parity.label_flips
     kept.worst_absolute, kept.worst_relative = parity.worst_absolute, parity.worst_relative
     if parity.fault:
-        kept.step, kept.reason = facts.kind.rsplit(".", 1)[-1], f"{parity.fault}; {_remedy(made)}"
+        kept.step = made.rounded or facts.kind.rsplit(".", 1)[-1]
+        kept.reason = f"{parity.fault}; {_remedy(made)}"
         return None, kept
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_bytes(data)
@@ -66,10 +75,8 @@ def convert(
     return spec, kept
 
 
-def _versions() -> dict[str, str]:
-    return versions(
-        "numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx", "onnxmltools", "xgboost-cpu", "lightgbm"
-    )
+#: The distributions behind each source, of which one or the other is installed.
+LIBRARIES = {"sklearn": ("scikit-learn",), "xgboost": ("xgboost", "xgboost-cpu"), "lightgbm": ("lightgbm",)}
 
 
 def _tolerance(made: Emitted, signature: Signature) -> float:
@@ -79,6 +86,8 @@ def _tolerance(made: Emitted, signature: Signature) -> float:
 
 
 def _remedy(made: Emitted) -> str:
+    if made.rounded:
+        return "trees decide at the last digit of this step's results: leave it out, trees do not need it"
     if made.method == "emitter":
         return "it is served by its own library"
     return "an estimator that Modelyard converts in double would agree; it is served by its own library"
@@ -129,6 +138,14 @@ def _answers(plain: Columns, strange: Any, original: Predict) -> tuple[Columns, 
     """All rows to compare with what the original says of them; kinds of strange rows that it refuses are left out."""
     groups = list(strange)
     first = original(plain)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # strange rows overflow: that is what they are for
+        return _answers_to(plain, first, groups, original)
+
+
+def _answers_to(
+    plain: Columns, first: Columns, groups: list[tuple[str, Columns]], original: Predict
+) -> tuple[Columns, Columns, list[str]]:
     try:
         rows = join([plain, *(group for _, group in groups)], plain)
         return rows, original(rows), []

@@ -31,6 +31,8 @@ class Emitted:
     tolerance: float
     #: Values at which it decides: input (name, element or None) -> values.
     thresholds: dict[tuple[str, int | None], list[float]]
+    #: The step before a tree whose results may differ in the last digit, where there is one.
+    rounded: str
     #: Most rows to be run at once; 0: any number.
     max_rows: int
 
@@ -55,5 +57,6 @@ def emit(model: Any, signature: Signature, names: Sequence[str] | None = None) -
         method="+".join(["emitter", *dict.fromkeys(graph.foreign)]),
         tolerance=graph.tolerance,
         thresholds={key: sorted(values) for key, values in graph.thresholds.items()},
+        rounded=graph.rounded[0] if graph.rounded and graph.has_trees else "",
         max_rows=graph.max_rows,
     )

@@ -9,7 +9,8 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers, encoding, trees
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import BOOSTED, Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import BOOSTED, Graph, NotConvertible
 from modelyard.runtimes.forest import Forest, NoForest
 from modelyard.schema import Array
 

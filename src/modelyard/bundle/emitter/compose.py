@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
+
+#: Transformers whose logarithms, powers and sums of products differ between libraries in the last digit.
+ROUNDED = (
+    "FunctionTransformer", "IncrementalPCA", "LinearDiscriminantAnalysis", "Normalizer", "PCA", "PowerTransformer",
+    "QuantileTransformer", "TruncatedSVD",
+)  # fmt: skip
 
 Transform = Callable[[Graph, Any, list[Column]], list[Column]]
 Estimate = Callable[[Graph, Any, list[Column]], Answer]
@@ -55,6 +62,8 @@ def transform(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:
     expected = getattr(step, "n_features_in_", None)
     if expected is not None and expected != len(columns):
         raise NotConvertible(f"{type(step).__name__} was fitted on {expected} columns and is given {len(columns)}")
+    if name in ROUNDED and getattr(step, "func", step) is not None:
+        graph.rounded.append(graph.path)
     return form(graph, step, columns)
 
 

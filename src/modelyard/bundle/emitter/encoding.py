@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.bundle.emitter.graph import EMPTY, Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import EMPTY, Column
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
 from modelyard.schema import Array
 
 #: A code that no text has.

@@ -9,7 +9,8 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers, forests, numeric
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
 from modelyard.bundle.emitter.piecewise import interpolate
 from modelyard.schema import Array
 

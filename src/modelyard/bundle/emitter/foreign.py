@@ -13,7 +13,8 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import OPSET, SINGLE, Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import OPSET, SINGLE, Graph, NotConvertible
 from modelyard.errors import BadBundle, MissingDependency
 
 #: The newest version of the ai.onnx.ml operators whose tree operators the other converters know.

@@ -16,11 +16,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from modelyard.bundle.emitter.columns import UNSEEN, Column, Pending, Tensor, Vocabulary, moved
 from modelyard.schema import Array
 
 #: Versions of the operator sets and of the file format that the graphs need.
@@ -31,13 +32,6 @@ ML = "ai.onnx.ml"
 #: boosted trees that their own library adds up in float32.
 DOUBLE, SINGLE, BOOSTED = 1e-9, 1e-5, 1e-4
 
-#: Codes of texts: a text that no step knows, and the empty text, which stands for a missing one.
-UNSEEN, EMPTY = 0, 1
-
-#: A scaling whose offset is larger than this (in units of its output) is not taken into weights: the terms would
-#: cancel and cost digits.
-FOLD_LIMIT = 1e3
-
 
 class NotConvertible(Exception):
     """A step has no faithful ONNX form: which, why, and the nearest remedy."""
@@ -45,81 +39,6 @@ class NotConvertible(Exception):
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.step = ""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a column comes from: input field ``name`` (element ``index`` of a field with a shape); the column is
-    about ``raw * factor + offset``. Only used to aim probe rows at thresholds."""
-
-    name: str
-    index: int | None = None
-    factor: float = 1.0
-    offset: float = 0.0
-
-
-@dataclass(eq=False)
-class Tensor:
-    """A value of shape (rows, width); ``make`` adds its nodes when it is first needed."""
-
-    width: int
-    name: str = ""
-    make: Callable[[], str] | None = None
-    pending: Pending | None = None
-    #: Whether no value is ever NaN or infinite, so that a weight of 0 silences a column.
-    finite: bool = False
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Elementwise steps from other columns: Add, Sub, Mul, Div, or Fill (a value for NaN), each with one number a
-    column. Kept beside a tensor so that an operator may take them into its own constants and leave them undone."""
-
-    columns: Sequence[Column]
-    steps: Sequence[tuple[str, Array]]
-
-    def as_linear(self) -> tuple[Array, Array] | None:
-        """(factor, offset) with value = column * factor + offset, or None where that is not so or costs digits."""
-        factor, offset = np.ones(len(self.columns)), np.zeros(len(self.columns))
-        for op, vector in self.steps:
-            if op == "Fill":
-                return None
-            if op in ("Mul", "Div"):
-                by = vector if op == "Mul" else 1.0 / vector
-                factor, offset = factor * by, offset * by
-            else:
-                offset = offset + vector if op == "Add" else offset - vector
-        exact = np.isfinite(factor).all() and np.abs(offset).max(initial=0.0) <= FOLD_LIMIT
-        return (factor, offset) if exact else None
-
-
-@dataclass(frozen=True)
-class Column:
-    """One place in a tensor. ``vocabulary`` is set for texts, whose tensor holds codes."""
-
-    tensor: Tensor
-    index: int
-    nullable: bool = True
-    vocabulary: Vocabulary | None = None
-    origin: Origin | None = None
-
-    @property
-    def is_text(self) -> bool:
-        return self.vocabulary is not None
-
-
-@dataclass
-class Vocabulary:
-    """The texts of one text tensor that some step knows, each with its code."""
-
-    codes: dict[str, int] = field(default_factory=lambda: {"": EMPTY})
-
-    def code(self, text: str) -> int:
-        return self.codes.setdefault(text, len(self.codes) + 1)
-
-    def __len__(self) -> int:
-        """Codes run from 0 to this, exclusive."""
-        return len(self.codes) + 1
 
 
 class Graph:
@@ -133,6 +52,8 @@ class Graph:
         #: Input field (name, element or None) -> values at which a tree decides.
         self.thresholds: dict[tuple[str, int | None], set[float]] = {}
         self.has_trees = False
+        #: Steps whose results may differ from the original's in the last digit.
+        self.rounded: list[str] = []
         #: Other converters used: "skl2onnx".
         self.foreign: list[str] = []
         self.tolerance = DOUBLE
@@ -145,6 +66,11 @@ class Graph:
 
     # -- errors ------------------------------------------------------------------------------------------------
 
+    @property
+    def path(self) -> str:
+        """Where we are in the model: ``columns.text``."""
+        return ".".join(self._path)
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Everything inside belongs to step ``name`` of the model: a refusal from inside carries the path."""
@@ -152,7 +78,7 @@ class Graph:
         try:
             yield
         except NotConvertible as error:
-            error.step = error.step or ".".join(self._path)
+            error.step = error.step or self.path
             raise
         finally:
             self._path.pop()
@@ -301,7 +227,7 @@ class Graph:
                 tensor=tensor,
                 index=i,
                 nullable=c.nullable and not fills,
-                origin=_moved(c.origin, float(factor[i]), float(offset[i])),
+                origin=moved(c.origin, float(factor[i]), float(offset[i])),
             )
             for i, c in enumerate(columns)
         ]
@@ -422,9 +348,3 @@ def _uses(node: Any) -> Iterator[str]:
     for attribute in node.attribute:
         for inner in attribute.g.node:
             yield from _uses(inner)
-
-
-def _moved(origin: Origin | None, factor: float, offset: float) -> Origin | None:
-    if origin is None:
-        return None
-    return replace(origin, factor=origin.factor * factor, offset=origin.offset * factor + offset)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible, Origin, Tensor
+from modelyard.bundle.emitter.columns import Column, Origin, Tensor
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
 from modelyard.schema import Field, Signature
 
 
@@ -27,7 +28,7 @@ def declare(graph: Graph, signature: Signature) -> tuple[list[Any], list[dict[st
             origins = [Origin(field.name) for field in members]
         else:
             with graph.step(block.names[0]):
-                tensor, width = block.names[0], _width(members[0])
+                tensor, width = f"of_{block.names[0]}", _width(members[0])
             origins = [Origin(block.names[0], i) for i in range(width)]
             members = members * width
         kind = helper.np_dtype_to_tensor_dtype(_numpy(block.storage))

@@ -8,7 +8,8 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers, foreign
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import Column, Graph
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import Graph
 from modelyard.schema import Array
 
 #: Bytes that the matrix of closeness to every known row may take at once.

@@ -8,7 +8,8 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
 
 ACTIVATIONS = {"identity": "", "relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid", "exp": "Exp"}
 

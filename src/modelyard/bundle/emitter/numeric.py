@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from modelyard.bundle.emitter.columns import EMPTY, Column
 from modelyard.bundle.emitter.encoding import indicators, is_missing, text_code
-from modelyard.bundle.emitter.graph import EMPTY, Column, Graph, NotConvertible
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
 from modelyard.bundle.emitter.piecewise import interpolate
 from modelyard.schema import Array
 
@@ -152,7 +153,7 @@ def _polynomial(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:
         wide = graph.node("Concat", source, ones, axis=1)
     factors = np.full((len(powers), max(degree, 1)), len(columns))
     for o, row in enumerate(powers):
-        flat = np.repeat(np.arange(len(columns)), row)
+        flat = np.repeat(np.arange(len(columns)), row)[::-1]  # scikit-learn multiplies from the last factor on
         factors[o, : len(flat)] = flat
     made: str = graph.node("Gather", wide, graph.constant(factors[:, 0], "int64"), axis=1)
     for d in range(1, degree):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelyard.bundle.emitter.graph import Column, Graph
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import Graph
 
 
 def _selected(graph: Graph, step: Any, columns: list[Column]) -> list[Column]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from modelyard.bundle.emitter import answers
 from modelyard.bundle.emitter.answers import Answer
-from modelyard.bundle.emitter.graph import Column, Graph, NotConvertible
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import Graph, NotConvertible
 from modelyard.schema import Array
 
 

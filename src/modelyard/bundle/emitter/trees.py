@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.bundle.emitter.graph import ML, Column, Graph
+from modelyard.bundle.emitter.columns import Column
+from modelyard.bundle.emitter.graph import ML, Graph
 from modelyard.runtimes.forest import LEQ, MEMBER, Tree
 from modelyard.schema import Array
 

@@ -181,7 +181,7 @@ def test_one_field_with_a_shape():
     model = make_pipeline(preprocessing.StandardScaler(), RandomForestRegressor(5, random_state=0))
     model.fit(rows, target(numeric(), 0))
     spec = assert_exact(model, {"pixels": rows})
-    assert spec.options["inputs"] == [{"tensor": "pixels", "fields": ["pixels"], "dtype": "float64"}]
+    assert spec.options["inputs"] == [{"tensor": "of_pixels", "fields": ["pixels"], "dtype": "float64"}]
 
 
 def test_several_targets():
@@ -271,3 +271,48 @@ def test_pandas_keeps_the_names(tmp_path):
     chain = prepare().set_output(transform="default")
     model = make_pipeline(chain, Ridge()).fit(frame(mixed()), pd.Series(target(mixed(), 0)))
     assert_exact(model, mixed(1, 60))
+
+
+def test_every_storage_type():
+    rng = np.random.default_rng(0)
+    gaps = np.arange(120) % 9 == 0
+    arrays = {
+        "x0": rng.normal(size=120),
+        "x2": rng.normal(size=120).astype("float32"),
+        "tiny": rng.integers(-100, 100, 120).astype("int8"),
+        "large": rng.integers(0, 2**40, 120),
+        "flag": rng.random(120) < 0.5,
+        "unsure": np.array([None if g else bool(v) for g, v in zip(gaps, rng.random(120) < 0.5, strict=True)]),
+        "when": rng.integers(0, 10**9, 120).astype("datetime64[s]"),
+    }
+    table = pd.DataFrame({k: v for k, v in arrays.items() if k not in ("unsure", "when")})
+    table["unsure"] = pd.Series([np.nan if v is None else v for v in arrays["unsure"]], dtype=object)
+    table["when"] = arrays["when"].astype("int64").astype("float64")
+    chain = make_column_transformer(
+        (preprocessing.OneHotEncoder(handle_unknown="ignore"), ["unsure", "flag"]),
+        (DateParts(parts=("hour", "year_sin")), ["when"]),
+        remainder=preprocessing.StandardScaler(),
+    )
+    for last in (Ridge(), HistGradientBoostingRegressor(max_iter=10, min_samples_leaf=3)):
+        conversion, spec = proved(make_pipeline(chain, last).fit(table, table["x0"]), arrays)
+        assert conversion.accepted, conversion.reason
+        assert conversion.worst_relative <= 1e-6
+        if isinstance(last, Ridge):  # trees that do not look at a column do not ask for it
+            storages = {entry["dtype"] for entry in spec.options["inputs"]}
+            assert storages == {"float64", "float32", "int8", "int64", "bool"}
+
+
+@pytest.mark.parametrize("step", [preprocessing.PolynomialFeatures(3), preprocessing.QuantileTransformer()], ids=repr)
+def test_boosting_decides_at_the_last_digit(step):
+    train = numeric(0, 1500)
+    model = make_pipeline(step, HistGradientBoostingRegressor(max_iter=20)).fit(frame(train), target(train, 0))
+    assert_exact(model, train)
+
+
+def test_a_step_that_trees_cannot_follow_to_the_last_digit_is_named():
+    train = numeric(0, 1500)
+    model = make_pipeline(preprocessing.PowerTransformer(), HistGradientBoostingRegressor(max_iter=20))
+    conversion, spec = proved(model.fit(frame(train), target(train, 0)), train)
+    assert spec is None
+    assert conversion.step == "powertransformer"
+    assert conversion.reason.endswith("leave it out, trees do not need it")
