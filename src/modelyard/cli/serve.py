@@ -73,7 +73,8 @@ def _path(server: Server, loaded: Any) -> str:
 
 def _show(server: Server) -> None:
     for loaded in server.catalog.models():
-        screen.say(f"serving {loaded.name} version {loaded.version} ({loaded.digest[:19]}…)")
+        version = f"{loaded.name} version {loaded.version}" if loaded.version else f"{loaded.name}, from a path"
+        screen.say(f"serving {version} ({loaded.digest[:19]}…)")
     screen.say(f"at {server.url}; its API is described at {server.url}/openapi.json")
     loaded = server.catalog.models()[0]
     screen.say("try:")
