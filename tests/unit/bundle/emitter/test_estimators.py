@@ -33,9 +33,9 @@ TREES_REGRESSION = [
     ensemble.ExtraTreesRegressor(12, random_state=0),
     ensemble.GradientBoostingRegressor(n_estimators=25, random_state=0),
     ensemble.GradientBoostingRegressor(loss="huber", n_estimators=10, subsample=0.7, random_state=0),
-    ensemble.HistGradientBoostingRegressor(max_iter=25, min_samples_leaf=3),
-    ensemble.HistGradientBoostingRegressor(max_iter=15, loss="poisson"),
-    ensemble.HistGradientBoostingRegressor(max_iter=15, loss="gamma"),
+    ensemble.HistGradientBoostingRegressor(max_iter=10, min_samples_leaf=3),
+    ensemble.HistGradientBoostingRegressor(max_iter=6, loss="poisson"),
+    ensemble.HistGradientBoostingRegressor(max_iter=6, loss="gamma"),
     ensemble.BaggingRegressor(n_estimators=8, max_features=0.6, random_state=0),
 ]
 TREES_CLASSIFICATION = [
@@ -43,7 +43,7 @@ TREES_CLASSIFICATION = [
     ensemble.RandomForestClassifier(12, random_state=0),
     ensemble.ExtraTreesClassifier(12, random_state=0),
     ensemble.GradientBoostingClassifier(n_estimators=12, random_state=0),
-    ensemble.HistGradientBoostingClassifier(max_iter=15, min_samples_leaf=3),
+    ensemble.HistGradientBoostingClassifier(max_iter=6, min_samples_leaf=3),
     ensemble.BaggingClassifier(n_estimators=8, max_features=0.6, random_state=0),
     ensemble.AdaBoostClassifier(n_estimators=12, random_state=0),
 ]

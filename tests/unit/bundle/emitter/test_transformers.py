@@ -304,13 +304,13 @@ def test_every_storage_type():
 
 @pytest.mark.parametrize("step", [preprocessing.PolynomialFeatures(3), preprocessing.QuantileTransformer()], ids=repr)
 def test_boosting_decides_at_the_last_digit(step):
-    train = numeric(0, 1500)
+    train = numeric(0, 900)
     model = make_pipeline(step, HistGradientBoostingRegressor(max_iter=20)).fit(frame(train), target(train, 0))
     assert_exact(model, train)
 
 
 def test_a_step_that_trees_cannot_follow_to_the_last_digit_is_named():
-    train = numeric(0, 1500)
+    train = numeric(0, 900)
     model = make_pipeline(preprocessing.PowerTransformer(), HistGradientBoostingRegressor(max_iter=20))
     conversion, spec = proved(model.fit(frame(train), target(train, 0)), train)
     assert spec is None
