@@ -40,6 +40,7 @@ TITLES = {
 #: Metrics where less is better.
 LOSSES = ("log_loss", "brier", "rmse", "mae", "mse")
 REGRESSION = ("r2", "rmse", "mae", "mse")
+SHARES = ("roc_auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f1_macro")
 CLASSIFICATION = (
     "roc_auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f1_macro", "log_loss", "brier",
 )  # fmt: skip
@@ -211,19 +212,28 @@ def judge(
     point, guess = model.point(), floor.point()
     low, high = interval(np.concatenate(gains))
     per_class: dict[str, dict[str, Estimate]] = {}
+    rarest = len(truth)
     if classes is not None:
         ones = np.ones((1, len(truth)))
         mine, theirs = model.per_class(ones), floor.per_class(ones)
+        members = np.bincount(model.index, minlength=len(classes))
+        rarest = int(members[members > 0].min())
         for i, label in enumerate(classes):
             per_class[str(label)] = {
                 name: Estimate(
                     float(mine[name][0, i]),
-                    *interval(np.concatenate([v[:, i] for v in each[name]])),
+                    *share_interval(np.concatenate([v[:, i] for v in each[name]]), int(members[i])),
                     float(theirs[name][0, i]),
                 )
                 for name in each
             }
-    estimates = {name: Estimate(point[name], *interval(np.concatenate(samples[name])), guess[name]) for name in names}
+    estimates = {}
+    for name in names:
+        drawn_values = np.concatenate(samples[name])
+        # A metric over classes is as sure as the class with the fewest rows lets it be.
+        trials = len(truth) if name == "accuracy" else rarest
+        between = share_interval(drawn_values, trials) if name in SHARES else interval(drawn_values)
+        estimates[name] = Estimate(point[name], *between, guess[name])
     return Judgement(estimates, per_class, (low, high), low > 0)
 
 
@@ -244,6 +254,23 @@ def interval(values: Array) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def share_interval(values: Array, trials: int) -> tuple[float, float]:
+    """The interval of a metric between 0 and 1, resampled as ``values``, where ``trials`` rows speak of it.
+
+    Rows that are all right stay all right however they are resampled, which would claim certainty. The interval is
+    then that of ``trials`` successes in as many trials: from (0.05 / 2) ** (1 / trials) to 1 (Clopper and Pearson
+    1934); the same from 0 where all are wrong.
+    """
+    low, high = interval(values)
+    if low == high and trials > 0:
+        missed = 1 - 0.025 ** (1 / trials)
+        if low == 1:
+            return 1 - missed, 1.0
+        if high == 0:
+            return 0.0, missed
+    return low, high
 
 
 def calibration(truth: Array, answers: Answers, classes: Sequence[Any], bins: int = 10) -> list[dict[str, float]]:

@@ -127,3 +127,16 @@ def test_names_of_metrics() -> None:
     assert check_metric("f1", True) == "f1"
     with pytest.raises(NotFound, match="no such metric: rmsee"):
         check_metric("rmsee", False)
+
+
+def test_rows_that_are_all_right_are_no_proof_of_certainty():
+    truth = np.array(["no"] * 30 + ["yes"] * 10, dtype=object)
+    sure = np.column_stack([truth == "no", truth == "yes"]).astype("float64")
+    guess = Answers(np.full(40, "no", dtype=object), np.tile([0.75, 0.25], (40, 1)))
+    judged = judge(truth, Answers(truth, sure), guess, ["no", "yes"], "roc_auc", seed=0)
+    accuracy, area = judged.estimates["accuracy"], judged.estimates["roc_auc"]
+    # Clopper-Pearson bounds for 40 of 40 and 10 of 10 at 95 %
+    assert (accuracy.value, accuracy.high) == (1, 1)
+    assert accuracy.low == pytest.approx(0.9119, abs=1e-4)
+    assert area.low == pytest.approx(0.6915, abs=1e-4)
+    assert judged.per_class["yes"]["recall"].low == pytest.approx(0.6915, abs=1e-4)
