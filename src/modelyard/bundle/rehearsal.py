@@ -106,6 +106,11 @@ def _own(folder: Path) -> Trust:
 
 def load_model(folder: Path, spec: ModelSpec, signature: Signature, device: str, trust: Trust) -> Predict:
     """The model in ``folder`` as a function: by its runtime, or, where it is a pickle, under the rules for those."""
+    if spec.runtime not in plugins.names("runtimes"):  # a ``module:thing`` would be imported, whatever it is
+        raise BadBundle(
+            f"the bundle names a runtime that is not installed here: {spec.runtime!r}",
+            hint=f"runtimes: {', '.join(plugins.names('runtimes'))}",
+        )
     runtime = plugins.find("runtimes", spec.runtime)
     name = spec.options.get("file", "")
     if not isinstance(name, str):

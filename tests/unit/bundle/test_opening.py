@@ -134,6 +134,15 @@ def test_a_manifest_cannot_name_itself_or_what_is_beside(copy, path):
         Bundle.open(copy)
 
 
+def test_a_manifest_cannot_name_a_module_to_import(copy, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\nclass Runtime: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    damage_manifest(copy, model={"runtime": "stranger:Runtime", "options": {"file": "model.onnx"}})
+    with pytest.raises(BadBundle, match="a runtime that is not installed here: 'stranger:Runtime'"):
+        Bundle.open(copy).load()
+    assert not (tmp_path / "canary").exists()
+
+
 def test_a_newer_format_says_what_it_needs(copy):
     damage_manifest(copy, format=FORMAT + 1, modelyard="7.2.0", signature="of a kind unknown here")
     with pytest.raises(BadBundle, match=r"needs Modelyard 7\.2\.0 or later"):
