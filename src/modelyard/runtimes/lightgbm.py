@@ -9,7 +9,6 @@ import numpy as np
 
 from modelyard.errors import BadBundle, InvalidInput, MissingDependency, NotFound
 from modelyard.interfaces import ModelFacts, ModelSpec, Predict
-from modelyard.runtimes import forest
 from modelyard.runtimes.answers import matrix, plain_labels, predict_with_answers
 from modelyard.runtimes.categories import Codes, encoded
 from modelyard.runtimes.forest import Forest, NoForest, Tree
@@ -49,7 +48,7 @@ class LightGBMRuntime:
 
     def describe(self, model: Any) -> ModelFacts:
         """Task and classes from the objective; a wrapper knows its own labels, a native file numbers them."""
-        booster = _booster(model)
+        booster = booster_of(model)
         objective, settings = _objective(booster.model_to_string())
         classes = _classes(model, objective, settings)
         return ModelFacts(
@@ -64,11 +63,11 @@ class LightGBMRuntime:
     def predictor(self, model: Any, signature: Signature) -> Predict:
         """The booster as a plain function: double rows, NaN for missing; categories are known by their text, and one
         that the booster never saw is missing."""
-        booster = _booster(model)
+        booster = booster_of(model)
         objective, settings = _objective(booster.model_to_string())
         classes = _classes(model, objective, settings)
         names = _order(model, booster, signature)
-        codes = _codes(booster, names)
+        codes = codes_of(booster, names)
 
         def answers(columns: Columns) -> tuple[Any, Any]:
             rows = encoded(columns, names, codes, "float64") if codes else matrix(columns, names, "float64")
@@ -83,7 +82,7 @@ class LightGBMRuntime:
     def save(self, model: Any, folder: Path) -> dict[str, Any]:
         """Write ``model.txt``, with the rounds that the model predicts with; a wrapper's labels go into the options."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(_booster(model).model_to_string(), encoding="utf-8", newline="\n")
+        (folder / FILE).write_text(booster_of(model).model_to_string(), encoding="utf-8", newline="\n")
         options: dict[str, Any] = {"file": FILE, "versions": {"lightgbm": str(_lightgbm().__version__)}}
         if hasattr(model, "classes_"):
             options["classes"] = list(plain_labels(model.classes_))
@@ -154,7 +153,7 @@ def _blocks(text: str) -> list[dict[str, str]]:
     return [dict(line.partition("=")[::2] for line in block.splitlines()) for block in blocks]
 
 
-def _booster(model: Any) -> Any:
+def booster_of(model: Any) -> Any:
     if isinstance(model, Path):
         return LightGBMRuntime().read(model)
     if isinstance(model, _Kept):
@@ -217,7 +216,7 @@ def _order(model: Any, booster: Any, signature: Signature) -> tuple[str, ...]:
     return given
 
 
-def _codes(booster: Any, names: tuple[str, ...]) -> Codes:
+def codes_of(booster: Any, names: tuple[str, ...]) -> Codes:
     """For each column of pandas categories the code of each; the booster keeps them in the order of the columns."""
     kept = booster.pandas_categorical or []
     if not kept:
@@ -238,17 +237,9 @@ def _codes(booster: Any, names: tuple[str, ...]) -> Codes:
 # -- as trees ----------------------------------------------------------------------------------------------------
 
 
-def to_onnx(model: Any, feature_count: int) -> Any:
-    """The booster alone as an ``onnx.ModelProto``; see ``modelyard.runtimes.forest.to_onnx`` for its tensors.
-
-    Raises NoForest for what has no exact form: linear trees, objectives of the caller's own.
-    """
-    return forest.to_onnx(forest_of(model), feature_count)
-
-
 def forest_of(model: Any) -> Forest:
     """The trees of a wrapper, a ``Booster`` or a native file. Raises NoForest naming what cannot be told in trees."""
-    text = _booster(model).model_to_string()
+    text = booster_of(model).model_to_string()
     header = _header(text)
     objective, settings = _objective(text)
     targets = int(header["num_tree_per_iteration"])

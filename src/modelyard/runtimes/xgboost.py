@@ -11,7 +11,6 @@ import numpy as np
 
 from modelyard.errors import BadBundle, InvalidInput, MissingDependency, NotFound
 from modelyard.interfaces import ModelFacts, ModelSpec, Predict
-from modelyard.runtimes import forest
 from modelyard.runtimes.answers import matrix, predict_with_answers
 from modelyard.runtimes.categories import Codes, encoded
 from modelyard.runtimes.forest import Forest, NoForest, Tree, float32_limits
@@ -58,7 +57,7 @@ class XGBoostRuntime:
 
     def describe(self, model: Any) -> ModelFacts:
         """Task and classes from the objective: labels are 0 to k - 1. Raises InvalidInput for an unfitted wrapper."""
-        booster = _booster(model)
+        booster = booster_of(model)
         learner = _learner(booster)
         objective = learner["objective"]["name"]
         count = _class_count(learner)
@@ -79,12 +78,12 @@ class XGBoostRuntime:
     def predictor(self, model: Any, signature: Signature) -> Predict:
         """The booster as a plain function: float32 rows, NaN for missing; categories are known by their text, and one
         that the booster never saw is missing."""
-        booster = _booster(model)
+        booster = booster_of(model)
         learner = _learner(booster)
         objective = learner["objective"]["name"]
         several = int(learner["learner_model_param"].get("num_target", 1)) > 1
         names = _order(booster, signature)
-        codes = _codes(booster, names)
+        codes = codes_of(booster, names)
         missing = _missing(model)
         xgb = _xgboost()
         kinds = ["c" if codes.get(name) else "q" for name in names] if codes else None
@@ -119,7 +118,7 @@ class XGBoostRuntime:
 
     def save(self, model: Any, folder: Path) -> dict[str, Any]:
         """Write ``model.ubj``, cut to the rounds that the model predicts with."""
-        booster = _booster(model)
+        booster = booster_of(model)
         rounds = _rounds(model)
         if rounds and rounds < booster.num_boosted_rounds():
             booster = booster[:rounds]
@@ -167,7 +166,7 @@ def _short(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _booster(model: Any) -> Any:
+def booster_of(model: Any) -> Any:
     if isinstance(model, Path):
         return XGBoostRuntime().read(model)
     if isinstance(model, _Kept):
@@ -216,7 +215,7 @@ def _order(booster: Any, signature: Signature) -> tuple[str, ...]:
     return given
 
 
-def _codes(booster: Any, names: tuple[str, ...]) -> Codes:
+def codes_of(booster: Any, names: tuple[str, ...]) -> Codes:
     """For each categorical column the code of each of its categories, as the booster itself keeps them."""
     kinds = booster.feature_types or []
     if "c" not in kinds:
@@ -271,17 +270,9 @@ def _answer(objective: str, raw: Array, several: bool) -> tuple[Any, Any]:
 # -- as trees ----------------------------------------------------------------------------------------------------
 
 
-def to_onnx(model: Any, feature_count: int) -> Any:
-    """The booster alone as an ``onnx.ModelProto``; see ``modelyard.runtimes.forest.to_onnx`` for its tensors.
-
-    Raises NoForest for what has no exact form: linear boosters, vector leaves, objectives of the caller's own.
-    """
-    return forest.to_onnx(forest_of(model), feature_count)
-
-
 def forest_of(model: Any) -> Forest:
     """The trees of a wrapper, a ``Booster`` or a native file. Raises NoForest naming what cannot be told in trees."""
-    booster = _booster(model)
+    booster = booster_of(model)
     rounds = _rounds(model)
     if rounds and rounds < booster.num_boosted_rounds():
         booster = booster[:rounds]
@@ -336,7 +327,8 @@ def _tree(kept: Any, target: int, weight: float) -> Tree:
         left[node], right[node] = right[node], left[node]
         missing_left[node] = not missing_left[node]
     return Tree(
-        feature=np.asarray(kept["split_indices"]),
+        # Leaves ask for no feature; those of pruned nodes hold 2**31 - 1 there.
+        feature=np.where(left < 0, 0, kept["split_indices"]),
         threshold=float32_limits(values),
         left=left,
         right=right,

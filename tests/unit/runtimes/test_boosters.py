@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelyard import plugins
+from modelyard.bundle.emitter import emit
 from modelyard.errors import BadBundle, InvalidInput
 from modelyard.interfaces import ModelSpec, Predict, Runtime
 from modelyard.runtimes import lightgbm as lightgbm_room
 from modelyard.runtimes import xgboost as xgboost_room
 from modelyard.runtimes.answers import output_fields
-from modelyard.runtimes.categories import encoded
 from modelyard.runtimes.forest import NoForest, float32_limits
-from modelyard.runtimes.onnx_session import open_session
+from modelyard.runtimes.onnx_session import open_session, predict_with
 from modelyard.schema import Array, Columns, Field, Signature
 
 XGB: Runtime = plugins.find("runtimes", "xgboost")
@@ -176,51 +176,44 @@ def load(runtime: Runtime, folder: Path, options: dict[str, Any], signature: Sig
     return runtime.load(folder, ModelSpec(runtime=runtime.name, options=options), signature)
 
 
-def through_onnx(room: Any, model: Any, columns: Columns) -> dict[str, Array]:
-    names = columns.layout.names
-    rows = encoded(columns, names, codes_of(room, model, names), "float64")
-    made = room.to_onnx(model, len(names))
-    onnx.checker.check_model(made, full_check=True)
-    assert made.SerializeToString() == room.to_onnx(model, len(names)).SerializeToString()
-    session = open_session(made.SerializeToString())
-    given = [output.name for output in session.get_outputs()]
-    whole = session.run(None, {"X": rows})
-    for one, rest in zip(session.run(None, {"X": rows[:1]}), whole, strict=True):
-        if one.dtype == np.float64:
-            np.testing.assert_allclose(one, rest[:1], rtol=1e-14)  # rows together go through other instructions
+def through_onnx(model: Any, signature: Signature, columns: Columns) -> Columns:
+    made = emit(model, signature)
+    onnx.checker.check_model(made.model, full_check=True)
+    graph = made.model.SerializeToString()
+    assert graph == emit(model, signature).model.SerializeToString()
+    predict = predict_with(open_session(graph), {"inputs": made.inputs, "outputs": made.outputs}, signature)
+    whole, one = predict(columns), predict(columns.slice(0, 1))
+    for name in whole:
+        if whole[name].dtype == np.float64:
+            np.testing.assert_allclose(one[name], whole[name][:1], rtol=1e-14)  # rows together go another way
         else:
-            assert one.tolist() == rest[:1].tolist()
-    return dict(zip(given, whole, strict=True))
+            assert one[name].tolist() == whole[name][:1].tolist()
+    return whole
 
 
-def codes_of(room: Any, model: Any, names: tuple[str, ...]) -> Any:
-    return room._codes(room._booster(model), names)
-
-
-def check_trees(answer: Columns, made: dict[str, Array], tolerance: float) -> None:
-    if "value" in made:
-        value = made["value"].reshape(answer["prediction"].shape)
+def check_trees(answer: Columns, made: Columns, tolerance: float) -> None:
+    assert list(made) == list(answer)
+    if answer["prediction"].dtype.kind == "f":
         scale = np.abs(answer["prediction"]).mean()
-        np.testing.assert_allclose(value, answer["prediction"], rtol=tolerance, atol=tolerance * scale)
+        np.testing.assert_allclose(made["prediction"], answer["prediction"], rtol=tolerance, atol=tolerance * scale)
     else:
-        assert made["label"].tolist() == answer["prediction"].tolist()
-        assert ("probabilities" in made) == ("probabilities" in answer)
-        if "probabilities" in made:
-            np.testing.assert_allclose(made["probabilities"], answer["probabilities"], rtol=0, atol=tolerance)
+        assert made["prediction"].tolist() == answer["prediction"].tolist()
+    if "probabilities" in answer:
+        np.testing.assert_allclose(made["probabilities"], answer["probabilities"], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", XGBOOST)
 def test_xgboost(tmp_path: Path, name: str) -> None:
     model = XGBOOST[name]()
-    _, columns, answer = check(XGB, model, tmp_path, "categories" in name)
-    check_trees(answer, through_onnx(xgboost_room, model, columns), 2e-6)  # it sums in float32
+    signature, columns, answer = check(XGB, model, tmp_path, "categories" in name)
+    check_trees(answer, through_onnx(model, signature, columns), 2e-6)  # it sums in float32
 
 
 @pytest.mark.parametrize("name", LIGHTGBM)
 def test_lightgbm(tmp_path: Path, name: str) -> None:
     model = LIGHTGBM[name]()
-    _, columns, answer = check(LGB, model, tmp_path, "categories" in name)
-    check_trees(answer, through_onnx(lightgbm_room, model, columns), 1e-14)
+    signature, columns, answer = check(LGB, model, tmp_path, "categories" in name)
+    check_trees(answer, through_onnx(model, signature, columns), 1e-14)
 
 
 @pytest.mark.parametrize("name", NOT_TREES)
@@ -229,7 +222,7 @@ def test_what_is_not_made_of_trees_predicts_and_says_so(tmp_path: Path, name: st
     model = make()
     check(runtime, model, tmp_path, words=False)
     with pytest.raises(NoForest, match=reason):
-        (xgboost_room if runtime is XGB else lightgbm_room).to_onnx(model, 6)
+        (xgboost_room if runtime is XGB else lightgbm_room).forest_of(model)
 
 
 @pytest.mark.parametrize(("runtime", "make"), [(XGB, XGBOOST["sets of categories"]), (LGB, LIGHTGBM["categories"])])

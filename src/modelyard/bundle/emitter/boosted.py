@@ -36,7 +36,7 @@ def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     else:
         for tree in forest.trees:
             tree.threshold = _around_zero(np.asarray(tree.threshold, dtype="float64"))
-    codes = runtime._codes(runtime._booster(model), tuple(map(str, range(len(columns)))))
+    codes = runtime.codes_of(runtime.booster_of(model), tuple(map(str, range(len(columns)))))
     columns = _coded(graph, columns, {int(place): known for place, known in codes.items()})
     columns = _with_missing(graph, forest, columns)
     for target in np.flatnonzero(forest.base):
