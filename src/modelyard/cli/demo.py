@@ -34,6 +34,7 @@ def demo(folder: Path, once: bool, port: int | None) -> frame.Answer | None:
 
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MODELYARD_HOME"] = str(folder / "home")
+    os.environ.setdefault("MODELYARD_LOG_LEVEL", "warning")  # the answers below are the story
     table, held_back = _write_data(folder)
     quiet = frame.wants_json()
     if not quiet:
