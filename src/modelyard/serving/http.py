@@ -40,8 +40,12 @@ MOST_LENGTHS = 1024
 LENGTHS = tuple(b"\r\ncontent-length: %d\r\n\r\n" % size for size in range(MOST_LENGTHS))
 
 
+# The listener's own errors, not of the tree in ``modelyard.errors``: they speak of HTTP and never leave the server,
+# so that neither the command line nor a caller in Python need know them.
+
+
 class BadRequest(ModelyardError):
-    """Not HTTP as it should be; ``details["status"]`` says how it is answered."""
+    """Not HTTP as it should be."""
 
     code = "bad_request"
 
