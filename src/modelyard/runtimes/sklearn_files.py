@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import sys
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, NoneType
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -181,9 +184,8 @@ def _tidied(node: Any, ids: dict[int, int], names: dict[str, str]) -> Any:
 
 
 def _without_ids(node: Any) -> str:
-    if isinstance(node, dict):
-        node = {key: value for key, value in node.items() if key != "__id__"}
-    return json.dumps(node, sort_keys=True)
+    """A node of the schema as text, without what differs between processes at any depth."""
+    return re.sub(r'"(__id__|file)": ("[^"]*"|\d+)', "", json.dumps(node, sort_keys=True))
 
 
 def _without_padding(content: bytes) -> bytes:
@@ -203,14 +205,65 @@ def to_pickle(model: Any) -> bytes:
     """``model`` as a pickle. Raises InvalidInput where it holds what cannot be pickled, such as a lambda.
 
     A pickle records which of its equal texts are one object, which differs between a model that was just fitted and
-    one that was read; after one round they are alike.
+    one that was read; after one round they are alike. Sets are written in an order that does not depend on hashes.
     """
+    out = io.BytesIO()
     try:
-        return pickle.dumps(pickle.loads(pickle.dumps(model, protocol=5)), protocol=5)
+        _Pickler(out, protocol=5).dump(pickle.loads(pickle.dumps(model, protocol=5)))
     except Exception as error:  # pickling calls methods of the objects, which may raise anything
         raise InvalidInput(
             f"the model cannot be saved: {error}", hint="use functions that are defined in a module, not lambdas"
         ) from error
+    return out.getvalue()
+
+
+#: The standard library's pickler written in Python, one method per type: the one in C does not let sets be sorted.
+_Base: Any = pickle._Pickler
+
+
+class _Pickler(_Base):  # type: ignore[misc]  # see above
+    dispatch: ClassVar[dict[type, Callable[..., None]]] = dict(_Base.dispatch)
+
+    def save_set(self, values: set[Any]) -> None:
+        self.write(pickle.EMPTY_SET)
+        self.memoize(values)  # before what is in it, which may refer to it
+        self.write(pickle.MARK)
+        for value in _in_order(values):
+            self.save(value)
+        self.write(pickle.ADDITEMS)
+
+    dispatch[set] = save_set
+
+    def save_frozenset(self, values: frozenset[Any]) -> None:
+        self.write(pickle.MARK)
+        for value in _in_order(values):
+            self.save(value)
+        if id(values) in self.memo:  # something in it referred to it, and so wrote it
+            self.write(pickle.POP_MARK + self.get(self.memo[id(values)][0]))
+            return
+        self.write(pickle.FROZENSET)
+        self.memoize(values)
+
+    dispatch[frozenset] = save_frozenset
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    """The members of a set in an order of their own where they are texts, numbers, classes or groups of these."""
+    try:
+        return sorted(values, key=_sort_key)
+    except TypeError:
+        return list(values)
+
+
+def _sort_key(value: Any) -> str:
+    if isinstance(value, (tuple, frozenset)):
+        keys = [_sort_key(item) for item in value]
+        return f"{type(value).__name__} {keys if isinstance(value, tuple) else sorted(keys)}"
+    if isinstance(value, (str, bytes, int, float, complex, np.generic, NoneType)):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise TypeError
 
 
 def versions_of(model: Any) -> dict[str, str]:

@@ -40,6 +40,7 @@ from modelyard.errors import BadBundle, InvalidInput, ModelFailed, Refused
 from modelyard.interfaces import ModelSpec
 from modelyard.runtimes.answers import output_fields
 from modelyard.runtimes.sklearn import SklearnRuntime
+from modelyard.runtimes.sklearn_files import to_pickle
 from modelyard.schema import Columns, Signature, infer_fields
 
 RUNTIME = SklearnRuntime()
@@ -252,6 +253,41 @@ SklearnRuntime().save(model, Path(sys.argv[1]))
             check=True, timeout=120, env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
     assert (tmp_path / "one" / "model.skops").read_bytes() == (tmp_path / "two" / "model.skops").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.skops", "model.pkl"])
+def test_sets_in_a_model_are_written_in_one_order(tmp_path: Path, name: str) -> None:
+    script = """
+import sys
+from pathlib import Path
+from sklearn.linear_model import LinearRegression
+from modelyard.runtimes.sklearn_files import to_pickle, to_skops
+words = "one two three four five six seven eight nine ten".split()
+model = LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0])
+model.texts = set(words)
+model.pairs = {(word, 1) for word in words}
+if sys.argv[1].endswith(".pkl"):
+    model.mixed = {*words, 1, 2.5, None, int, str, len, (1, "one")}
+    model.frozen = frozenset(frozenset((word, word * 2)) for word in words)
+Path(sys.argv[1]).write_bytes(to_pickle(model) if sys.argv[1].endswith(".pkl") else to_skops(model)[0])
+"""
+    files = [tmp_path / seed / name for seed in "12"]
+    for file in files:
+        file.parent.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", script, str(file)],
+            check=True, timeout=120, env={"PYTHONHASHSEED": file.parent.name, "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    assert files[0].read_bytes() == files[1].read_bytes() != b""
+
+
+def test_sets_come_back_from_a_pickle() -> None:
+    model = Own()
+    model.held = {"a", 1, frozenset({"b", (2, None)})}
+    model.ring = {model}  # refers to what holds it
+    model.many = set(range(5000))
+    back = pickle.loads(to_pickle(model))
+    assert (back.held, back.many, back.ring) == (model.held, model.many, {back})
 
 
 def test_another_version_is_refused_before_anything_is_read(tmp_path: Path) -> None:
