@@ -16,7 +16,6 @@ import pytest
 from modelyard import errors
 from modelyard.cli import exits, frame, main
 
-
 #: The tree of errors; a listener's own, which never reach the command line, may be imported too in a full run.
 ERRORS = [cls for cls in errors.ModelyardError.__subclasses__() if cls.__module__ == errors.__name__]
 
