@@ -166,11 +166,13 @@ def _index(message: Message, catalog: Catalog) -> list[dict[str, str]]:
             only_ready = bool(msgspec.json.decode(message.body, type=dict[str, Any]).get("ready"))
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise InvalidInput.at("body", 'nothing, or a JSON object such as {"ready": true}', str(error)) from None
-    found = [{"name": v.name, "version": v.version, "state": "READY", "reason": ""} for v in catalog.models()]
+    found = [
+        {"name": v.name} | ({"version": v.version} if v.version else {}) | {"state": "READY", "reason": ""}
+        for v in catalog.models()
+    ]
     if not only_ready:
         found += [
-            {"name": reference, "version": "", "state": "UNAVAILABLE", "reason": why}
-            for reference, why in catalog.faults().items()
+            {"name": reference, "state": "UNAVAILABLE", "reason": why} for reference, why in catalog.faults().items()
         ]
     return found
 

@@ -177,7 +177,7 @@ class TestRefusals:
         with pytest.raises(NotReady, match="kit: not loaded yet"):
             wire.inform(call, Message(b""), KitCatalog(ready=False))
         told = json.loads(wire.inform(Call("index"), Message(b"{}"), KitCatalog(ready=False)).body)
-        assert told[-1] == {"name": "kit", "version": "", "state": "UNAVAILABLE", "reason": "not loaded yet"}
+        assert told[-1] == {"name": "kit", "state": "UNAVAILABLE", "reason": "not loaded yet"}
         told = json.loads(wire.inform(Call("index"), Message(b'{"ready":true}'), KitCatalog(ready=False)).body)
         assert [one["state"] for one in told] == ["READY"]
         with pytest.raises(InvalidInput):
