@@ -72,6 +72,10 @@ def _stored(values: Any, name: str, signature: Signature, rows: int) -> Array:
     if field.storage == "object":
         texts = [value if value is None else str(value) for value in array.ravel().tolist()]
         return np.array([*texts, None], dtype=object)[:-1].reshape(wanted)
+    if array.dtype.kind == "f" and not field.storage.startswith("float"):
+        wrong = ~np.isfinite(array) | (array != np.floor(array))
+        if wrong.any():
+            raise ModelFailed(f"the model's {name} is not {field.describe()}: {array[wrong][0]}")
     return array.astype(field.storage)
 
 
