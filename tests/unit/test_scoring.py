@@ -102,6 +102,37 @@ def test_dates_as_people_write_them(tmp_path: Path) -> None:
     assert (scored.scored, scored.rejected) == (1, 1)
 
 
+@pytest.mark.parametrize("kept", ["in.csv", "in.parquet"])
+def test_the_form_of_dates_is_that_of_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """Pieces that hold only days up to 12, before and after the one that tells."""
+    monkeypatch.setattr(csv_rows, "BLOCK", 64)
+    monkeypatch.setattr(parquet_rows, "ROWS", 4)
+    signature = Signature(inputs=(Field(name="when", dtype="datetime"),), outputs=TWO.outputs)
+    days = [*(f"{d:02}/01/1970" for d in range(1, 13)), "13/01/1970", *(f"{d:02}/02/1970" for d in range(1, 13))]
+    (tmp_path / "in.csv").write_text("when\n" + "".join(f"{day}\n" for day in days))
+    pa.parquet.write_table(pa.table({"when": days}), tmp_path / "in.parquet")
+
+    def number(columns: Columns) -> Columns:
+        return Columns(TWO.output_layout, [columns.blocks[0] / 86400], columns.rows)
+
+    scored = score_with(number, signature, "d", tmp_path / kept, tmp_path / "out.csv")
+    assert (scored.scored, scored.rejected) == (25, 0)
+    with (tmp_path / "out.csv").open() as file:
+        found = [float(row["prediction"]) for row in csv.DictReader(file)]
+    assert found == [*range(13), *range(31, 43)]
+
+
+def test_dates_that_may_be_either_way_round_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    signature = Signature(inputs=(Field(name="when", dtype="datetime"),), outputs=TWO.outputs)
+    (tmp_path / "in.csv").write_text("when\n02/01/1970\n03/01/1970\n")
+    with pytest.raises(InvalidInput, match="dates that may be day/month/year or month/day/year") as caught:
+        score_with(add, signature, "d", tmp_path / "in.csv", tmp_path / "out.csv")
+    assert "ISO 8601" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 def test_bad_rows_are_set_aside_with_line_reason_and_text(tmp_path: Path) -> None:
     text = (
         b'x1,x2,note\n1,2,"two\nlines"\n\noops,2,b\n,2,c\n3,4\n5,6,7,8\n7,\xff,d\n8,1e999,e\n'

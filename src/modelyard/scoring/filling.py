@@ -9,10 +9,12 @@ import numpy as np
 
 from modelyard.errors import InvalidInput
 from modelyard.schema import EXACT_INTEGER, INTEGER_RANGES, Array, Columns, Field, Signature, store
-from modelyard.tables.kinds import ISO, Kind, convert, date_formats
+from modelyard.scoring.dates import DateForms, present
+from modelyard.tables.kinds import ISO, convert
 from modelyard.tables.source import MISSING
 
 TRUE, FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
+_ALL_ISO: DateForms = {}
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -32,9 +34,9 @@ class Faults:
         self.bad |= mask
 
 
-def fill(table: Any, signature: Signature, decimal: str = ".") -> tuple[Columns, Faults]:
+def fill(table: Any, signature: Signature, decimal: str = ".", dates: DateForms = _ALL_ISO) -> tuple[Columns, Faults]:
     """The inputs of the model for every row of an Arrow table, and which rows do not fit. ``decimal`` is how text
-    writes fractions.
+    writes fractions, ``dates`` how it writes the dates of each column.
 
     A row at fault keeps its place; what stands there means nothing. Raises InvalidInput where a whole column has a
     type that does not fit.
@@ -48,14 +50,14 @@ def fill(table: Any, signature: Signature, decimal: str = ".") -> tuple[Columns,
         if block.is_scalar:
             matrix = np.empty((rows, len(block.names)), dtype=block.storage)
             for i, name in enumerate(block.names):
-                matrix[:, i] = _scalar(table.column(name), fields[name], faults, decimal)
+                matrix[:, i] = _scalar(table.column(name), fields[name], faults, decimal, dates)
             blocks.append(matrix)
         else:
             blocks.append(_shaped(table.column(block.names[0]), fields[block.names[0]], faults))
     return Columns(layout, blocks, rows), faults
 
 
-def _scalar(column: Any, field: Field, faults: Faults, decimal: str) -> Array:
+def _scalar(column: Any, field: Field, faults: Faults, decimal: str, dates: DateForms) -> Array:
     import pyarrow as pa
 
     kind = column.type
@@ -66,7 +68,7 @@ def _scalar(column: Any, field: Field, faults: Faults, decimal: str) -> Array:
         if field.dtype == "string":
             return _texts(column, field, faults)
         if field.dtype == "datetime":
-            return _moments_in_text(column, field, faults)
+            return _moments_in_text(column, field, faults, dates)
         return _numbers_in_text(column, field, faults, decimal)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if field.dtype == "string" and pa.types.is_integer(kind):
@@ -179,30 +181,16 @@ def _check(values: Array, field: Field, faults: Faults) -> Array:
     return values
 
 
-def _moments_in_text(column: Any, field: Field, faults: Faults) -> Array:
-    """Dates as seconds: ISO 8601, or the one other way of writing in which all of them make sense, as in training."""
+def _moments_in_text(column: Any, field: Field, faults: Faults, dates: DateForms) -> Array:
+    """Dates as seconds."""
     import pyarrow as pa
     import pyarrow.compute as compute
 
-    text = compute.utf8_trim_whitespace(column).combine_chunks()
-    text = compute.if_else(compute.is_in(text, pa.array(MISSING)), None, text)
-    moments, wrong = convert(text, _way_of_writing(text))
+    moments, wrong = convert(present(column), dates.get(field.name, ISO))
     if wrong is not None:
         faults.add(wrong.to_numpy(zero_copy_only=False), field, lambda i: _quoted(column[i].as_py()))
         moments = compute.if_else(wrong, pa.scalar(0, pa.int64()).cast(moments.type), moments)
     return _check(_doubles(moments.cast(pa.timestamp("us")).cast(pa.int64())) / 1e6, field, faults)
-
-
-def _way_of_writing(text: Any) -> Kind:
-    """How the dates of a column are written; ISO 8601 where that cannot be told."""
-    import pyarrow.compute as compute
-
-    first = next((value for value in text.slice(0, 1000).to_pylist() if value is not None), None)
-    ways = [] if first is None else date_formats(first)
-    if ways in ([], [ISO]):
-        return ISO
-    fitting = [way for way in ways if (wrong := convert(text, way)[1]) is None or compute.mean(wrong).as_py() < 0.05]
-    return fitting[0] if len(fitting) == 1 else ISO
 
 
 def _shaped(column: Any, field: Field, faults: Faults) -> Array:

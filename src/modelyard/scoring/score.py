@@ -15,6 +15,7 @@ import numpy as np
 from modelyard.errors import Conflict, InvalidInput, ModelFailed, NotFound
 from modelyard.interfaces import Predict
 from modelyard.schema import Array, Columns, Field, Signature, check_outputs
+from modelyard.scoring.dates import date_forms
 from modelyard.scoring.filling import fill
 from modelyard.scoring.journal import Job, Journal, sync_folder
 from modelyard.scoring.reading import Piece, Rejected, Source, check_names, open_source
@@ -78,7 +79,8 @@ def score_with(
     from the last checkpoint. Memory does not grow with the file.
 
     Raises Conflict where the output is there already, or where work begun on it was for another input or model;
-    ``overwrite`` replaces both. Raises InvalidInput where the file lacks a column, ModelFailed where the model
+    ``overwrite`` replaces both. Raises InvalidInput where the file lacks a column or writes dates that may be read in
+    two ways, ModelFailed where the model
     refuses every row of a piece.
     """
     begun = time.perf_counter()
@@ -139,6 +141,7 @@ class _Plan:
         check_names(source, needed, kept)
         self.wanted = list(dict.fromkeys([*needed, *kept]))
         self.decimal = source.decimal
+        self.dates = date_forms(source, [field for field in signature.inputs if not field.shape])
         self._fields = {field.name: field for field in signature.inputs if not field.shape}
         # A kept column comes as the model saw it where the file is text, else as it is.
         self._typed = self._fields if source.is_text else {}
@@ -199,7 +202,7 @@ def _run(
 
 def _one(plan: _Plan, predict: Predict, piece: Piece, *, proven: bool) -> tuple[Any, list[Rejected]]:
     """The batch to write for a piece, and the rows that are set aside, in the order of the file."""
-    columns, faults = fill(piece.table, plan.signature, plan.decimal)
+    columns, faults = fill(piece.table, plan.signature, plan.decimal, plan.dates)
     reasons = faults.reasons
     good = np.flatnonzero(~faults.bad)
     fit = columns if len(good) == columns.rows else columns.take(good)
