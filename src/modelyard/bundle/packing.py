@@ -173,15 +173,18 @@ def _predict(predict: Predict, columns: Columns, most: int) -> Columns:
 
 
 def _steady(predict: Predict) -> Predict:
-    """``predict`` without threads of joblib: forests add up their trees in the order in which threads finish, and
-    the last bits of the sums with it.
+    """``predict`` on one thread where scikit-learn is in play: forests add up their trees in the order in which
+    threads finish, and the last bits of the sums with it; and on a busy machine the threads of OpenMP, which wait for
+    each other at each of many small steps, take a hundred times as long as one.
     """
 
     def steady(columns: Columns) -> Columns:
         joblib = sys.modules.get("joblib")
         if joblib is None:
             return predict(columns)
-        with joblib.parallel_config(backend="sequential"):
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
+
+        with joblib.parallel_config(backend="sequential"), threadpool_limits(1):
             return predict(columns)
 
     return steady

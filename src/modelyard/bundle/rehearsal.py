@@ -56,6 +56,7 @@ def rehearse(folder: Path, spec: ModelSpec, signature: Signature) -> Environment
         done = subprocess.run(
             [sys.executable, "-c", _SCRIPT],
             input=msgspec.json.encode(task),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in packing: threads in each other's way are slow
             capture_output=True,
             timeout=LONGEST,
             check=False,

@@ -430,6 +430,15 @@ def test_forests_add_up_alike_with_and_without_threads():
     assert all((predict(MATRIX) == first).all() for _ in range(5))
 
 
+def test_packing_asks_the_model_on_one_thread():
+    from threadpoolctl import threadpool_info
+
+    def threads(_):
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    assert packing._steady(threads)(None) == {1}
+
+
 def test_an_honest_pickle_of_a_model_packs_by_its_file(tmp_path):
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(LINEAR))
     model = read_model(tmp_path / "model.pkl")
