@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,42 +9,13 @@ from typing import Any
 
 from modelyard.errors import InvalidInput
 from modelyard.scoring.reading import Piece, Place, Rejected
+from modelyard.tables.dialect import Grammar
 from modelyard.tables.source import CsvFile
 
 #: Bytes that are read at a time. Larger blocks are no faster.
 BLOCK = 4 << 20
 #: A quote that has not closed after this many bytes never will.
 LONGEST = 8 << 20
-
-
-class Grammar:
-    """Where rows and cells end: RFC 4180, with a quote inside an unquoted cell taken as it is."""
-
-    def __init__(self, delimiter: str) -> None:
-        d = re.escape(delimiter).encode()
-        cell = rb'(?:"(?:[^"]++|"")*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)' % (d, d, d)
-        row = rb"%b(?:%b%b)*+\n" % (cell, d, cell)
-        self._rows = re.compile(rb"(?:%b)*+" % row)
-        self._row = re.compile(row)
-        self._cell = re.compile(rb"%b(?:%b|\n)" % (cell, d))
-        self._delimiter = delimiter.encode()
-
-    def whole_rows(self, block: bytes) -> int:
-        """How many bytes of ``block`` are whole rows."""
-        if b'"' not in block:
-            return block.rfind(b"\n") + 1
-        found = self._rows.match(block)
-        return found.end() if found else 0
-
-    def rows(self, block: bytes) -> Iterator[bytes]:
-        """Each row of a block of whole rows, with its end of line."""
-        if b'"' not in block:
-            return (line + b"\n" for line in block.split(b"\n")[:-1])
-        return (found.group() for found in self._row.finditer(block))
-
-    def cells(self, row: bytes) -> int:
-        """How many cells a row has."""
-        return len(self._cell.findall(row)) if b'"' in row else row.count(self._delimiter) + 1
 
 
 class CsvRows:

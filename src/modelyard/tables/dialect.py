@@ -54,6 +54,36 @@ def check_text(path: Path, sample: bytes) -> None:
         raise InvalidInput.at(str(path), "a CSV or Parquet file", "binary data")
 
 
+class Grammar:
+    """Where rows and cells end: RFC 4180, with a quote inside an unquoted cell taken as it is."""
+
+    def __init__(self, delimiter: str) -> None:
+        d = re.escape(delimiter).encode()
+        cell = rb'(?:"(?:[^"]++|"")*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)' % (d, d, d)
+        row = rb"%b(?:%b%b)*+\n" % (cell, d, cell)
+        self._rows = re.compile(rb"(?:%b)*+" % row)
+        self._row = re.compile(row)
+        self._cell = re.compile(rb"%b(?:%b|\n)" % (cell, d))
+        self._delimiter = delimiter.encode()
+
+    def whole_rows(self, block: bytes) -> int:
+        """How many bytes of ``block`` are whole rows."""
+        if b'"' not in block:
+            return block.rfind(b"\n") + 1
+        found = self._rows.match(block)
+        return found.end() if found else 0
+
+    def rows(self, block: bytes) -> Iterator[bytes]:
+        """Each row of a block of whole rows, with its end of line."""
+        if b'"' not in block:
+            return (line + b"\n" for line in block.split(b"\n")[:-1])
+        return (found.group() for found in self._row.finditer(block))
+
+    def cells(self, row: bytes) -> int:
+        """How many cells a row has."""
+        return len(self._cell.findall(row)) if b'"' in row else row.count(self._delimiter) + 1
+
+
 @dataclass(frozen=True)
 class Record:
     """One record as text: the physical line that it begins on (from 1), its cells, and the text itself."""

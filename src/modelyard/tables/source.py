@@ -7,18 +7,14 @@ memory, and any fault in it can be given its line.
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from modelyard.errors import InvalidInput, MissingDependency, NotFound, Problem
-from modelyard.tables.dialect import check_text, codec_of, records, sniff_decimal, sniff_delimiter
+from modelyard.tables.dialect import Grammar, check_text, codec_of, records, sniff_decimal, sniff_delimiter
 
 #: Texts that mean a missing value. Blanks are there because spreadsheets and databases pad with them.
 MISSING: tuple[str, ...] = (
@@ -188,44 +184,32 @@ class CsvFile:
         return names
 
     def blocks(self, size: int = 4 * 2**20) -> Iterator[Block]:
-        """The records after the header, in blocks of about ``size`` bytes."""
-        pending, line, header, offset = b"", 1, True, 0
-        for chunk, offset in self.chunks(size):
+        """The records after the header, in blocks of about ``size`` bytes. A line that opens a quotation mark which is
+        never closed is a block of its own.
+        """
+        grammar = Grammar(self.delimiter)
+        chunks = self.chunks(size)
+        pending, line, header = b"", 1, True
+        while True:
+            chunk, offset = next(chunks, (b"", self.path.stat().st_size))
             pending = pending + chunk if pending else chunk
+            if not pending:
+                return
             if b"\n" not in pending and b"\r" in pending:
                 pending = re.sub(rb"\r(?!\Z)", b"\n", pending)  # lines as old Macs end them
-            while pending:
-                cut = _cut(pending)
-                if not cut:
-                    if len(pending) <= LONGEST:
-                        break
-                    cut = pending.find(b"\n") + 1 or len(pending)
-                    yield Block(pending[:cut], line, offset, "a quotation mark that is never closed")
-                elif header:
-                    header, cut = False, _first_record(pending)
-                    if not pending[:cut].strip(b"\r\n"):
-                        header = True  # an empty line before the header
-                else:
-                    yield Block(pending[:cut], line, offset)
-                line += pending.count(b"\n", 0, cut)
-                pending = pending[cut:]
-        if pending and not header:
-            yield from self._last(pending, line, offset)
-
-    def _last(self, pending: bytes, line: int, offset: int) -> Iterator[Block]:
-        """What follows the last end of line; where a quotation mark stays open, that line is set apart."""
-        while pending and pending.count(b'"') % 2 and _open_at_end(pending, self.delimiter):
-            cut = pending.find(b"\n") + 1 or len(pending)
-            yield Block(pending[:cut], line, offset, "a quotation mark that is never closed")
-            line += 1
-            pending = pending[cut:]
-            whole = _cut(pending)
-            if whole:
-                yield Block(pending[:whole], line, offset)
-                line += pending.count(b"\n", 0, whole)
-                pending = pending[whole:]
-        if pending:
-            yield Block(pending, line, offset)
+            if not chunk and not pending.endswith(NEWLINE):
+                pending += NEWLINE
+            cut = grammar.whole_rows(pending)
+            while header and cut:
+                first = len(next(grammar.rows(pending[:cut])))
+                header = not pending[:first].strip(b"\r\n")  # an empty line before the header
+                line, pending, cut = line + pending.count(NEWLINE, 0, first), pending[first:], cut - first
+            if cut:
+                yield Block(pending[:cut], line, offset)
+            elif pending and (not chunk or len(pending) > LONGEST):
+                cut = pending.find(NEWLINE) + 1 or len(pending)
+                yield Block(pending[:cut], line, offset, "a quotation mark that is never closed")
+            line, pending = line + pending.count(NEWLINE, 0, cut), pending[cut:]
 
     def chunks(self, size: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
         """Pieces of the file as UTF-8 (or, where it is not, as it is) with the bytes of the file read so far.
@@ -271,35 +255,3 @@ def _read(path: Path, source: Any, size: int) -> bytes:
         raise InvalidInput.at(str(path), "a whole compressed file", str(error)) from None
     except Exception as error:  # zlib.error and lzma.LZMAError share no base
         raise InvalidInput.at(str(path), "a readable compressed file", str(error)) from None
-
-
-def _cut(data: bytes) -> int:
-    """Length of the longest beginning of ``data`` that ends with an end of line outside quotation marks; 0 if none."""
-    at = data.rfind(b"\n") + 1
-    if not at or data.count(b'"', 0, at) % 2 == 0:
-        return at
-    raw = np.frombuffer(data, dtype=np.uint8)
-    ends = np.flatnonzero(raw == 10)
-    quotes = np.flatnonzero(raw == 34)
-    closed = ends[np.searchsorted(quotes, ends) % 2 == 0]
-    return int(closed[-1]) + 1 if closed.size else 0
-
-
-def _first_record(data: bytes) -> int:
-    """Length of the first record of ``data``, which holds at least one whole record."""
-    at = data.find(b"\n") + 1
-    while data.count(b'"', 0, at) % 2:
-        following = data.find(b"\n", at) + 1
-        if not following:
-            return len(data)
-        at = following
-    return at
-
-
-def _open_at_end(data: bytes, delimiter: str) -> bool:
-    """Whether a quoted cell is still open at the end of ``data`` (quotes inside plain cells do not count)."""
-    try:
-        list(csv.reader(io.StringIO(data.decode(errors="replace"), newline=""), delimiter=delimiter, strict=True))
-    except csv.Error:
-        return True
-    return False

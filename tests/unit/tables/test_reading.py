@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.errors import InvalidInput, NotFound
-from modelyard.tables import read_table
+from modelyard.tables import read_table, source
 from modelyard.tables.source import CsvFile
 
 
@@ -193,6 +193,18 @@ def test_one_column_and_no_end_of_the_last_line(tmp_path: Path) -> None:
 def test_a_file_with_stray_quotes(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, 'a,b\n1,5" pipe\n2,x\n3,y\n'))
     assert table["b"].tolist() == ['5" pipe', "x", "y"]
+
+
+def test_a_stray_quote_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no open quotation mark, whatever follows: rows come in small blocks before it and after it."""
+    monkeypatch.setattr(source, "LONGEST", 2000)
+    rows = [f'{i},"a, ""b""\nc"\n' for i in range(300)]
+    text = "a,b\n" + "".join([*rows, '7,5" pipe\n', *rows])
+    blocks = list(CsvFile.open(write(tmp_path, text)).blocks(256))
+    assert [block.broken for block in blocks if block.broken] == []
+    assert max(len(block.data) for block in blocks) < 512
+    assert b"".join(block.data for block in blocks) == text.partition("\n")[2].encode()
+    assert all(block.line == 2 + b"".join(b.data for b in blocks[:i]).count(b"\n") for i, block in enumerate(blocks))
 
 
 @pytest.mark.parametrize(
