@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,12 @@ from modelyard.bundle.golden import Golden
 from modelyard.bundle.manifest import Manifest
 from modelyard.bundle.rehearsal import load_model
 from modelyard.bundle.trust import Trust
-from modelyard.errors import BadBundle, NotFound, Refused
+from modelyard.errors import BadBundle, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Predict
 from modelyard.profile import Profile
 from modelyard.schema import Columns, Signature
+
+_ROOM = "set TMPDIR to a folder with room that you may write to"
 
 
 class Bundle:
@@ -32,7 +38,6 @@ class Bundle:
         self.manifest = manifest
         self.digest = digest
         self.path = path
-        self._unpacked: tempfile.TemporaryDirectory[str] | None = None
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r}, {self.digest[:19]})"
@@ -46,15 +51,30 @@ class Bundle:
         path = Path(path).expanduser()
         if not path.is_file():
             return cls(path, *check_folder(path), path)
-        unpacked = tempfile.TemporaryDirectory(prefix="modelyard-bundle-")
+        return cls.private(lambda folder: extract_archive(path, folder), path)
+
+    @classmethod
+    def private(cls, fill: Callable[[Path], object], path: Path | None = None) -> Bundle:
+        """The bundle that ``fill`` writes into a private folder, verified. The folder goes when this object does, or
+        with the process. ``path`` is what the bundle was made from, the folder by default.
+
+        Raises what ``fill`` and ``open`` do, RemoteFailed where there is no room for temporary files.
+        """
         try:
-            folder = Path(unpacked.name) / "bundle"
-            extract_archive(path, folder)
-            bundle = cls(folder, *check_folder(folder), path)
-        except BaseException:
-            unpacked.cleanup()
+            outer = Path(tempfile.mkdtemp(prefix="modelyard-bundle-"))
+        except OSError as error:
+            raise RemoteFailed(f"cannot make a temporary folder: {error.strerror or error}", hint=_ROOM) from error
+        try:
+            folder = outer / "bundle"
+            fill(folder)
+            bundle = cls(folder, *check_folder(folder), path or folder)
+        except BaseException as error:
+            shutil.rmtree(outer, ignore_errors=True)
+            if isinstance(error, OSError):
+                message = f"cannot unpack the bundle {path or ''} into {outer.parent}: {error.strerror or error}"
+                raise RemoteFailed(message, hint=_ROOM) from error
             raise
-        bundle._unpacked = unpacked
+        weakref.finalize(bundle, _remove, outer, os.getpid())
         return bundle
 
     @property
@@ -133,3 +153,9 @@ class Bundle:
     def write_file(self, path: str | Path) -> Path:
         """Write the one-file form to ``path``: the same bytes for the same files. Returns the path."""
         return write_archive(self.folder, Path(path))
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove a private folder, but not on behalf of a child that was forked meanwhile."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ import pytest
 
 from modelyard.bundle import FORMAT, Bundle, manifest
 from modelyard.bundle.manifest import digest_of
-from modelyard.errors import BadBundle, NotFound
+from modelyard.errors import BadBundle, NotFound, RemoteFailed
 
 
 def damage_manifest(folder, **changes):
@@ -52,6 +52,34 @@ def test_the_file_form_is_the_same_bundle_in_the_same_bytes(packed, tmp_path):
     del bundle
     assert not folder.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.zip", "three.zip", "two.zip"]
+
+
+def test_a_bundle_unpacked_from_a_file_is_gone_after_its_process(packed, tmp_path):
+    file = packed.write_file(tmp_path / "one.zip")
+    (tmp_path / "tmp").mkdir()
+    script = """
+import os, sys
+from modelyard.bundle import Bundle
+kept = Bundle.open(sys.argv[1])
+if os.fork() == 0:
+    sys.exit()  # a child that leaves in an orderly way takes nothing with it
+assert os.wait()[1] == 0
+kept.golden()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", script, str(file)],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_no_room_to_unpack_a_file_is_said(packed, tmp_path, monkeypatch):
+    file = packed.write_file(tmp_path / "one.zip")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(RemoteFailed, match="cannot make a temporary folder") as caught:
+        Bundle.open(file)
+    assert "TMPDIR" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["model/model.onnx", "golden.json", "profile.json"])
