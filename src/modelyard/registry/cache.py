@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard.errors import BadBundle, NotFound
+from modelyard.errors import BadBundle, NotFound, RemoteFailed
 from modelyard.interfaces import Store
 from modelyard.stores.blobs import CHUNK
-from modelyard.stores.disk import Scratch, disk_errors, locked
+from modelyard.stores.disk import FORBIDDEN, Scratch, disk_errors, locked
 from modelyard.stores.image import Part, unpack
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
 
 BESIDE = "beside/"
+
+_log = logging.getLogger(__name__)
 
 
 class Cache:
@@ -34,12 +37,24 @@ class Cache:
     def fetch(self, digest: str, parts: Sequence[Part], store: Store) -> Bundle:
         """The bundle ``digest``, verified. ``parts`` are the blobs it is made of.
 
-        Raises BadBundle where a blob is damaged, NotFound where one is gone, RemoteFailed where the cache
-        cannot be written.
+        Where the cache may not be written it is made in a private folder, which lives as long as the bundle. Raises
+        BadBundle where a blob is damaged, NotFound where one is gone, RemoteFailed where the disk is full.
         """
         place = self.folder / _key(digest, parts)
         with contextlib.suppress(BadBundle, NotFound, FileNotFoundError):  # then it is made, or made anew
             return _opened(place, digest, parts)
+        try:
+            return self._made(place, digest, parts, store)
+        except RemoteFailed as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in FORBIDDEN:
+                raise
+            _log.warning("%s; bundle %s is unpacked into a temporary folder", error.message, digest)
+        from modelyard.bundle import Bundle
+
+        return _checked(Bundle.private(lambda folder: _fill(folder, parts, store)), digest, parts)
+
+    def _made(self, place: Path, digest: str, parts: Sequence[Part], store: Store) -> Bundle:
+        """Make the folder ``place``, unless somebody else did, and open it."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder.parent / "lock"), self._scratch.directory() as folder:
@@ -91,15 +106,19 @@ def _fill(folder: Path, parts: Sequence[Part], store: Store) -> None:
 
 
 def _opened(folder: Path, digest: str, parts: Sequence[Part]) -> Bundle:
-    """The bundle in ``folder``, verified, and what lies beside it, which it does not verify itself."""
+    """The bundle in ``folder``, verified."""
     from modelyard.bundle import Bundle
 
-    bundle = Bundle.open(folder)
+    return _checked(Bundle.open(folder), digest, parts)
+
+
+def _checked(bundle: Bundle, digest: str, parts: Sequence[Part]) -> Bundle:
+    """``bundle`` if it is the one with this digest, and if what lies beside it, which it does not verify, is right."""
     if bundle.digest != digest:
-        raise BadBundle(f"the bundle in {folder} is another one: expected {digest}, got {bundle.digest}")
+        raise BadBundle(f"the bundle in {bundle.folder} is another one: expected {digest}, got {bundle.digest}")
     for part in parts:
         if part.role.startswith(BESIDE):
-            with (folder / part.role).open("rb") as file:
+            with (bundle.folder / part.role).open("rb") as file:
                 if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != part.digest:
-                    raise BadBundle(f"a file beside the bundle in {folder} has been changed: {part.role}")
+                    raise BadBundle(f"a file beside the bundle in {bundle.folder} has been changed: {part.role}")
     return bundle

@@ -140,7 +140,8 @@ class Registry:
                 return entry.enter(work, bundle, name, alias, tags, why, kept)
 
     def fetch(self, version: Version) -> Bundle:
-        """The bundle of a version, verified, in a folder of the cache that is made the first time.
+        """The bundle of a version, verified, in a folder of the cache that is made the first time; where the home may
+        not be written, in a temporary folder that goes with the bundle.
 
         Raises BadBundle where a blob is damaged (naming it), NotFound where the version or a blob is gone.
         """

@@ -14,6 +14,9 @@ from typing import BinaryIO
 
 from modelyard.errors import RemoteFailed
 
+#: What the system says where somebody may not write.
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 class Scratch:
     """Temporary files and folders in ``folder``, to be renamed to where they belong when they are complete.
@@ -134,7 +137,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message, hint = "the disk is full", "free some space, or set MODELYARD_HOME to a folder on another disk"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        elif error.errno in FORBIDDEN:
             message, hint = "no permission to write", "set MODELYARD_HOME to a folder that you may write to"
         else:
             message, hint = error.strerror or str(error), ""

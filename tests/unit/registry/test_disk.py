@@ -216,10 +216,17 @@ def test_a_read_only_home_is_read_and_not_written(home: Path, make: Make, read_o
         assert len(reader.history("churn")) == history - 1
         assert reader.fetch(cached).digest == cached.digest
         assert reader.models() == ["churn"]
+        fetched = reader.fetch(other)  # which is not cached, and cannot be
+        assert fetched.digest == other.digest
+        assert (fetched.folder / "model" / "model.onnx").read_bytes() == b"two"
+        place = fetched.folder
+        assert not place.is_relative_to(home)
+        del fetched
+        assert not place.exists()
         writes: list[Callable[[], object]] = [
             lambda: reader.register(bundle, "churn"), lambda: reader.promote("churn", 2),
             lambda: reader.tag("churn", "a", "b"), lambda: reader.delete("churn:2"), lambda: reader.rollback("churn"),
-            lambda: reader.fetch(other), reader.collect,
+            reader.collect,
         ]  # fmt: skip
         for write in writes:
             with pytest.raises(RemoteFailed, match="no permission to write") as caught:
