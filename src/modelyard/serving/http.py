@@ -16,8 +16,9 @@ import msgspec
 
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
+from modelyard.serving.compression import inflate
 from modelyard.serving.engine import Exchange
-from modelyard.serving.routing import Endpoint, Refusing
+from modelyard.serving.routing import Endpoint
 
 if TYPE_CHECKING:
     from modelyard.serving.listener import Listener
@@ -195,6 +196,8 @@ class Connection(asyncio.Protocol):
                 )
                 self.unanswered.append(exchange)
                 head.endpoint.accept(exchange, data[end:], head.headers)
+                if len(self.unanswered) >= MOST_UNANSWERED:
+                    self._pause_reading()
                 return
         if not self.is_closing:
             self._feed_slices(data)
@@ -243,12 +246,9 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:  # answered as if no upgrade had been asked for
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            self.is_between = True
-            if rest and not self.is_closing and self._fault is None:
-                self._feed(rest)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._fault is None and not self.is_closing:
+                self._feed_without_upgrade(data[upgrade.args[0] :])
                 return
         except httptools.HttpParserError as error:
             self._fault = self._fault or BadRequest(f"not a proper HTTP request: {error}")
@@ -261,6 +261,21 @@ class Connection(asyncio.Protocol):
             head, end = self._last_head, data.find(b"\r\n\r\n") + 4
             if head.length >= 0 and len(data) == end + head.length:
                 self.listener.remember(data[:end], head)
+
+    def _feed_without_upgrade(self, rest: bytes) -> None:
+        """Read a request as if no upgrade had been asked for: the parser takes what follows its head for another
+        protocol, but it is the body, and what a client hides there must not become a request.
+        """
+        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/" + self._parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self._headers if name.lower() != b"upgrade"]
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+        self.is_between = True
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    @property
+    def _is_upgrade(self) -> bool:
+        return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
 
     def on_message_begin(self) -> None:
         self.is_between = False
@@ -276,12 +291,12 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self.in_body = True
-        if self._fault is not None or self.is_closing:
+        if self._fault is not None or self.is_closing or self._is_upgrade:
             return
         if sum(len(n) + len(v) for n, v in self._headers) + len(self._url) > MOST_HEAD_BYTES:
             self._fault = _head_too_large()
             return
-        length, expects, chunked = 0, b"", False
+        length, expects, chunked, hosts = 0, b"", False, 0
         for name, value in self._headers:
             lower = name.lower()
             if lower == b"content-length":
@@ -290,11 +305,20 @@ class Connection(asyncio.Protocol):
                 chunked = True
             elif lower == b"expect":
                 expects = value.lower()
-        if length > self.listener.max_body:
+            elif lower == b"host":
+                hosts += 1
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._fault = BadRequest(f"no such version of HTTP here: {version}")
+        elif hosts > 1 or (not hosts and version == "1.1"):
+            self._fault = BadRequest(f"a request needs one Host header: it has {hosts or 'none'}")
+        elif chunked and version == "1.0":
+            self._fault = BadRequest("HTTP/1.0 has no Transfer-Encoding")
+        elif length > self.listener.max_body:
             self._fault = self._too_large()
         elif expects and expects != b"100-continue":
             self._fault = ExpectationFailed(f"no such expectation: {expects.decode('latin-1')}")
-        elif expects and (length or chunked) and self._parser.get_http_version() != "1.0":
+        elif expects and (length or chunked) and version != "1.0":
             if self.unanswered:
                 self.owes_continue = self.needs_care = True
             else:
@@ -310,7 +334,7 @@ class Connection(asyncio.Protocol):
             self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        if self._fault is not None or self.is_closing:
+        if self._fault is not None or self.is_closing or self._is_upgrade:
             return
         self.is_between = True
         self._completed += 1
@@ -331,7 +355,23 @@ class Connection(asyncio.Protocol):
             connection=self,
         )
         self.unanswered.append(exchange)
-        head.endpoint.accept(exchange, body, head.headers)
+        encoding = head.headers.get("content-encoding")
+        if encoding:
+            self._accept_encoded(exchange, body, encoding)
+        else:
+            head.endpoint.accept(exchange, body, head.headers)
+
+    def _accept_encoded(self, exchange: HttpExchange, body: bytes, encoding: str) -> None:
+        head = exchange.head
+        try:
+            plain = inflate(body, encoding, self.listener.max_body)
+            if plain is None:
+                raise self._too_large()
+        except ModelyardError as error:
+            exchange.endpoint = self.listener.refusing(head.target, error)
+            exchange.endpoint.accept(exchange, b"", head.headers)
+        else:
+            head.endpoint.accept(exchange, plain, head.headers)
 
     def _read_head(self) -> Head:
         parser = self._parser
@@ -343,7 +383,7 @@ class Connection(asyncio.Protocol):
         target = self._url.decode("latin-1")
         is_old = parser.get_http_version() == "1.0"
         keep_alive = bool(parser.should_keep_alive()) and method != "CONNECT"
-        known_by_heart = "transfer-encoding" not in headers and "expect" not in headers and "upgrade" not in headers
+        known_by_heart = headers.keys().isdisjoint(("transfer-encoding", "expect", "content-encoding"))
         given = headers.get("x-request-id", "")
         return Head(
             method,
@@ -371,7 +411,7 @@ class Connection(asyncio.Protocol):
         listener = self.listener
         listener.metrics.refused[error.code] += 1
         path = self._url.decode("latin-1")
-        endpoint = Refusing(listener.router.speaker(path), None, error, listener.metrics, listener.log)
+        endpoint = listener.refusing(path, error)
         head = Head("POST", path, {}, -1, False, False, False, endpoint, "")
         exchange = HttpExchange(
             id=listener.new_id(), received=perf_counter(), endpoint=endpoint, head=head, connection=self
@@ -397,6 +437,14 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._resume_reading()
         self.needs_care = self._reading_paused or self.owes_continue or self.is_closing or bool(unanswered)
+
+    def ends_with(self, exchange: HttpExchange) -> bool:
+        """Whether ``exchange`` is the last that has come. If so it stays the last: nothing more is read."""
+        if self.unanswered and self.unanswered[-1] is not exchange:
+            return False
+        self.is_closing = self.needs_care = True
+        self.is_between = False
+        return True
 
     def _close(self, last: HttpExchange) -> None:
         """Close once all is written. Where the client may still be sending, first let it read the answer."""

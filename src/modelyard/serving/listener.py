@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from wsgiref.handlers import format_date_time
 
+from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.http import Connection, Head, HttpExchange, TooSlow
 from modelyard.serving.metrics import Metrics
-from modelyard.serving.routing import Endpoint, Router
+from modelyard.serving.routing import Endpoint, Refusing, Router
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Listener:
                 path = "*"
         return self.router.find("GET" if method == "HEAD" else method, path)
 
+    def refusing(self, path: str, error: ModelyardError) -> Refusing:
+        """What refuses a request for ``path``, in the words of the wire whose path it is."""
+        return Refusing(self.router.speaker(path), None, error, self.metrics, self.log)
+
     def forget(self) -> None:
         """Find every endpoint anew: the table of versions has changed."""
         self.router.forget()
@@ -127,14 +132,13 @@ class Listener:
         """The bytes of an answer, of any kind."""
         head = exchange.head
         status = STATUS.get(message.code, 500)
-        if self.is_draining:
-            head.keep_alive = False
+        is_last = not head.keep_alive or (self.is_draining and exchange.connection.ends_with(exchange))
         lines = [_LINES[status], self._stamp, f"content-type: {message.content_type}\r\n".encode()]
         lines.append(f"x-request-id: {exchange.id}\r\ncontent-length: {len(message.body)}\r\n".encode())
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in message.headers.items()]
         if status == 503:
             lines.append(b"retry-after: 1\r\n")
-        if not head.keep_alive:
+        if is_last:
             lines.append(b"connection: close\r\n")
         elif head.is_old:
             lines.append(b"connection: keep-alive\r\n")
@@ -153,7 +157,7 @@ class Listener:
         )  # fmt: skip
 
     def drain(self) -> None:
-        """Every answer from now on is its connection's last; connections that idle are closed. Called repeatedly.
+        """Connections end once what they asked so far is answered; those that idle are closed. Called repeatedly.
 
         One that was busy a moment ago may have its next request under way, and is told with that answer.
         """

@@ -23,7 +23,7 @@ METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
 class MethodNotAllowed(ModelyardError):
-    """The path is known, the method is not one of its own; ``details`` lists those."""
+    """The path is known, the method is not one of its own; the ``headers`` of its answer list those."""
 
     code = "method_not_allowed"
 
@@ -98,8 +98,8 @@ class Refusing(Endpoint):
     def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         refusal = self.refuse(exchange, self._error)
         self._metrics.refused[refusal.code] += 1
-        if isinstance(self._error, MethodNotAllowed):
-            refusal.headers = {**refusal.headers, "allow": self._error.details["allow"]}
+        if isinstance(self._error, ModelyardError) and "headers" in self._error.details:
+            refusal.headers = {**refusal.headers, **self._error.details["headers"]}
         exchange.answer(refusal)
 
 
@@ -150,7 +150,7 @@ class Router:
         if allowed:
             words = ", ".join(["GET", "HEAD"] if allowed == ["GET"] else allowed)
             error: ModelyardError = MethodNotAllowed(
-                f"{method} is not what {path} takes: {words}", hint=f"use {allowed[0]}", allow=words
+                f"{method} is not what {path} takes: {words}", hint=f"use {allowed[0]}", headers={"allow": words}
             )
         else:
             error = NotFound(f"no such path: {path}", hint="GET / lists what this server answers")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -106,6 +108,128 @@ def gated(gate: threading.Event) -> MemoryBundle:
         return {"prediction": columns["x1"] + columns["x2"]}
 
     return MemoryBundle(signature, predict, {"x1": [0.0], "x2": [1.0]})
+
+
+class TestUpgradeAndVersions:
+    UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+
+    def test_the_body_of_a_request_that_asks_for_an_upgrade_is_its_body(self, client: Client) -> None:
+        for _ in range(3):  # as Java's client asks; the third time from memory, if ever
+            client.send(request(BODY, "/predict", "POST", *self.UPGRADE))
+            status, _, body = client.answer()
+            assert (status, body["prediction"]) == (200, 6.5)
+
+    def test_no_request_can_be_hidden_in_it(self, client: Client) -> None:
+        hidden = request(b"", "/metrics", "GET")
+        client.send(request(hidden, "/predict", "POST", *self.UPGRADE) + request())
+        assert [client.answer()[0] for _ in range(2)] == [400, 200]
+
+    def test_however_it_is_cut(self, client: Client) -> None:
+        whole = request(BODY, "/predict", "POST", *self.UPGRADE)
+        for at in range(1, len(whole), 17):
+            client.send(whole[:at])
+            time.sleep(0.002)
+            client.send(whole[at:])
+            assert client.answer()[0] == 200
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            b"GET /\r\n\r\n",
+            b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ],
+        ids=["no host", "two hosts", "2.0", "0.9", "chunks in 1.0"],
+    )
+    def test_what_is_no_request_here(self, client: Client, text: bytes) -> None:
+        client.send(text)
+        status, headers, answer = client.answer()
+        assert (status, answer["error"]["code"], headers["connection"]) == (400, "bad_request", "close")
+
+
+class TestEncodedBodies:
+    @pytest.mark.parametrize(
+        ("name", "body"),
+        [
+            ("gzip", gzip.compress(BODY)),
+            ("deflate", zlib.compress(BODY)),
+            ("Deflate", zlib.compress(BODY, wbits=-15)),
+            ("identity", BODY),
+        ],
+    )
+    def test_are_read(self, client: Client, name: str, body: bytes) -> None:
+        for _ in range(3):
+            client.send(request(body, "/predict", "POST", f"Content-Encoding: {name}"))
+            status, _, answer = client.answer()
+            assert (status, answer["prediction"]) == (200, 6.5)
+
+    @pytest.mark.parametrize(
+        ("name", "body", "status", "code"),
+        [
+            ("br", BODY, 415, "unsupported"),
+            ("gzip, gzip", BODY, 415, "unsupported"),
+            ("gzip", BODY, 400, "invalid_input"),
+            ("gzip", gzip.compress(BODY)[:-1], 400, "invalid_input"),
+            ("gzip", gzip.compress(b" " * 20_000), 413, "too_large"),
+        ],
+        ids=["unknown", "twice", "not so", "cut short", "a bomb"],
+    )
+    def test_or_refused(self, client: Client, name: str, body: bytes, status: int, code: str) -> None:
+        client.send(request(body, "/predict", "POST", f"Content-Encoding: {name}"))
+        got, headers, answer = client.answer()
+        assert (got, answer["error"]["code"]) == (status, code)
+        assert headers.get("accept-encoding") == ("gzip, deflate" if status == 415 else None)
+        client.send(request())
+        assert client.answer()[0] == 200
+
+    def test_in_the_words_of_the_wire(self, client: Client) -> None:
+        client.send(request(BODY, "/v2/models/lin/infer", "POST", "Content-Encoding: br"))
+        status, _, answer = client.answer()
+        assert status == 415 and list(answer) == ["error"]
+
+
+def test_a_client_that_never_waits_is_not_read_without_end(
+    source: MemorySource, serve: Callable[..., Server], connect: Connect
+) -> None:
+    """One known request a packet, while the model is busy: what is unanswered stays bounded."""
+    gate = threading.Event()
+    source.add("slow", gated(gate), "production")
+    server = serve("slow@production")
+    client = connect(server)
+    for _ in range(3):
+        client.send(request(b'{"x1": 0, "x2": 2}'))
+        client.answer()
+    client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sent = request(b'{"x1": 1, "x2": 2}')
+    for _ in range(200):
+        client.send(sent)
+        time.sleep(0.001)
+    (connection,) = server._listener.connections
+    assert http.MOST_UNANSWERED <= len(connection.unanswered) < 100
+    gate.set()
+    assert [client.answer()[0] for _ in range(200)] == [200] * 200
+
+
+def test_what_was_pipelined_before_the_end_is_answered(
+    source: MemorySource, serve: Callable[..., Server], connect: Connect
+) -> None:
+    gate = threading.Event()
+    source.add("slow", gated(gate), "production")
+    server = serve("slow@production")
+    client = connect(server)
+    client.send(request(b'{"x1": 1, "x2": 2}') * 5)
+    time.sleep(0.2)
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    time.sleep(0.2)
+    gate.set()
+    answers = [client.answer() for _ in range(5)]
+    stopping.join(10)
+    assert [status for status, _, _ in answers] == [200] * 5
+    assert ["connection" in headers for _, headers, _ in answers] == [False] * 4 + [True]
+    assert client.is_closed()
 
 
 class TestFraming:
