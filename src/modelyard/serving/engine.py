@@ -161,14 +161,14 @@ class Lane:
         started = perf_counter()
         try:
             outputs = check_outputs(self.loaded.predict(self._join(exchanges)), rows)
-        except Exception as error:
+        except BaseException as error:  # a model may call sys.exit, and a panic of a Rust library is no Exception
             if len(exchanges) > 1:  # one of them may be at fault; the others should not pay for it
                 apart = [self._compute([e], e.request.rows) for e in exchanges]
                 return [messages[0] for messages, _ in apart], apart[-1][1]
             return [self._refuse(exchanges[0], error)], perf_counter()
         predicted = perf_counter()
         self.meter.calls += 1
-        if self.meter.calls & 7 == 0 or self._running:
+        if self.meter.calls & 7 == 0 or self._running or predicted - started > INLINE_SECONDS:
             self.loaded.cost.learn(rows, predicted - started)
         batch = Batch(outputs)
         messages = []
@@ -200,11 +200,12 @@ class Lane:
     def _columns(self, request: Request) -> Columns:
         return request.columns if request.columns is not None else self._layout.from_tuples(request.tuples or [])
 
-    def _refuse(self, exchange: Exchange, error: Exception) -> Message:
+    def _refuse(self, exchange: Exchange, error: BaseException) -> Message:
         if isinstance(error, InvalidInput) and self._is_about_inputs(error):
             return exchange.endpoint.refuse(exchange, error)
-        told = error
-        if not isinstance(error, ModelFailed):
+        if isinstance(error, ModelFailed):
+            told = error
+        else:
             reason = str(error) if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
             told = ModelFailed(f"the model {self.loaded.name} failed: {reason}")
             told.__cause__ = error

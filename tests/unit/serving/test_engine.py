@@ -149,6 +149,26 @@ def test_a_bad_row_fails_alone() -> None:
     assert b"thirteen" in exchanges[1].got[0].body
 
 
+class Panic(BaseException):
+    """As libraries written in Rust raise."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), Panic("at src/lib.rs")])
+@pytest.mark.parametrize("slow", [False, True], ids=["on the loop", "in a thread"])
+def test_a_model_cannot_end_the_server_nor_hold_its_lane(error: BaseException, slow: bool) -> None:
+    def die(columns: Columns) -> Any:
+        if (columns["x1"] == 13).any():
+            raise error
+        return {"prediction": columns["x1"]}
+
+    model = Model(die)
+    if slow:
+        model.loaded.cost.learn(1, 1.0)
+    turns = drive(model, [[row(13)], [row(2)]])
+    assert [predictions(exchanges) for exchanges in turns] == [["model_failed"], [2.0]]
+    assert type(error).__name__.encode() in turns[0][0].got[0].body
+
+
 def test_a_model_that_breaks_its_row_count_has_failed() -> None:
     model = Model(lambda columns: {"prediction": np.zeros(columns.rows + 1)})
     (exchanges,) = drive(model, [[row(1), row(2)]])
