@@ -11,6 +11,7 @@ lightgbm   text
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
@@ -148,15 +149,21 @@ def is_pickle(path: Path) -> bool:
 
 
 def _read_pickle(path: Path, trust: Trust) -> Any:
-    seen = pickles.look(path)
+    data = path.read_bytes()  # once: what was looked at is what is loaded, whoever writes to the file meanwhile
+    seen = pickles.look(data)
     check_sklearn(path, seen.versions.get("scikit-learn", ()))
+    if seen.spreads:
+        raise InvalidInput(
+            f"{path.name} was written by joblib before 0.10: its arrays are in files beside it, which no digest covers",
+            hint="load it where it was made and save it again with a newer joblib",
+        )
     if trust.allows(seen.digest, path):
-        return _load_trusted(path, seen)
+        return _load_trusted(path, seen, data)
     if not seen.harmless:
         raise _refusal(path, seen)
     _check_importable(path, seen)
     try:
-        return pickles.load(path)
+        return pickles.load(data)
     except pickles.NotFollowed as error:
         raise Refused(f"{path.name} was not loaded: {error}", hint=_trust_hint(seen.digest)) from None
     except pickles.FAULTS as error:
@@ -183,17 +190,16 @@ def _trust_hint(digest: str) -> str:
     return f"if you trust who made it: --trust {digest}"
 
 
-def _load_trusted(path: Path, seen: Look) -> Any:
-    """Load with pickle or joblib themselves: somebody vouched for this very file."""
+def _load_trusted(path: Path, seen: Look, data: bytes) -> Any:
+    """Load with pickle or joblib themselves: somebody vouched for these very bytes."""
     try:
         if seen.uses_joblib or seen.compression:
             try:
                 import joblib
             except ImportError:
                 raise MissingDependency.extra("joblib", "sklearn", f"reading {path.name}") from None
-            return joblib.load(path)
-        with path.open("rb") as file:
-            return pickle.load(file)
+            return joblib.load(io.BytesIO(data))
+        return pickle.loads(data)
     except MissingDependency:
         raise
     except ModuleNotFoundError as error:
@@ -247,7 +253,8 @@ def _read_skops(path: Path, trust: Trust) -> Any:
     except BadBundle as error:
         raise InvalidInput(error.message) from error
     except Refused as refusal:
-        digest = digest_of(path)
+        data = path.read_bytes()
+        digest = digest_of(data)
         if not trust.allows(digest, path):
             raise Refused(
                 f"{path.name}: {refusal.message}", hint=_trust_hint(digest), digest=digest, **refusal.details
@@ -255,7 +262,7 @@ def _read_skops(path: Path, trust: Trust) -> Any:
     import skops.io
 
     try:
-        return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+        return skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
     except Exception as error:  # skops lets through whatever the types raise
         raise InvalidInput(f"{path.name} cannot be loaded: {type(error).__name__}: {error}") from error
 

@@ -34,7 +34,11 @@ DEEPEST = 8
 MOST_NAMES = 5_000
 
 _ARRAY_WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
-_OLD_WRAPPERS = {("joblib.numpy_pickle", "NDArrayWrapper"), ("joblib.numpy_pickle", "ZNDArrayWrapper")}
+_OLD_WRAPPERS = {
+    (module, name)
+    for module in ("joblib.numpy_pickle", "joblib.numpy_pickle_compat", "sklearn.externals.joblib.numpy_pickle")
+    for name in ("NDArrayWrapper", "ZNDArrayWrapper")
+}
 _DTYPE = "numpy.dtype"
 
 #: What a damaged or hostile pickle may make the machines raise.
@@ -60,6 +64,11 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
     reason: str = ""
     versions: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def spreads(self) -> bool:
+        """Whether arrays lie in files of their own beside it, as joblib before 0.10 kept them."""
+        return any(f"{module}.{name}" in self.imports for module, name in _OLD_WRAPPERS)
 
     @property
     def harmless(self) -> bool:
@@ -323,15 +332,18 @@ class _Loader(_Machine):
         return flat.reshape(shape[::-1]).transpose() if state.get("order") == "F" else flat.reshape(shape)
 
 
-def look(path: Path) -> Look:
-    """What the pickle or joblib file at ``path`` would import, and the library versions it names. Runs nothing."""
+def look(source: Path | bytes) -> Look:
+    """What a pickle or joblib file, or its content, would import, and the library versions it names. Runs nothing."""
     found: set[tuple[str, str]] = set()
     versions: set[str] = set()
-    with path.open("rb") as file:
-        compression = compression_of(file.read(16))
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            compression = compression_of(file.read(16))
+    else:
+        compression = compression_of(source[:16])
     reason = ""
     try:
-        with open_stream(path) as stream:
+        with open_stream(source) as stream:
             more = True
             while more:
                 _Scanner(stream, found, versions).load()
@@ -346,7 +358,7 @@ def look(path: Path) -> Look:
         reason = f"damaged or truncated ({type(error).__name__}: {error})"
     imports = found - {_ARRAY_WRAPPER}
     return Look(
-        digest=digest_of(path),
+        digest=digest_of(source),
         compression=compression,
         uses_joblib=_ARRAY_WRAPPER in found or bool(found & _OLD_WRAPPERS),
         imports=tuple(sorted(f"{module}.{name}" for module, name in imports)),
@@ -357,10 +369,10 @@ def look(path: Path) -> Look:
     )
 
 
-def load(path: Path) -> Any:
-    """The object in the pickle or joblib file at ``path``, made from names of the allow list only.
+def load(source: Path | bytes) -> Any:
+    """The object in a pickle or joblib file, or in its content, made from names of the allow list only.
 
     Raises ``NotFollowed`` where it wants anything else, and any of ``FAULTS`` where it is damaged.
     """
-    with open_stream(path) as stream:
+    with open_stream(source) as stream:
         return _Loader(stream).load()

@@ -37,9 +37,9 @@ def compression_of(start: bytes) -> str:
     return ""
 
 
-def open_stream(path: Path) -> BinaryIO:
-    """The unpacked bytes of the file at ``path``, from the start. Close it."""
-    file = path.open("rb")
+def open_stream(source: Path | bytes) -> BinaryIO:
+    """The unpacked bytes of a file, or of its content, from the start. Close it."""
+    file = source.open("rb") if isinstance(source, Path) else io.BufferedReader(io.BytesIO(source))
     try:
         opener = _OPENERS[compression_of(file.peek(16)[:16])]
         return io.BufferedReader(_Bounded(opener(file), file), 1024**2)

@@ -131,13 +131,14 @@ def read_skops(path: Path) -> Any:
     except ImportError as error:
         raise MissingDependency.extra("skops", "sklearn", "a scikit-learn model kept as skops") from error
     try:
-        unknown = [name for name in skops.io.get_untrusted_types(file=path) if name not in HARMLESS]
+        data = path.read_bytes()  # once: what is checked is what is loaded
+        unknown = [name for name in skops.io.get_untrusted_types(data=data) if name not in HARMLESS]
         if unknown:
             raise Refused(
                 f"the model file holds types that are not known to be harmless: {', '.join(unknown[:10])}",
                 types=unknown,
             )
-        return skops.io.load(path, trusted=list(HARMLESS))
+        return skops.io.loads(data, trusted=list(HARMLESS))
     except Refused:
         raise
     except Exception as error:  # a damaged zip, a damaged schema, a type that is gone: skops lets them all through

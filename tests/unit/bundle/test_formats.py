@@ -18,7 +18,7 @@ import sklearn
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
-from modelyard.bundle import Trust, formats, look, read_model, signing
+from modelyard.bundle import Trust, formats, look, pickles, read_model, signing
 from modelyard.errors import InvalidInput, MissingDependency, NotFound, Refused
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
@@ -92,6 +92,33 @@ def test_trusted_joblib_files_load_too(tmp_path, compress):
     with pytest.raises(Refused, match=r"subprocess\.CompletedProcess"):
         read_model(path)
     assert read_model(path, Trust.of(look(path).digest))[1].args == "a"
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_what_was_looked_at_is_what_is_loaded(tmp_path, monkeypatch, trusted):
+    path = dump(tmp_path / "model.pkl", subprocess.CompletedProcess("a", 0) if trusted else LINEAR)
+    trust = Trust.of(look(path).digest) if trusted else None
+    honest = pickles.look
+
+    def swapped(source):
+        seen = honest(source)
+        dump(path, Touch(tmp_path / "canary"))  # as somebody else might, right after the look
+        return seen
+
+    monkeypatch.setattr(pickles, "look", swapped)
+    assert type(read_model(path, trust)) is (subprocess.CompletedProcess if trusted else LinearRegression)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_arrays_beside_a_trusted_file_are_not_read(tmp_path, monkeypatch):
+    from joblib.numpy_pickle import NDArrayWrapper
+
+    monkeypatch.chdir(tmp_path)
+    np.save("arrays.npy", np.array([Touch(tmp_path / "canary")], dtype=object), allow_pickle=True)
+    path = dump(tmp_path / "model.joblib", NDArrayWrapper("arrays.npy", np.ndarray, True))
+    with pytest.raises(InvalidInput, match="files beside it"):
+        read_model(path, Trust.of(look(path).digest))
+    assert not (tmp_path / "canary").exists()
 
 
 def test_a_publishers_key_is_trust(tmp_path):
