@@ -8,11 +8,11 @@ reproduced its golden rows; until then, and where it fails, the one before goes 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from modelyard.errors import InvalidInput, NotFound, NotReady
+from modelyard.errors import Conflict, InvalidInput, NotFound, NotReady
 from modelyard.interfaces import Predict
 from modelyard.serving.cost import Cost
 from modelyard.serving.sources import LoadableBundle, Source, Wanted
@@ -110,6 +110,18 @@ class Table:
                 raise NotFound.among(f"alias of {model} on this server", alias, known)
             return named
         return self._aliases.get((model, "production"), versions[0])
+
+
+def _check_reachable(loaded: Loaded, reference: str, served: Mapping[str, Loaded]) -> None:
+    """Raise Conflict where no path would lead to ``loaded``: a bundle without a version beside another of its name."""
+    for other, taken in served.items():
+        if taken is loaded or taken.name != loaded.name:
+            continue
+        if not taken.version or not loaded.version or taken.version == loaded.version:
+            raise Conflict(
+                f"two models would be served under one name: {loaded.name} ({other} and {reference})",
+                hint=f"give a bundle another name: NAME={reference.rpartition('=')[2]}",
+            )
 
 
 class ServerCatalog:
@@ -224,6 +236,7 @@ class ServerCatalog:
                 loaded = known.get(wanted.key)
                 if loaded is None:
                     loaded = known[wanted.key] = self._load(wanted, reference)
+                _check_reachable(loaded, reference, served)
                 loaded.aliases = wanted.aliases
                 self._faults.pop(reference, None)
             except Exception as error:

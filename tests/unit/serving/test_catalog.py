@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.errors import NotFound
-from modelyard.serving.catalog import Loaded, Table, load
+from modelyard.errors import Conflict, NotFound
+from modelyard.serving.catalog import Loaded, Table, _check_reachable, load
 from modelyard.serving.sources import Wanted, is_path
 
 from .conftest import linear
@@ -56,3 +56,28 @@ def test_a_table_finds_by_version_alias_and_default() -> None:
         with pytest.raises(NotFound):
             table.find(*which)
     assert Table(declared[:2]).find(None, None, None) is second
+
+
+@pytest.mark.parametrize(
+    ("version", "others", "clash"),
+    [
+        ("", {"x/m": ("m", "")}, True),
+        ("", {"m@production": ("m", "4")}, True),
+        ("4", {"x/m": ("m", "")}, True),
+        ("5", {"m:4": ("m", "4")}, False),
+        ("", {"x/n": ("n", "")}, False),
+        ("", {}, False),
+    ],
+)
+def test_a_bundle_that_no_path_would_lead_to_is_refused(
+    version: str, others: dict[str, tuple[str, str]], clash: bool
+) -> None:
+    one = loaded("m", version)
+    served = {reference: loaded(*other) for reference, other in others.items()}
+    _check_reachable(one, "y/m", {"again": one})
+    if not clash:
+        _check_reachable(one, "y/m", served)
+        return
+    with pytest.raises(Conflict, match="two models would be served under one name: m") as caught:
+        _check_reachable(one, "y/m", served)
+    assert caught.value.hint == "give a bundle another name: NAME=y/m"
