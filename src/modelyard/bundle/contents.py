@@ -62,10 +62,14 @@ def check_folder(folder: Path) -> tuple[Manifest, str]:
         raise BadBundle(f"{NAME} of {where} is a link or too large")
     data = (folder / NAME).read_bytes()
     manifest = read_manifest(data, where)
+    folded: set[str] = set()
     for path in manifest.files:
         check_path(path, where)
         if path == NAME or PurePosixPath(path).parts[0] == BESIDE:
             raise BadBundle(f"{NAME} of {where} names a file that it may not: {path}")
+        if path.casefold() in folded:
+            raise BadBundle(f"{NAME} of {where} names two files that some systems take for one: {path}")
+        folded.add(path.casefold())
     present = set(_walk(folder)) - {NAME}
     for path in sorted(manifest.files.keys() - present):
         raise BadBundle(f"a file of bundle {where} is missing: {path}")
@@ -84,13 +88,12 @@ def _walk(folder: Path) -> Iterator[str]:
     """Paths of all files under ``folder`` but those beside, with forward slashes. Links are refused."""
     for parent, names, files in os.walk(folder):
         inside = Path(parent).relative_to(folder)
-        if inside == Path() and BESIDE in names and not (folder / BESIDE).is_symlink():
-            names.remove(BESIDE)
         for name in (*names, *files):
             mode = (Path(parent) / name).lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise BadBundle(f"bundle {folder.name} holds a link or special file: {(inside / name).as_posix()}")
-        yield from ((inside / name).as_posix() for name in files)
+        if inside.parts[:1] != (BESIDE,):
+            yield from ((inside / name).as_posix() for name in files)
 
 
 def _packaging_hint(path: Path) -> str:
@@ -106,7 +109,7 @@ def write_archive(folder: Path, path: Path) -> Path:
     """
     names = [NAME, *sorted(set(_walk(folder)) - {NAME})]
     if (folder / BESIDE).is_dir():
-        beside = (p for p in (folder / BESIDE).iterdir() if p.is_file() and not p.is_symlink())
+        beside = (p for p in (folder / BESIDE).iterdir() if p.is_file())
         names += sorted(f"{BESIDE}/{p.name}" for p in beside)
     try:
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

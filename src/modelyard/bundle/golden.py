@@ -46,7 +46,7 @@ class Golden(msgspec.Struct):
             if inputs.rows != outputs.rows:
                 raise BadBundle(f"{inputs.rows} inputs have {outputs.rows} outputs")
             return cls(inputs, outputs, float(plain["tolerance"]))
-        except (msgspec.DecodeError, ModelyardError, KeyError, TypeError, ValueError) as error:
+        except (msgspec.DecodeError, ModelyardError, KeyError, TypeError, ValueError, RecursionError) as error:
             detail = error.message if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
             raise BadBundle(f"golden.json does not fit the signature: {detail}") from None
 

@@ -141,7 +141,7 @@ class Bundle:
             return {}
         try:
             return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadBundle(f"provenance.json of {self.path.name} is damaged: {error}") from None
 
     @property

@@ -118,8 +118,13 @@ def load_model(folder: Path, spec: ModelSpec, signature: Signature, device: str,
         raise BadBundle(f"the bundle's model file is no name: {name!r}")
     if name:
         check_path(name, "the bundle")
-    if formats.is_pickle(folder / name):
-        predict: Predict = runtime.predictor(formats.read_model(folder / name, trust), signature)
-    else:
-        predict = runtime.load(folder, spec, signature, device)
+    try:
+        if formats.is_pickle(folder / name):
+            predict: Predict = runtime.predictor(formats.read_model(folder / name, trust), signature)
+        else:
+            predict = runtime.load(folder, spec, signature, device)
+    except ModelyardError:
+        raise
+    except Exception as error:  # options may hold anything, and each runtime stumbles over it in its own way
+        raise BadBundle(f"the bundle's model cannot be loaded: {type(error).__name__}: {error}") from error
     return predict

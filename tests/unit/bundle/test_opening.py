@@ -138,6 +138,50 @@ def test_a_linked_folder_is_refused(copy, tmp_path, where):
         Bundle.open(copy)
 
 
+@pytest.mark.parametrize("name", ["report.html", "provenance.json", "bundle.sig"])
+def test_a_link_beside_is_refused(copy, tmp_path, name):
+    (tmp_path / "secret").write_text("{}")
+    (copy / "beside" / name).unlink(missing_ok=True)
+    (copy / "beside" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(BadBundle, match=f"a link or special file: beside/{name}"):
+        Bundle.open(copy)
+
+
+def test_names_that_differ_in_case_only_are_refused(copy):
+    (copy / "model" / "MODEL.onnx").write_bytes(b"x")
+    files = json.loads((copy / "manifest.json").read_bytes())["files"]
+    damage_manifest(copy, files={**files, "model/MODEL.onnx": {"digest": digest_of(b"x"), "size": 1}})
+    with pytest.raises(BadBundle, match=r"some systems take for one: model/MODEL\.onnx"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"file": "a" * 5000}, {"file": 3}, {"max_rows": "x"}, {"max_rows": [1]}, {"inputs": "x"}, {"inputs": [1]},
+        {"inputs": [{}]}, {"outputs": [1]}, {"outputs": {"a": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_make_no_sense_are_a_bad_bundle(copy, options):
+    model = json.loads((copy / "manifest.json").read_bytes())["model"]
+    damage_manifest(copy, model={**model, "options": {**model["options"], **options}})
+    with pytest.raises(BadBundle):
+        Bundle.open(copy).load()
+
+
+def test_files_nested_too_deep_are_a_bad_bundle(copy):
+    (copy / "beside" / "provenance.json").write_text('{"a":' + "[" * 100_000)
+    with pytest.raises(BadBundle, match="provenance"):
+        Bundle.open(copy).provenance  # noqa: B018 (raises)
+    data = b"[" * 100_000
+    (copy / "golden.json").write_bytes(data)
+    files = json.loads((copy / "manifest.json").read_bytes())["files"]
+    damage_manifest(copy, files={**files, "golden.json": {"digest": digest_of(data), "size": len(data)}})
+    with pytest.raises(BadBundle, match=r"golden\.json"):
+        Bundle.open(copy).golden()
+
+
 def test_a_pipe_is_refused(copy):
     os.mkfifo(copy / "model" / "pipe")
     with pytest.raises(BadBundle, match="special"):
