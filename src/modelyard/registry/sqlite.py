@@ -25,20 +25,34 @@ class Sqlite(Database):
         self._path = Path(path)
         self.where = str(self._path)
         self._only_read = False
+        #: Which file is open: device and inode. None before the first connection.
+        self._file: tuple[int, int] | None = None
         super().__init__()
 
     def keeps(self) -> bool:
-        """A file that only others can write is opened anew each time, so that their changes are seen."""
-        return not self._only_read
+        """A file that only others can write is opened anew each time, so that their changes are seen; and so is one
+        that was removed or put back, which an open connection would not notice.
+        """
+        return not self._only_read and self._file == self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino)
 
     def connect(self, kind: Kind) -> Any:
         """A new connection. Raises RemoteFailed where the file is missing, damaged or not to be written.
 
         What cannot be written (for want of permission, or of room on the disk) can still be read.
         """
+        if self._file is not None and self._found() is None:  # nobody wants a new, empty one in its place
+            raise RemoteFailed(f"the registry was removed: {self._path}")
         if self._writable():
             try:
                 connection = self._for_all()
+                self._file = self._found()
             except RemoteFailed:
                 if kind == "write" or not self._path.exists():
                     raise

@@ -218,6 +218,7 @@ class ServerCatalog:
             if not self.registry_fault:
                 self._log.write("warning", "registry does not answer; serving on", error=error)
             self.registry_fault = str(error)
+            self._marker = -1  # whatever comes back may be another registry: look everything up again
             return
         if self.registry_fault:
             self._log.write("info", "registry answers again")

@@ -344,3 +344,20 @@ def test_blobs_of_different_servers_lie_apart(remote: Registry, make: Make, post
         assert other._store.folder != remote._store.folder
         other.close()
     assert remote.fetch(version).digest == version.digest
+
+
+def test_a_file_that_is_removed_and_put_back_is_noticed(tmp_path: Path) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    registry = Registry.open(str(home))
+    marker = registry.marker()
+    home.rename(away)
+    with pytest.raises(RemoteFailed, match="the registry was removed"):
+        for _ in range(2):  # the open connection may answer once more
+            registry.marker()
+    home.mkdir()
+    with pytest.raises(RemoteFailed, match="the registry was removed"):
+        registry.marker()
+    assert list(home.iterdir()) == []
+    home.rmdir()
+    away.rename(home)
+    assert registry.marker() == marker
