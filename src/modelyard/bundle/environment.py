@@ -100,7 +100,7 @@ def installed(name: str) -> str:
     """The version of a distribution that is installed here, "" where it is not."""
     try:
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # ValueError: no name at all
         return ""
 
 
@@ -164,9 +164,11 @@ def _files_of(name: str) -> frozenset[str]:
 
 
 def _local_digest(top: str) -> str:
-    """The digest over the Python source of a module or package; "" for one that has no file."""
+    """The digest over the Python source of a top-level module or package; "" for one that has no file."""
     from importlib.util import find_spec
 
+    if not top.isidentifier():  # to find a.b Python imports a, and this name may be a stranger's
+        return ""
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):

@@ -215,6 +215,18 @@ def test_a_manifest_cannot_name_a_module_to_import(copy, tmp_path, monkeypatch):
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_locked_environment_cannot_name_a_module_to_import(copy, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    environment = json.loads((copy / "manifest.json").read_bytes())["environment"]
+    strange = {"local": {"stranger.inner": "x", "stranger": "x"}, "distributions": [{"name": "", "version": "1"}]}
+    damage_manifest(copy, environment={**environment, **strange})
+    bundle = Bundle.open(copy)
+    bundle.load()
+    assert {difference.name for difference in bundle.differences()} >= {"module stranger.inner", "module stranger", ""}
+    assert not (tmp_path / "canary").exists()
+
+
 def test_a_newer_format_says_what_it_needs(copy):
     damage_manifest(copy, format=FORMAT + 1, modelyard="7.2.0", signature="of a kind unknown here")
     with pytest.raises(BadBundle, match=r"needs Modelyard 7\.2\.0 or later"):
