@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import settings
-from modelyard.errors import Conflict, NotFound, Refused, RemoteFailed
+from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Store
 from modelyard.registry import entry, journal, shelf
 from modelyard.registry.cache import Cache
@@ -62,6 +62,10 @@ class Registry:
         """
         home: Path = settings.get("home")
         place = str(where) if where is not None else settings.get("registry") or str(home)
+        if "://" in place and not is_url(place):  # what it says may be a password: neither shown nor made a folder
+            raise InvalidInput.at(
+                "registry", "a folder, or postgresql://user:password@host:port/database", "a URL of another kind"
+            )
         if not is_url(place):
             home = Path(place).expanduser().absolute()
             _make(home)

@@ -280,6 +280,17 @@ def test_a_url_that_does_not_parse_is_not_repeated(url: str) -> None:
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "POSTGRESQL", "mysql"])
+def test_a_url_of_another_kind_is_neither_repeated_nor_made_a_folder(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="registry: expected a folder, or postgresql://user:password@host") as caught:
+        Registry.open(f"{scheme}://ada:{SECRET}@h/d")
+    assert "s3cr" not in repr(caught.value) + str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_password_is_masked_wherever_the_server_repeats_it() -> None:
     database = Postgres(f"postgresql://ada:{SECRET}@127.0.0.1/models")
     assert "s3cr" not in database.where
