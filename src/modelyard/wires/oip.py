@@ -297,6 +297,11 @@ class OipCodec:
             if output.name not in self._outputs:
                 names = ", ".join(self._outputs)
                 raise InvalidInput.at(f"outputs[{i}].name", f"one of {names}", output.name)
+            if (output.parameters or {}).get("classification"):  # what it asks for is another answer altogether
+                raise InvalidInput.at(
+                    f"outputs[{i}].parameters.classification", "none", "one: this server has no such extension",
+                    hint="ask for the output probabilities where the model has it",
+                )  # fmt: skip
         return tuple(dict.fromkeys(output.name for output in wanted))
 
     def _refuse_binary(self, body: bytes, headers: Mapping[str, str]) -> None:

@@ -270,6 +270,14 @@ class TestTensors:
         with pytest.raises(InvalidInput, match=r"inputs\[0\].data: expected each key once"):
             codec.decode(body, {})
 
+    def test_what_would_be_another_answer_is_refused(self) -> None:
+        codec = OipWire().codec(Call("predict"), served(INPUTS, OUTPUTS[:1]))
+        asked = json.loads(GOLDEN_BODY) | {"outputs": [{"name": "prediction", "parameters": {"classification": 2}}]}
+        with pytest.raises(InvalidInput, match=r"outputs\[0\].parameters.classification"):
+            codec.decode(json.dumps(asked).encode(), {})
+        asked["outputs"][0]["parameters"] = {"binary_data": False, "classification": 0}
+        assert codec.decode(json.dumps(asked).encode(), {}).outputs == ("prediction",)
+
 
 class TestAnswers:
     def test_every_type_of_output(self) -> None:
