@@ -301,6 +301,31 @@ class _Loader(_Machine):
         __import__(module)
         return getattr(sys.modules[module], name)
 
+    # Honest pickles name array classes for ``_reconstruct`` and never call them; called with a buffer and the dtype of
+    # objects, they take any bytes for the addresses of objects.
+
+    def load_reduce(self) -> None:
+        _check_callee(self.stack[-2])
+        super().load_reduce()
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_newobj(self) -> None:
+        _check_callee(self.stack[-2])
+        super().load_newobj()
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+    def load_newobj_ex(self) -> None:
+        _check_callee(self.stack[-3])
+        super().load_newobj_ex()
+
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+
+    def _instantiate(self, klass: Any, args: Any) -> None:
+        _check_callee(klass)
+        super()._instantiate(klass, args)
+
     def load_build(self) -> None:
         state, target = self.stack[-1], self.stack[-2]
         if isinstance(target, np.dtype):
@@ -330,6 +355,11 @@ class _Loader(_Machine):
             flat = flat.astype(dtype.newbyteorder("="))
         shape = state["shape"]
         return flat.reshape(shape[::-1]).transpose() if state.get("order") == "F" else flat.reshape(shape)
+
+
+def _check_callee(callee: Any) -> None:
+    if isinstance(callee, type) and issubclass(callee, np.ndarray):
+        raise NotFollowed("it would make an array of raw memory")
 
 
 def look(source: Path | bytes) -> Look:

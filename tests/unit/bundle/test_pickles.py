@@ -395,3 +395,35 @@ def test_a_dtype_that_lies_does_not_load(tmp_path):
     path.write_bytes(lying)
     with pytest.raises(pickles.FAULTS):
         pickles.load(path)
+
+
+class Made:
+    """Pickles as a call."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+RAW = [(1,), np.dtype("O"), b"A" * 8]
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+@pytest.mark.parametrize("kind", ["call", "new", "new with words", "instance"])
+def test_arrays_of_raw_memory_are_not_made(tmp_path, kind, protocol):
+    path = tmp_path / "model.pkl"
+    args = pickle.dumps(tuple(RAW), protocol)[:-1]
+    words = pickle.dumps({}, protocol)[:-1]
+    start = b"cnumpy\nndarray\n"
+    path.write_bytes(
+        {
+            "call": pickle.dumps(Made(np.ndarray, *RAW), protocol),
+            "new": start + args + pickle.NEWOBJ + b".",
+            "new with words": start + args + words + pickle.NEWOBJ_EX + b".",
+            "instance": b"(" + start + b"".join(pickle.dumps(v, protocol)[:-1] for v in RAW) + pickle.OBJ + b".",
+        }[kind]
+    )
+    with pytest.raises(pickles.NotFollowed, match="raw memory"):
+        pickles.load(path)  # which ended the process
