@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.bundle.emitter.columns import EMPTY, Column
+from modelyard.bundle.emitter.columns import Column
 from modelyard.bundle.emitter.encoding import indicators, is_missing, text_code
 from modelyard.bundle.emitter.graph import Graph, NotConvertible
 from modelyard.bundle.emitter.piecewise import interpolate
@@ -53,7 +53,8 @@ def _fill_texts(
     gap = is_missing(missing)
     if gap and not any(column.nullable for column in chosen):
         return {}
-    wanted = [EMPTY if gap else text_code(column, missing) for column in chosen]
+    # In a column that is never missing the empty text is a text, beside others in which it is not.
+    wanted = [text_code(column, missing) for column in chosen]
     for i in members:
         if not isinstance(fills[i], str):
             raise NotConvertible(f"a missing text would become {fills[i]!r}", "fill it with a text")

@@ -321,3 +321,14 @@ def test_a_step_that_trees_cannot_follow_to_the_last_digit_is_named():
     assert spec is None
     assert conversion.step == "powertransformer"
     assert conversion.reason.endswith("leave it out, trees do not need it")
+
+
+def test_an_empty_text_is_imputed_only_where_texts_may_be_missing():
+    arrays = dict(mixed())
+    arrays["kind"] = np.where(arrays["kind"] == "a", "a", "b").astype(object)  # never missing, colour is
+    texts = make_pipeline(
+        impute.SimpleImputer(strategy="most_frequent"), preprocessing.OneHotEncoder(handle_unknown="ignore")
+    )
+    columns = make_column_transformer((texts, ["colour", "kind"]), (impute.SimpleImputer(), NUMBERS))
+    model = make_pipeline(columns, RandomForestRegressor(10, random_state=0))
+    assert_exact(model.fit(frame(arrays), target(arrays, 0)), arrays, 1e-12)
