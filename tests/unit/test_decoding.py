@@ -310,3 +310,10 @@ def test_check_json_finds_repeats_wherever_they_are() -> None:
     check_json(b'{"a":[{"b":1},{"b":2}]}')
     with pytest.raises(InvalidInput, match=r"a\[1\].b: expected each key once"):
         check_json(b'{"a":[{"b":1},{"b":2,"b":3}]}')
+
+
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_float_for_a_whole_number_is_taken_only_where_it_is_one_number(nullable: bool) -> None:
+    field = (Field(name="n", dtype="int64", nullable=nullable),)
+    assert RowDecoder.of(field).decode(b'{"n": 9007199254740991.0}').tuples == [(2**53 - 1,)]
+    assert "expected a whole number" in str(told(field, b'{"n": 9007199254740993.0}'))

@@ -305,7 +305,8 @@ def _whole(value: Any, field: Field, path: str, expected: str, problems: _Proble
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         problems.add(path, expected, got(value))
         return None
-    if isinstance(value, float) and (not value.is_integer() or abs(value) > EXACT_INTEGER):
+    # From 2**53 on, several whole numbers are written as the same float.
+    if isinstance(value, float) and (not value.is_integer() or abs(value) >= EXACT_INTEGER):
         problems.add(path, expected, f"{value}, which has a fraction" if value % 1 else got(value))
         return None
     low, high = integer_range(field)
