@@ -17,12 +17,13 @@ from modelyard.errors import InvalidInput
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One row: its name, how text becomes a value, the default as text, and what it is for."""
+    """One row: its name, how text becomes a value, the default as text, what it is for, and how a value must look."""
 
     name: str
     parse: Callable[[str], Any]
     default: str
     purpose: str
+    expects: str = "a text"
 
     @property
     def variable(self) -> str:
@@ -44,20 +45,72 @@ def _size(text: str) -> int:
     return int(float(cleaned[: -1 if scale else None]) * 1024**scale)
 
 
+def _whole(low: int, high: float = float("inf")) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(text)
+        return number
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(text)
+        return text.lower()
+
+    return parse
+
+
+_SECONDS = "a number of seconds"
+
 TABLE: tuple[Setting, ...] = (
     Setting("home", _path, "~/.modelyard", "folder of the embedded registry: its database, blobs and cache"),
     Setting("registry", str, "", "registry to use instead: a folder or a postgresql:// URL"),
     Setting("store", str, "", "folder of the registry's blobs; inside the home folder when empty"),
     Setting("trust", _words, "", "digests and public-key files whose pickles may be loaded, comma-separated"),
     Setting("host", str, "127.0.0.1", "address that a server binds to"),
-    Setting("port", int, "8080", "port that a server binds to; 0 picks a free one"),
+    Setting(
+        "port",
+        _whole(0, 65535),
+        "8080",
+        "port that a server binds to; 0 picks a free one",
+        "a whole number from 0 to 65535",
+    ),
     Setting("wires", _words, "native,oip", "wire protocols that a server speaks"),
-    Setting("max_body", _size, "64MB", "largest request body that a server accepts"),
-    Setting("poll_seconds", float, "0.25", "how often a server looks for moved aliases"),
-    Setting("drain_seconds", float, "30", "how long a stopping server waits for requests in flight"),
-    Setting("access_log", str, "errors", "which answers a server logs: errors, all or off"),
-    Setting("train_rows", int, "200000", "most rows that training looks at; more are sampled"),
-    Setting("log_level", str, "info", "debug, info, warning or error"),
+    Setting("max_body", _size, "64MB", "largest request body that a server accepts", "a size, like 64MB"),
+    Setting("poll_seconds", _seconds, "0.25", "how often a server looks for moved aliases", _SECONDS),
+    Setting("drain_seconds", _seconds, "30", "how long a stopping server waits for requests in flight", _SECONDS),
+    Setting(
+        "access_log",
+        _one_of("errors", "all", "off"),
+        "errors",
+        "which answers a server logs: errors, all or off",
+        "errors, all or off",
+    ),
+    Setting(
+        "train_rows",
+        _whole(1),
+        "200000",
+        "most rows that training looks at; more are sampled",
+        "a whole number above 0",
+    ),
+    Setting(
+        "log_level",
+        _one_of("debug", "info", "warning", "error"),
+        "info",
+        "least grave lines that a server logs: debug, info, warning or error",
+        "debug, info, warning or error",
+    ),
     Setting("user", str, "", "who is written into the history; the login name when empty"),
 )
 
@@ -77,8 +130,8 @@ def get(name: str, given: Any = None) -> Any:
         return setting.parse(setting.default)
     try:
         return setting.parse(text)
-    except ValueError:
-        raise InvalidInput.at(setting.variable, f"a value for {setting.purpose}", repr(text)) from None
+    except (ValueError, OverflowError):
+        raise InvalidInput.at(setting.variable, setting.expects, repr(text)) from None
 
 
 def who() -> str:

@@ -38,6 +38,31 @@ def test_a_value_that_does_not_parse_names_its_variable(monkeypatch: pytest.Monk
         settings.get("max_body")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("port", "abc", "a whole number"),
+        ("port", "70000", "65535"),
+        ("log_level", "loud", "debug, info, warning or error"),
+        ("access_log", "some", "errors, all or off"),
+        ("poll_seconds", "-1", "a number of seconds"),
+        ("drain_seconds", "inf", "a number of seconds"),
+        ("train_rows", "0", "a whole number above 0"),
+    ],
+)
+def test_a_wrong_value_is_told_what_is_expected(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"MODELYARD_{name.upper()}", text)
+    with pytest.raises(InvalidInput, match=f"expected .*{expected}.*, got '{text}'"):
+        settings.get(name)
+
+
+def test_a_level_may_be_written_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_LOG_LEVEL", "DEBUG")
+    assert settings.get("log_level") == "debug"
+
+
 def test_history_names_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_USER", "ada")
     assert settings.who() == "ada"
