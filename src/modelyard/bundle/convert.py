@@ -7,6 +7,7 @@ differed, and the model stays in its own format.
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,8 @@ def _prove(
             part = compare(expected.slice(start, stop), converted(rows.slice(start, stop)), tolerance)
             if part.fault:
                 parity.note(f"in a batch of {stop - start}: {part.fault}")
+        if parity.row >= 0:
+            parity.fault += f", for instance for {_shown(rows, parity.row)}"
     except ModelFailed as error:
         return Parity(rows=rows.rows, fault=error.message), notes
     return parity, notes
@@ -159,6 +162,12 @@ def _answers_to(
         except Exception as error:
             refused.append(f"not compared, because the original raises {_kind(error)}: {kind}")
     return join(kept, plain), first.layout.concatenate(answers), refused
+
+
+def _shown(rows: Columns, at: int) -> str:
+    """A row in few words, for people who want to try it."""
+    text = json.dumps(rows.slice(at, at + 1).records()[0], ensure_ascii=False)
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _kind(error: Exception) -> str:

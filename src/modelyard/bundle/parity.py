@@ -18,9 +18,13 @@ class Parity(msgspec.Struct, kw_only=True):
     worst_relative: float = 0.0
     label_flips: int = 0
     fault: str = ""
+    #: A row in which the fault shows; -1 where it is not one of rows.
+    row: int = -1
 
-    def note(self, fault: str) -> None:
-        self.fault = self.fault or fault
+    def note(self, fault: str, row: int = -1) -> None:
+        """Remember the first fault."""
+        if not self.fault:
+            self.fault, self.row = fault, row
 
 
 def compare(expected: Columns, got: Columns, tolerance: float) -> Parity:
@@ -53,10 +57,11 @@ def _ties(expected: Columns, tolerance: float) -> Array:
 
 
 def _compare_labels(parity: Parity, field: Field, left: Array, right: Array, tied: Array) -> None:
-    flips = int(((left != right) & ~((left != left) & (right != right)) & ~tied).sum())
+    flipped = (left != right) & ~((left != left) & (right != right)) & ~tied
+    flips = int(flipped.sum())
     parity.label_flips += flips
     if flips:
-        parity.note(f"{flips} of {len(left)} labels differ")
+        parity.note(f"{flips} of {len(left)} labels differ", int(np.argmax(flipped)))
 
 
 def _compare_numbers(parity: Parity, field: Field, left: Array, right: Array, tolerance: float) -> None:
@@ -77,7 +82,8 @@ def _compare_numbers(parity: Parity, field: Field, left: Array, right: Array, to
     if worst > tolerance:
         over = int((relative > tolerance).sum())
         parity.note(
-            f"{over} of {difference.size} values of {field.name} differ by more than {tolerance:g} (worst {worst:.2g})"
+            f"{over} of {difference.size} values of {field.name} differ by more than {tolerance:g} (worst {worst:.2g})",
+            int(np.argmax(relative)) // max(1, difference.size // len(left)),
         )
 
 

@@ -117,6 +117,7 @@ def test_a_graph_that_disagrees_is_not_accepted(tmp_path):
     assert spec is None
     assert conversion.step == "LinearRegression"
     assert "differ by more than 1e-09" in conversion.reason
+    assert "for instance for {" in conversion.reason  # the row, so that it can be tried
     assert conversion.worst_absolute == pytest.approx(1e-3)
     assert not list(tmp_path.iterdir())
 
