@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard import settings
-from modelyard.errors import InvalidInput
+from modelyard.errors import Conflict, InvalidInput
 from modelyard.interfaces import Predict
 from modelyard.schema import Array, Columns, Signature
 
@@ -125,17 +125,18 @@ def open_bundle(ref: str | Path, registry: Any = None) -> tuple[Bundle, Version 
     """The bundle that ``ref`` means, verified, and its version where it came from a registry."""
     from modelyard.bundle import Bundle
 
-    if is_path(ref):
+    if is_path(ref, registry):
         return Bundle.open(ref), None
     registry = open_registry(registry)
     version = registry.resolve(str(ref))
     return registry.fetch(version), version
 
 
-def is_path(ref: str | Path) -> bool:
-    """Whether a reference is a bundle's path rather than a registered name."""
-    text = str(ref)
-    return isinstance(ref, Path) or text.endswith(".zip") or "/" in text or text.startswith((".", "~"))
+def is_path(ref: str | Path, registry: Any = None) -> bool:
+    """Whether a reference is a bundle's path rather than a registered name; see ``modelyard.bundle.places``."""
+    from modelyard.bundle import places
+
+    return places.is_path(ref, lambda: open_registry(registry).models())
 
 
 @contextmanager
@@ -304,6 +305,31 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
         return None
     server.start()
     return server
+
+
+def sign(ref: str, private_key: str | Path, *, registry: Any = None) -> Version:
+    """Sign a registered version: the signature is kept beside it, and those who trust the public key can load it.
+
+    Raises NotFound, and Conflict where another key has signed it: each version holds one signature.
+    """
+    import shutil
+
+    from modelyard.bundle import Bundle, signing
+
+    registry = open_registry(registry)
+    version = registry.resolve(ref)
+    bundle = registry.fetch(version)
+    with _room(None) as folder:
+        shutil.copytree(bundle.folder, folder)  # the cache holds what is registered, and that only
+        signature = signing.sign(folder, Path(private_key).expanduser())
+        there = signing.find_signature(bundle.folder)
+        if there is not None and there.read_bytes() != signature.read_bytes():
+            raise Conflict(
+                f"{version.ref} has a signature already, made with another key",
+                hint=f"modelyard export {version.ref} FOLDER, then sign and hand on that",
+            )
+        entered: Version = registry.register(Bundle.open(folder), version.model, why="signed")
+    return entered
 
 
 def models(*, registry: Any = None) -> list[str]:

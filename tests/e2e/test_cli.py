@@ -154,6 +154,68 @@ def test_look_and_signatures(cli: Cli, place: Place) -> None:
     assert cli("sign", "model1.pkl", "--key", "publisher", "--json").json["digest"] == seen["digest"]
 
 
+def test_a_pickle_from_packaging_to_serving(cli: Cli, place: Place, tmp_path: Path) -> None:
+    """Each line that is printed works as it is: the digest first, then the publisher's key."""
+    pytest.importorskip("cryptography")
+    (place.folder / "mine.py").write_text("def twice(x):\n    return 2 * x\n")
+    (place.folder / "fit.py").write_text(
+        "import pickle, mine, pandas\n"
+        "from sklearn.linear_model import LinearRegression\n"
+        "from sklearn.pipeline import make_pipeline\n"
+        "from sklearn.preprocessing import FunctionTransformer\n"
+        "rows = pandas.read_csv('rows.csv')\n"
+        "model = make_pipeline(FunctionTransformer(mine.twice), LinearRegression()).fit(rows, 3 * rows.x1 + rows.x2)\n"
+        "open('cust.pkl', 'wb').write(pickle.dumps(model))\n"
+    )
+    subprocess.run([sys.executable, "fit.py"], cwd=place.folder, check=True)
+    assert cli("keygen", "publisher").code == 0
+    assert cli("sign", "cust.pkl", "--key", "publisher").code == 0
+    assert "signature" in cli("look", "cust.pkl").out and "cust.pkl.sig" in cli("look", "cust.pkl").out
+    done = cli("package", "cust.pkl", "--sample", "rows.csv", "--name", "cust", "--trust", "publisher.pub")
+    assert done.code == 0, done.err
+    line = re.search("next: modelyard (serve cust@production --trust sha256:[0-9a-f]{64})", done.out)
+    assert line, done.out
+    for words in ([], ["--trust", "publisher.pub"]):
+        assert cli("verify", "cust", *words).code == 5
+    _answers(place, *line.group(1).split()[1:])
+
+    done = cli("sign", "cust:1", "--key", "publisher")
+    assert done.code == 0, done.err
+    assert "next: modelyard serve cust:1 --trust publisher.pub" in done.out
+    assert cli("sign", "cust", "--key", "publisher", "--json").json["version"]["number"] == 1
+    assert [row["action"] for row in cli("history", "cust", "--json").json] == ["register", "promote", "attach"]
+    assert cli("verify", "cust", "--trust", "publisher.pub").code == 0
+    _answers(place, "cust", "--trust", "publisher.pub")
+    assert cli("keygen", "other").code == 0
+    done = cli("sign", "cust", "--key", "other")
+    assert done.code == 4 and "another key" in done.err
+
+
+def _answers(place: Place, *words: str) -> None:
+    """A server started with ``words`` answers."""
+    server, ready = _serve(place, *words)
+    try:
+        body = json.dumps({"x1": 1.0, "x2": 2}).encode()
+        with urllib.request.urlopen(ready["models"][0]["predict"], body, timeout=10) as answer:  # type: ignore[index]
+            assert json.load(answer)["prediction"] == pytest.approx(5)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=30)
+
+
+def test_a_folder_needs_no_dots_unless_a_model_is_called_so(cli: Cli) -> None:
+    assert cli("export", "line:2", "bdir").code == 0
+    digest = cli("inspect", "./bdir", "--json").json["digest"]
+    assert cli("inspect", "bdir", "--json").json["digest"] == digest
+    assert cli("verify", "bdir").code == 0
+    assert cli("predict", "bdir", "--input", "rows.csv", "--output", "out.csv").code == 0
+    assert cli("export", "line:1", "one").code == 0
+    assert cli("register", "one", "--name", "bdir").code == 0
+    assert cli("inspect", "bdir", "--json").json["version"]["model"] == "bdir"
+    assert cli("inspect", "./bdir", "--json").json["digest"] == digest
+    assert "./folder" in cli("help", "references").out and "12 digits" in cli("help", "references").out
+
+
 def _serve(place: Place, *words: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
     command = [sys.executable, "-m", "modelyard", "serve", *words, "--port", "0", "--json"]
     server = subprocess.Popen(

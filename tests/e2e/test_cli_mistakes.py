@@ -73,6 +73,14 @@ def test_no_such_file(quick: Cli) -> None:
         assert "none" in done.err
 
 
+def test_what_is_to_be_signed_is_not_there(quick: Cli) -> None:
+    pytest.importorskip("cryptography")
+    assert quick("keygen", "key").code == 0
+    for what in ("none.pkl", "./none", "none"):
+        done = quick("sign", what, "--key", "key")
+        assert done.code == 3 and "./folder" in done.err and "registered version" in done.err, done
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "x" * 300, "\N{ROCKET}", "", "-x", "a b"])
 def test_bad_model_names(quick: Cli, name: str, place: Place) -> None:
     before = sorted(p for p in place.home.rglob("*") if p.is_file() and "registry" not in p.name)

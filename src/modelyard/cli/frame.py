@@ -44,7 +44,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "export": ("bundles", "Write a bundle as a folder or as one file."),
         "look": ("trust", "List what a model file would import; runs nothing."),
         "keygen": ("trust", "Make a key pair for signing."),
-        "sign": ("trust", "Sign a model file or a bundle."),
+        "sign": ("trust", "Sign a model file, a bundle or a registered version."),
     },
     "Around": {
         "demo": ("demo", "Train on real data, register, serve, and show predictions from the live server."),

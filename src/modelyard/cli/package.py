@@ -86,9 +86,11 @@ def register(bundle: Path, name: str, alias: str | None, tags: tuple[str, ...], 
     The same bundle again under the same name is the same version.
     """
     from modelyard import api
+    from modelyard.bundle import Bundle
 
-    version = api.register(bundle, name, alias=alias, tags=tags_of(tags), why=why)
-    return Answer(version, lambda: show_registered(version))
+    opened = Bundle.open(bundle)
+    version = api.register(opened, name, alias=alias, tags=tags_of(tags), why=why)
+    return Answer(version, lambda: show_registered(version, opened))
 
 
 def command_line() -> str:
@@ -125,7 +127,7 @@ def show_made(bundle: Bundle, version: Version | None, report: Path | None = Non
         ]
     )
     if version is not None:
-        show_registered(version)
+        show_registered(version, bundle)
     else:
         screen.say(f"bundle written: {bundle.path}")
         screen.say(f"next: modelyard register {bundle.path} --name NAME")
@@ -146,11 +148,19 @@ def converted(conversion: Conversion | None) -> str:
     return f"{conversion.target}, not converted ({step}{conversion.reason})"
 
 
-def show_registered(version: Version) -> None:
+def show_registered(version: Version, bundle: Bundle) -> None:
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
     again = ", the same bundle as before" if version.existing else ""
     screen.say(f"registered {version.ref}{aliases}{again}")
     if "production" in version.aliases:
-        screen.say(f"next: modelyard serve {version.model}@production")
+        screen.say(f"next: modelyard serve {version.model}@production{_trust_needed(bundle)}")
     else:
         screen.say(f"next: modelyard promote {version.model} {version.number}")
+
+
+def _trust_needed(bundle: Bundle) -> str:
+    """The option without which the bundle is not loaded: it keeps a pickle that imports what may be harmful."""
+    from modelyard.bundle.formats import is_pickle, look
+
+    file = bundle.folder / "model" / str(bundle.manifest.model.options.get("file", ""))
+    return f" --trust {bundle.digest}" if is_pickle(file) and not look(file).harmless else ""

@@ -14,7 +14,9 @@ REFERENCES = (
     ("churn", "what the alias production names; the newest version while there is none"),
     ("churn:4", "version 4"),
     ("churn@production", "the version that the alias names"),
-    ("churn@sha256:1f0c…", "the version with this digest"),
+    ("churn@sha256:1f0c…", "the version with this digest, of which 12 digits are enough"),
+    ("./folder, churn.zip", "a bundle that is not registered"),
+    ("folder", "the same, for a folder here that holds a bundle, unless a model is called so"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from modelyard.bundle.places import is_path
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Predict
 from modelyard.schema import Columns, Signature
@@ -55,12 +56,6 @@ class Source(Protocol):
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def is_path(reference: str) -> bool:
-    """Whether a reference is a bundle on disk rather than a name in a registry."""
-    path = reference.partition("=")[2] or reference
-    return "/" in path or "\\" in path or path.endswith(".zip") or (Path(path) / "manifest.json").is_file()
-
-
 class FolderSource:
     """Bundles on disk, as they were when they were first asked for: a bundle never changes."""
 
@@ -69,6 +64,10 @@ class FolderSource:
 
     def marker(self) -> int:
         return 0
+
+    def knows(self, reference: str) -> bool:
+        """Whether a reference was asked for before: what it meant then it means for good."""
+        return reference in self._known
 
     def resolve(self, reference: str) -> Wanted:
         found = self._known.get(reference)
@@ -98,6 +97,9 @@ class RegistrySource:
     def marker(self) -> int:
         return self._registry.marker()
 
+    def models(self) -> list[str]:
+        return self._registry.models()
+
     def resolve(self, reference: str) -> Wanted:
         version = self._registry.resolve(reference)
         return Wanted(
@@ -121,8 +123,14 @@ class MixedSource:
         return self._registry.marker() if self._registry is not None else 0
 
     def resolve(self, reference: str) -> Wanted:
-        if is_path(reference):
+        if self._folder.knows(reference) or self._is_path(reference):
             return self._folder.resolve(reference)
+        return self._names().resolve(reference)
+
+    def _is_path(self, reference: str) -> bool:
+        return "=" in reference or is_path(reference, lambda: self._names().models())
+
+    def _names(self) -> RegistrySource:
         if self._registry is None:
             self._registry = RegistrySource(self._where)
-        return self._registry.resolve(reference)
+        return self._registry
