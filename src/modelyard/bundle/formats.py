@@ -205,7 +205,20 @@ def _load_trusted(path: Path, seen: Look, data: bytes) -> Any:
     except ModuleNotFoundError as error:
         raise _missing(path, str(error.name)) from error
     except Exception as error:  # the file's own code runs here, and may raise anything
-        raise InvalidInput(f"{path.name} cannot be loaded: {type(error).__name__}: {error}") from error
+        message = f"{path.name} cannot be loaded: {type(error).__name__}: {error}"
+        raise InvalidInput(message, hint=_main_hint(seen) if isinstance(error, AttributeError) else "") from error
+
+
+def _main_hint(seen: Look) -> str:
+    """What helps against classes of ``__main__``, which is another module in each process."""
+    names = [name.partition(".")[2] for name in seen.imports if name.startswith("__main__.")]
+    if not names:
+        return ""
+    listed = ", ".join(names)
+    return (
+        f"{listed}: defined in a notebook or a script, which is not there when the file is loaded; put {listed} in a "
+        "module, import it from there and pickle again"
+    )
 
 
 def _check_importable(path: Path, seen: Look) -> None:

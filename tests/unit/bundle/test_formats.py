@@ -316,3 +316,12 @@ def test_looking_imports_no_library(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_class_of_a_notebook_is_told_where_it_belongs(tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"\x80\x04c__main__\nRatio\n)R.")
+    with pytest.raises(InvalidInput, match=r"cannot be loaded: AttributeError: .*Ratio") as caught:
+        read_model(path, Trust.of(look(path).digest))
+    assert "notebook or a script" in caught.value.hint
+    assert "put Ratio in a module, import it from there and pickle again" in caught.value.hint
