@@ -13,6 +13,7 @@ cast, how tensors become output blocks. Measured for 20 columns and one row, in 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,10 +59,7 @@ def open_session(graph: Path | bytes, data: Path | None = None) -> Any:
 
     Raises BadBundle where ONNX Runtime refuses the graph, MissingDependency without ONNX Runtime.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingDependency("serving ONNX needs onnxruntime", hint="pip install onnxruntime") from error
+    ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -78,6 +76,20 @@ def open_session(graph: Path | bytes, data: Path | None = None) -> Any:
         raise BadBundle(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
 
 
+def _onnxruntime() -> Any:
+    """The module, quiet and without telemetry: as it is imported, 1.32 keeps an identifier of the machine in the home
+    folder to report its use with, and complains on stderr where it cannot.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read during the import, before anything could be called
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependency("serving ONNX needs onnxruntime", hint="pip install onnxruntime") from error
+    ort.disable_telemetry_events()
+    ort.set_default_logger_severity(3)
+    return ort
+
+
 def first_line(error: Exception) -> str:
     """The message of an ONNX Runtime error without its prefix of codes."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -90,8 +102,7 @@ def predict_with(session: Any, options: dict[str, Any], signature: Signature) ->
     ``options`` are those of a ``ModelSpec`` (see ``OnnxRuntime``). Columns that are laid out in another way than
     the signature's inputs are laid out again. Raises BadBundle where tensors and fields do not fit.
     """
-    import onnxruntime as ort
-
+    ort = _onnxruntime()
     outputs = options.get("outputs") or [{"tensor": f.name, "field": f.name} for f in signature.outputs]
     tensors = [str(entry["tensor"]) for entry in outputs]
     inputs = _compile_inputs(session, options.get("inputs"), signature)

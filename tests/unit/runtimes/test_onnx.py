@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +258,16 @@ def test_predictions_from_many_threads_do_not_mix(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(2000))) == [[111.0 * i] for i in range(2000)]
+
+
+def test_onnx_runtime_is_quiet_and_reports_nothing_where_the_home_folder_cannot_be_written(tmp_path: Path) -> None:
+    onnx.save(linear(), tmp_path / "model.onnx")
+    script = (
+        "import os, pathlib; from modelyard.runtimes.onnx_session import open_session; "
+        "open_session(pathlib.Path('model.onnx')); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | {"HOME": os.devnull}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
