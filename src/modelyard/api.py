@@ -190,7 +190,7 @@ def train(
     from modelyard.bundle import pack
 
     _named(name, out)
-    result = training.train(data, target, progress=progress, **options)
+    result = training.train(data, target, name=name or "", progress=progress, **options)
     with _room(out) as folder:
         bundle = pack(
             result.model,

@@ -511,3 +511,12 @@ def test_killed_again_and_again(tmp_path: Path, output: str, most: int) -> None:
     assert np.array_equal(read["prediction"].to_numpy(), expected * 1.25)
     with (tmp_path / f"{output}.rejected.csv").open() as file:
         assert [int(row["row"]) for row in csv.DictReader(file)] == list(range(1, rows, 1000))
+
+
+def test_a_column_to_keep_that_is_nearly_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        run(tmp_path, "customerID,x1,x2\nc,1,2\n", keep=["customerid"])
+    assert caught.value.hint == "did you mean --keep customerID?"
+    with pytest.raises(InvalidInput) as caught:
+        run(tmp_path, "X1,x2\n1,2\n")
+    assert caught.value.hint == "the file has a column X1: rename it to x1"

@@ -85,18 +85,27 @@ def open_source(path: Path, encoding: str | None = None) -> Source:
     return CsvRows(path, encoding)
 
 
-def check_names(source: Source, needed: Sequence[str], kept: Sequence[str]) -> None:
-    """InvalidInput where the file lacks a column, or has one twice that is needed."""
+def _nearest(name: str, names: Sequence[str]) -> str:
+    """The name that is most like ``name``, large and small letters taken as the same, or nothing."""
     import difflib
 
+    written = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), written, n=1)
+    return written[near[0]] if near else ""
+
+
+def check_names(source: Source, needed: Sequence[str], kept: Sequence[str]) -> None:
+    """InvalidInput where the file lacks a column, or has one twice that is needed."""
     problems = []
     hints = []
     others = [name for name in source.names if name not in needed]
     for name in dict.fromkeys([*needed, *kept]):
         count = source.names.count(name)
         if count == 0:
-            near = difflib.get_close_matches(name, others, n=1)
-            hints += [f"the file has a column {near[0]}: rename it to {name}"] if near else []
+            near = _nearest(name, others if name in needed else source.names)
+            if near:
+                mend = f"the file has a column {near}: rename it to {name}"
+                hints.append(mend if name in needed else f"did you mean --keep {near}?")
             problems.append(Problem(name, "a column of the file", "none of that name"))
         elif count > 1:
             problems.append(Problem(name, "one column of that name", f"{count}"))

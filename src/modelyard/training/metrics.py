@@ -63,6 +63,13 @@ class Answers:
     probabilities: Array | None = None
 
 
+def title_of(metric: str, classes: Sequence[Any] | None) -> str:
+    """What a metric is called, with the class that it is of: ``Recall of yes``."""
+    if classes and metric in ("precision", "recall", "f1"):
+        return TITLES[metric] + (f" of {classes[1]}" if len(classes) == 2 else ", mean of the classes")
+    return TITLES[metric]
+
+
 def default_metric(is_classification: bool, classes: int) -> str:
     """The metric that candidates are compared by unless another is asked for."""
     if not is_classification:

@@ -11,7 +11,7 @@ import numpy as np
 
 from modelyard.schema import Array
 from modelyard.training.charts import Plot, number, score, short
-from modelyard.training.metrics import LOSSES, TITLES, Answers, Estimate, calibration, confusion
+from modelyard.training.metrics import LOSSES, TITLES, Answers, Estimate, calibration, confusion, title_of
 from modelyard.training.preprocess import kind_of
 from modelyard.training.table import is_missing
 
@@ -53,7 +53,7 @@ def _holds(present: Array) -> str:
 def page(result: Result, columns: Sequence[dict[str, Any]], truth: Array, answers: Answers) -> str:
     """The whole page."""
     style = files("modelyard.training").joinpath("report.css").read_text()
-    title = f"{result.target}: {result.winner.family.title.lower()}"
+    title = f"{result.name or result.target}: {result.winner.family.title.lower()}"
     sections = [
         _head(result, len(truth)),
         _warnings(result),
@@ -86,7 +86,7 @@ def _head(result: Result, held_out: int) -> str:
     rows = result.metrics["rows"]
     names = ("roc_auc", "accuracy", "f1", "log_loss") if result.classes else ("r2", "rmse", "mae")
     cards = "".join(
-        f'<div class="card"><span>{TITLES[name]}</span><b>{score(found.value)}</b>'
+        f'<div class="card"><span>{escape(title_of(name, result.classes))}</span><b>{score(found.value)}</b>'
         f"<span>{score(found.low)} to {score(found.high)}</span></div>"
         for name in names
         for found in [result.judgement.estimates[name]]
@@ -96,8 +96,11 @@ def _head(result: Result, held_out: int) -> str:
         if result.judgement.beats_baseline
         else "not clearly better than always guessing the same"
     )
+    heading = f"Predicting {escape(result.target)}"
+    if result.name:
+        heading = f"{escape(result.name)}: predicting {escape(result.target)}"
     return (
-        f"<h1>Predicting {escape(result.target)}</h1>"
+        f"<h1>{heading}</h1>"
         f'<p class="soft">{escape(result.task.capitalize())}. {escape(result.winner.family.title)} won; it is '
         f"{verdict}. Learnt from {rows['learnt_from']:,} rows, judged on {held_out:,} others.</p>"
         f'<div class="cards">{cards}</div>'
@@ -167,9 +170,7 @@ def _held_out(result: Result) -> str:
         if name not in LOSSES and name != "r2":
             start, end = 0.0, 1.0
         track = _track(found.low, found.high, found.value, start, end, found.baseline)
-        title = TITLES[name]
-        if result.classes and name in ("precision", "recall", "f1"):
-            title += f" of {escape(str(result.classes[1]))}" if len(result.classes) == 2 else ", mean of the classes"
+        title = escape(title_of(name, result.classes))
         lines.append(_row([title, f"#{score(found.value)}", f"#{_span(found)}", track, f"#{score(found.baseline)}"]))
     table = f"<table>{''.join(lines)}</table>"
     note = (
@@ -285,8 +286,11 @@ def _errors(truth: Array, predicted: Array) -> str:
     counts, edges = np.histogram(np.clip(errors, -reach, reach), bins=41, range=(-reach, reach))
     plot = Plot((-reach, reach), (0, float(counts.max())), "predicted less true", "rows", "Errors")
     plot.bars(edges.tolist(), counts.tolist(), "bar")
-    middle = number(float(np.median(errors)))
-    return plot.svg() + f'<p class="soft">Half of the errors are below {middle}. The ends hold all beyond.</p>'
+    middle = number(float(np.median(np.abs(errors))))
+    return plot.svg() + (
+        f'<p class="soft">Half of the predictions are off by {middle} or less, up or down. '
+        "The ends hold all beyond.</p>"
+    )
 
 
 def _importance(result: Result) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.errors import InvalidInput, MissingDependency
+from modelyard.errors import InvalidInput, MissingDependency, Problem
 from modelyard.schema import Array
 from modelyard.training import candidates as kinds
 from modelyard.training.importance import importance
 from modelyard.training.leakage import Finding, guard
-from modelyard.training.metrics import LOSSES, TITLES, Judgement, check_metric, default_metric, judge
+from modelyard.training.metrics import LOSSES, TITLES, Judgement, check_metric, default_metric, judge, title_of
 from modelyard.training.preprocess import frame_of, kind_of
 from modelyard.training.report import overview, page
 from modelyard.training.search import Progress, Trial, answers_of, quiet, search, winner
@@ -51,6 +51,8 @@ class Result:
     #: Column -> how much the metric worsens when the column is shuffled.
     importance: dict[str, float] = field(default_factory=dict)
     report_html: str = ""
+    #: What the model will be called, for the report; empty where it has no name.
+    name: str = ""
 
     @property
     def leaderboard(self) -> list[dict[str, Any]]:
@@ -83,7 +85,13 @@ class Result:
             "metric": self.metric,
             "leaderboard": self.leaderboard,
             "held_out": [
-                {"metric": TITLES[name], "value": e.value, "low": e.low, "high": e.high, "baseline": e.baseline}
+                {
+                    "metric": title_of(name, self.classes),
+                    "value": e.value,
+                    "low": e.low,
+                    "high": e.high,
+                    "baseline": e.baseline,
+                }
                 for name, e in self.judgement.estimates.items()
             ],
             "findings": [str(finding) for finding in self.findings],
@@ -96,6 +104,7 @@ def train(
     data: Any,
     target: str,
     *,
+    name: str = "",
     task: str | None = None,
     seed: int = 0,
     folds: int = 5,
@@ -116,14 +125,15 @@ def train(
     cross-validation on the training part; the one with the best mean of ``metric`` is fitted on the whole training
     part and judged on the held-out rows, a share ``test_size`` of all. ``exclude`` names columns to leave out,
     ``keep`` columns to use although the leakage guard would drop them. ``reading`` (``encoding``, ``delimiter``,
-    ``missing``, ``text``) says how to read a file. The same rows, options and seed give the same model, whatever else
-    the machine does, unless ``time_limit`` (seconds) leaves candidates out.
+    ``missing``, ``text``) says how to read a file; ``name`` is what the report calls the model. The same rows,
+    options and seed give the same model, whatever else the machine does, unless ``time_limit`` (seconds) leaves
+    candidates out.
 
-    Raises NotFound for an unknown column, candidate or metric, InvalidInput for a table that cannot be learnt from.
+    Raises NotFound for an unknown column, candidate or metric, InvalidInput for a table that cannot be learnt from and
+    for an option out of its range.
     """
     families = kinds.chosen(candidates)
-    if not 0.05 <= test_size <= 0.5:
-        raise InvalidInput.at("test_size", "a share from 0.05 to 0.5", str(test_size))
+    _check(seed=seed, folds=folds, test_size=test_size, max_rows=max_rows, time_limit=time_limit)
     _need_libraries()
     rows = rows_of(data, target, task=task, seed=seed, max_rows=max_rows, exclude=exclude, progress=progress, **reading)
     classes = rows.classes if rows.is_classification else None
@@ -185,6 +195,7 @@ def train(
             "libraries": versions(),
         },
         classes=classes,
+        name=name,
     )
     if not judgement.beats_baseline:
         result.warnings.insert(0, _no_better(judgement, metric))
@@ -196,6 +207,30 @@ def train(
             result.importance = importance(model, result.sample, rows.targets[test], classes, metric, seed)
         result.report_html = page(result, columns, rows.targets[test], answers)
     return result
+
+
+#: Option -> its least and largest value, whether it must be whole, and the range in words.
+RANGES: dict[str, tuple[float, float, bool, str]] = {
+    "seed": (0, 2**32 - 1, True, "a whole number from 0 to 4294967295"),
+    "folds": (2, 50, True, "a whole number from 2 to 50"),
+    "test_size": (0.05, 0.5, False, "a share from 0.05 to 0.5"),
+    "max_rows": (1, float("inf"), True, "a whole number above 0"),
+    "time_limit": (0, float("inf"), False, "seconds, 0 or more"),
+}
+
+
+def _check(**options: float | None) -> None:
+    """Raises InvalidInput naming every option that is out of its range; None means that it was not given."""
+    problems = []
+    for name, value in options.items():
+        low, high, whole, words = RANGES[name]
+        if value is None:
+            continue
+        kinds_of = (int, np.integer) if whole else (int, float, np.number)
+        if isinstance(value, bool) or not isinstance(value, kinds_of) or not low <= value <= high:
+            problems.append(Problem(name, words, repr(value)))
+    if problems:
+        raise InvalidInput.of(problems)
 
 
 def one_thread() -> Any:

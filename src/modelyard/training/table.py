@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def rows_of(
         raise NotFound.among("task", task, TASKS)
     arrays, notes, source = _arrays(data, seed, max_rows, {**reading, "progress": progress})
     if target not in arrays:
-        raise NotFound.among("column", target, arrays)
+        raise NotFound.among("column", target, arrays, hint=_delimiter_in(arrays))
     unknown = [name for name in exclude if name not in arrays]
     if unknown:
         raise NotFound.among("column", unknown[0], arrays)
@@ -118,6 +118,16 @@ def _arrays(
         arrays = {name: values[chosen] for name, values in arrays.items()}
         notes.append(f"{limit:,} of {count:,} rows are looked at: a random sample (seed {seed})")
     return arrays, notes, source
+
+
+def _delimiter_in(names: Iterable[str]) -> str:
+    """A hint where the only column seems to be a whole line: it was parted at the wrong character."""
+    first, *others = [*names, ""]
+    found = max(",;\t|", key=first.count)
+    if len(others) != 1 or found not in first:
+        return ""
+    shown = "$'\\t'" if found == "\t" else f"'{found}'"
+    return f"the delimiter looks like {'a tab' if found == chr(9) else f'`{found}`'}: --delimiter {shown}"
 
 
 def is_missing(values: Array) -> Array:

@@ -119,3 +119,15 @@ def test_a_frame_is_sampled_too() -> None:
 def test_what_is_no_table() -> None:
     with pytest.raises(ModelyardError):
         rows_of(5, "y")
+
+
+@pytest.mark.parametrize(("mark", "said"), [(",", "`,`"), (";", "`;`"), ("\t", "a tab")])
+def test_a_wrong_delimiter_is_noticed(tmp_path: Path, mark: str, said: str) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("\n".join([mark.join("aby"), *(mark.join(f"{i}{i}{i % 2}") for i in range(9))]))
+    with pytest.raises(NotFound) as caught:
+        rows_of(file, "y", delimiter="|")
+    assert f"the delimiter looks like {said}" in caught.value.hint
+    with pytest.raises(NotFound) as caught:
+        rows_of({"a,b": [1.0, 2.0], "z": [1.0, 2.0]}, "y")
+    assert "delimiter" not in caught.value.hint

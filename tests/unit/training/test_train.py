@@ -179,7 +179,6 @@ def test_warnings_of_libraries_become_notes(capsys: pytest.CaptureFixture[str]) 
         ({"candidates": ["forrest"]}, NotFound, "no such candidate: forrest"),
         ({"candidates": []}, NotFound, "no such candidate"),
         ({"metric": "rmse"}, NotFound, "no such metric: rmse"),
-        ({"folds": 1}, InvalidInput, "folds: expected 2 or more, got 1"),
         ({"test_size": 0.9}, InvalidInput, "test_size"),
         ({"exclude": ["petal"]}, NotFound, "no such column: petal"),
     ],
@@ -187,6 +186,39 @@ def test_warnings_of_libraries_become_notes(capsys: pytest.CaptureFixture[str]) 
 def test_options_that_make_no_sense(options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         train(bundled("iris"), "target", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1}, {"seed": 2**32}, {"seed": 1.5}, {"folds": 1}, {"folds": True}, {"test_size": 0.0},
+        {"test_size": 1.5}, {"test_size": float("nan")}, {"max_rows": 0}, {"time_limit": -1.0},
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(InvalidInput, match=f"^{name}: expected "):
+        train(bundled("iris"), "target", **options)
+
+
+def test_metrics_of_one_class_say_of_which_and_the_report_names_the_model() -> None:
+    result = train(mixed_yes_no(), "y", candidates="linear", folds=2, name="<churn>")
+    titles = [row["metric"] for row in result.summary()["held_out"]]
+    assert {"Precision of yes", "Recall of yes", "F1 of yes"} <= set(titles)
+    assert "Recall of yes" in result.report_html and "&lt;churn&gt;: predicting y" in result.report_html
+    several = train(bundled("iris"), "target", candidates="linear", folds=2, report=False).summary()["held_out"]
+    assert "Recall, mean of the classes" in [row["metric"] for row in several]
+
+
+def mixed_yes_no() -> dict[str, Any]:
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    return {"a": x[:, 0], "b": x[:, 1], "y": np.where(x.sum(axis=1) + x[:, 0] ** 2 > 0.5, "yes", "no").tolist()}
+
+
+def test_half_of_the_errors_are_below_their_absolute_median() -> None:
+    result = train(mixed(), "y", candidates="linear", folds=2)
+    assert "Half of the predictions are off by " in result.report_html
+    assert "off by -" not in result.report_html
 
 
 def test_nothing_is_left_after_the_guard() -> None:
