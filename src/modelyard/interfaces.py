@@ -64,6 +64,17 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class Settles(Protocol):
+    """What a runtime has beside the rest where only a trial tells how a live model wants to be called."""
+
+    def settle(self, model: Any, signature: Signature, rows: Columns) -> dict[str, Any]:
+        """Try some rows of the sample; the options found go into the spec."""
+
+    def predictor_as(self, model: Any, signature: Signature, options: Mapping[str, Any]) -> Predict:
+        """A plain function over the live model, called as these options say."""
+
+
+@runtime_checkable
 class Served(Protocol):
     """One loaded version, as wires see it."""
 

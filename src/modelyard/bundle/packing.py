@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -20,9 +21,9 @@ from modelyard.bundle.golden import NATIVE_TOLERANCE, Golden, choose_rows
 from modelyard.bundle.manifest import FORMAT, NAME, Conversion, Environment, Manifest, canonical, digest_of
 from modelyard.bundle.opening import Bundle
 from modelyard.bundle.origin import origin
-from modelyard.bundle.signatures import graph_signature, signature_of
-from modelyard.errors import Conflict, InvalidInput, ModelyardError, NotFound, RemoteFailed
-from modelyard.interfaces import ModelSpec, Predict, Runtime
+from modelyard.bundle.signatures import graph_signature, signature_of, text_among_numbers
+from modelyard.errors import Conflict, InvalidInput, ModelFailed, ModelyardError, NotFound, RemoteFailed
+from modelyard.interfaces import ModelSpec, Predict, Runtime, Settles
 from modelyard.profile import Profile
 from modelyard.schema import Array, Columns, Signature, check_outputs
 
@@ -62,14 +63,21 @@ def pack(
     _check_rows(reference or {"": np.empty(1)}, "reference")
     facts = runtime.describe(live)
     given: ModelSpec | None = None
+    inferred = signature is None
     if signature is None and runtime.name == "onnx":
         given, signature = graph_signature(live, facts, sample, note)
     elif signature is None:
         signature = signature_of(facts, sample, reference or sample, note)
     columns = _columns(sample, signature)
     profiled = _columns(reference, signature) if reference is not None else columns
-    original = _steady(runtime.predictor(live, signature))
-    outputs = _predict(original, columns, CANDIDATES)
+    settled = _settled(runtime, live, signature, columns)
+    if inferred and facts.feature_names is None and len(signature.inputs) > 1 and settled.get("takes") != "frame":
+        note(f"note: the model knows no column names: it takes {_listed(signature)} in this order")
+    original = _steady(rehearsal.predictor_of(runtime, live, signature, settled))
+    try:
+        outputs = _predict(original, columns, CANDIDATES)
+    except ModelFailed as error:
+        raise text_among_numbers(error, columns) or error from error.__cause__
     inputs = columns.take(_even(columns.rows, CANDIDATES))
     inputs = inputs.take(choose_rows(inputs, outputs))
     golden = Golden(inputs, original(inputs), NATIVE_TOLERANCE)
@@ -97,7 +105,7 @@ def pack(
                 note(f"kept as {runtime.name}: {conversion.step}: {conversion.reason}")
             (stage / "model").mkdir(exist_ok=True)
             options = runtime.save(live, stage / "model")
-            spec = ModelSpec(runtime=runtime.name, options={**options, **(given.options if given else {})})
+            spec = ModelSpec(runtime=runtime.name, options={**options, **settled, **(given.options if given else {})})
             golden.tolerance = NATIVE_TOLERANCE
             note("trying it in a fresh process")
             environment = _try_out(stage, spec, signature, golden)
@@ -135,11 +143,48 @@ def _recognised(model: Any) -> tuple[Runtime, Any]:
         runtime: Runtime = plugins.find("runtimes", name)
         if runtime.claims(model):
             return runtime, runtime.read(model) if isinstance(model, Path) else model
-    shown = f"file {model}" if isinstance(model, Path) else f"{type(model).__module__}.{type(model).__qualname__}"
-    raise InvalidInput(
-        f"no runtime knows this model: {shown}",
-        hint=f"runtimes: {', '.join(plugins.names('runtimes'))}; a pickle is read with modelyard.bundle.read_model",
-    )
+    raise InvalidInput(f"no runtime knows this model: {_kind(model)}", hint=_hint_instead(model))
+
+
+def _kind(thing: Any) -> str:
+    if isinstance(thing, Path):
+        return f"file {thing}"
+    kind = thing if isinstance(thing, type) else type(thing)
+    public = itertools.takewhile(lambda part: not part.startswith("_"), kind.__module__.split("."))
+    named = ".".join([*public, kind.__qualname__]).removeprefix("builtins.")
+    return f"the class {named}" if isinstance(thing, type) else named
+
+
+def _hint_instead(thing: Any) -> str:
+    """What to give instead of a thing that is no model."""
+    known = f"the fitted model of one of {', '.join(plugins.names('runtimes'))}"
+    if isinstance(thing, Path):
+        return f"give {known}; modelyard package and modelyard.package also read pickles"
+    if isinstance(thing, type):
+        return "save the fitted model itself, not its class"
+    if isinstance(thing, (dict, list, tuple)):
+        parts = thing.items() if isinstance(thing, dict) else enumerate(thing)
+        models = [f"[{key!r}], a {_kind(part)}" for key, part in parts if callable(getattr(part, "predict", None))]
+        return f"save the fitted model itself: {'; '.join(models[:5])}" if models else f"save {known}"
+    if callable(getattr(thing, "transform", None)):
+        return "it transforms and predicts nothing: save the fitted model itself, a Pipeline of this step and the model"
+    return f"save {known}"
+
+
+#: Rows on which a runtime tries how a model wants to be called.
+TRIED = 100
+
+
+def _settled(runtime: Runtime, live: Any, signature: Signature, columns: Columns) -> dict[str, Any]:
+    """The options that the runtime finds out by trying; {} for one that knows."""
+    if not isinstance(runtime, Settles):
+        return {}
+    return runtime.settle(live, signature, columns.slice(0, min(columns.rows, TRIED)))
+
+
+def _listed(signature: Signature) -> str:
+    names = [field.name for field in signature.inputs]
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
 def _check_rows(rows: Mapping[str, Array], what: str) -> None:

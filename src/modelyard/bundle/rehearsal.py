@@ -21,8 +21,8 @@ from modelyard.bundle.environment import capture
 from modelyard.bundle.golden import Golden
 from modelyard.bundle.manifest import Environment, digest_of
 from modelyard.bundle.trust import Trust
-from modelyard.errors import BadBundle, ModelFailed, ModelyardError
-from modelyard.interfaces import ModelSpec, Predict
+from modelyard.errors import BadBundle, ModelFailed, ModelyardError, RemoteFailed
+from modelyard.interfaces import ModelSpec, Predict, Runtime, Settles
 from modelyard.schema import Signature
 
 _SCRIPT = """\
@@ -61,6 +61,10 @@ def rehearse(folder: Path, spec: ModelSpec, signature: Signature) -> Environment
             timeout=LONGEST,
             check=False,
         )
+    except OSError as error:
+        raise RemoteFailed(
+            f"a fresh process to try the model in cannot be started: {error.filename}: {error.strerror}"
+        ) from error
     except subprocess.TimeoutExpired:
         raise ModelFailed(f"the packed model did not answer within {LONGEST} seconds in a fresh process") from None
     try:
@@ -105,6 +109,13 @@ def _own(folder: Path) -> Trust:
     return Trust.of(*(digest_of(path) for path in folder.rglob("*") if path.is_file()))
 
 
+def predictor_of(runtime: Runtime, model: Any, signature: Signature, options: dict[str, Any]) -> Predict:
+    """The live model as a function, called in the way that its runtime has settled, where runtimes do that."""
+    if isinstance(runtime, Settles):
+        return runtime.predictor_as(model, signature, options)
+    return runtime.predictor(model, signature)
+
+
 def load_model(folder: Path, spec: ModelSpec, signature: Signature, device: str, trust: Trust) -> Predict:
     """The model in ``folder`` as a function: by its runtime, or, where it is a pickle, under the rules for those."""
     if spec.runtime not in plugins.names("runtimes"):  # a ``module:thing`` would be imported, whatever it is
@@ -120,7 +131,8 @@ def load_model(folder: Path, spec: ModelSpec, signature: Signature, device: str,
         check_path(name, "the bundle")
     try:
         if formats.is_pickle(folder / name):
-            predict: Predict = runtime.predictor(formats.read_model(folder / name, trust), signature)
+            model = formats.read_model(folder / name, trust)
+            predict: Predict = predictor_of(runtime, model, signature, spec.options)
         else:
             predict = runtime.load(folder, spec, signature, device)
     except ModelyardError:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from modelyard.errors import InvalidInput, Problem
+from modelyard.errors import InvalidInput, ModelFailed, Problem
 from modelyard.interfaces import ModelFacts
 from modelyard.runtimes.answers import output_fields
-from modelyard.schema import EXACT_INTEGER, INTEGER_RANGES, Array, Field, Signature, infer_fields
+from modelyard.schema import EXACT_INTEGER, INTEGER_RANGES, Array, Columns, Field, Signature, infer_fields
 
 
 def signature_of(
@@ -54,6 +55,40 @@ def graph_signature(
             )
         )
     return spec, Signature(inputs=tuple(inputs), outputs=signature.outputs)
+
+
+#: What Python and numpy say of a text that should be a number.
+_NO_NUMBER = re.compile(r"could not convert string to float: (?:np\.str_\()?(['\"])(?P<text>.*)\1")
+
+
+def text_among_numbers(error: ModelFailed, sample: Columns) -> InvalidInput | None:
+    """The fault of the sample where the model failed on a text that it took for a number; None otherwise.
+
+    A column with such a text in a single cell is a column of texts: nothing before the model could tell.
+    """
+    match = _NO_NUMBER.search(str(error.__cause__ or error))
+    found = []
+    for field in sample.layout.fields if match else ():
+        texts = sample[field.name].ravel().tolist() if field.dtype == "string" else []
+        if match and match["text"] in texts:
+            found.append((sum(_is_number(text) for text in texts) / len(texts), field.name, texts.index(match["text"])))
+    if not match or not found:
+        return None
+    _, name, row = max(found)
+    return InvalidInput.at(
+        f"column {name} of the sample, row {row + 1}",
+        "a number, the model takes one there",
+        repr(match["text"]),
+        hint="leave that row out or empty the cell where the model takes missing values",
+    )
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _ordered(facts: ModelFacts, names: list[str], note: Callable[[str], None]) -> list[str]:

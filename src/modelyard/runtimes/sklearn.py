@@ -7,6 +7,7 @@ which this runtime writes and never reads: ``modelyard.bundle.trust`` decides ab
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from modelyard.errors import BadBundle, InvalidInput, MissingDependency, NotFoun
 from modelyard.interfaces import ModelFacts, ModelSpec, Predict
 from modelyard.runtimes.answers import plain_labels, predict_with_answers
 from modelyard.runtimes.sklearn_files import check_versions, read_skops, to_pickle, to_skops, versions_of
-from modelyard.runtimes.sklearn_frame import table_maker
+from modelyard.runtimes.sklearn_frame import found_out, names_of, table_maker
 from modelyard.schema import Columns, Signature
 
 #: Libraries with a runtime of their own; a pipeline that ends with one of theirs is still scikit-learn's.
@@ -44,7 +45,6 @@ class SklearnRuntime:
     def describe(self, model: Any) -> ModelFacts:
         """What the estimator is. Raises InvalidInput where it has not been fitted."""
         _check_fitted(model)
-        names = getattr(model, "feature_names_in_", None)
         count = getattr(model, "n_features_in_", None)
         classes = getattr(model, "classes_", None)
         several = isinstance(classes, list)  # one array of labels for each target
@@ -57,21 +57,30 @@ class SklearnRuntime:
         return ModelFacts(
             task=task,
             kind=kind_of(model),
-            feature_names=None if names is None else tuple(str(name) for name in names),
+            feature_names=names_of(model),
             feature_count=None if count is None else int(count),
             classes=None if classes is None else plain_labels(classes),
             has_probabilities=classes is not None and targets == 1 and hasattr(model, "predict_proba"),
             targets=targets,
         )
 
+    def settle(self, model: Any, signature: Signature, rows: Columns) -> dict[str, Any]:
+        """Options by which ``predictor_as`` calls the model as it was fitted: ``takes`` where only a trial on ``rows``
+        tells. Raises ModelFailed where it fails on them in any form.
+        """
+        takes = found_out(model, signature, lambda form: self.predictor_as(model, signature, {"takes": form}), rows)
+        return {"takes": takes} if takes else {}
+
     def predictor(self, model: Any, signature: Signature) -> Predict:
         """The estimator as a plain function; also for one that the caller has unpickled under its own rules.
 
         It is given what it was fitted on: a data frame with the fitted names in their order, or an array of numbers.
         """
-        facts_names = getattr(model, "feature_names_in_", None)
-        names = None if facts_names is None else tuple(str(name) for name in facts_names)
-        make = table_maker(model, names, signature)
+        return self.predictor_as(model, signature, {})
+
+    def predictor_as(self, model: Any, signature: Signature, options: Mapping[str, Any]) -> Predict:
+        """The same, where ``options`` may hold what ``settle`` has found out."""
+        make = table_maker(model, names_of(model), signature, str(options.get("takes", "")))
         shares = any(field.name == "probabilities" for field in signature.outputs)
 
         def answers(columns: Columns) -> tuple[Any, Any]:
@@ -113,7 +122,7 @@ class SklearnRuntime:
                 file=name,
             )
         check_versions(spec.options.get("versions", {}))
-        return self.predictor(read_skops(path), signature)
+        return self.predictor_as(read_skops(path), signature, spec.options)
 
 
 def kind_of(model: Any) -> str:

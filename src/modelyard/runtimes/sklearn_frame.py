@@ -7,20 +7,69 @@ from typing import Any
 
 import numpy as np
 
-from modelyard.errors import InvalidInput, MissingDependency
+from modelyard.errors import BadBundle, InvalidInput, MissingDependency, ModelFailed
+from modelyard.interfaces import Predict
 from modelyard.runtimes.answers import matrix
 from modelyard.schema import Array, Columns, Field, Signature
 
+#: What a model may take that knows no column names.
+ARRAY, FRAME = "array", "frame"
 
-def table_maker(model: Any, names: tuple[str, ...] | None, signature: Signature) -> Callable[[Columns], Any]:
+
+def names_of(model: Any) -> tuple[str, ...] | None:
+    """The columns that the model was fitted on, in their order; None where it does not tell."""
+    names = getattr(model, "feature_names_in_", None)
+    return None if names is None else tuple(str(name) for name in names)
+
+
+def found_out(model: Any, signature: Signature, predictor: Callable[[str], Predict], rows: Columns) -> str:
+    """Whether the model takes an array or a data frame, by trying ``rows`` on the ``predictor`` of each form; "" where
+    there is no doubt: it knows its columns' names, or they hold texts, or shapes that no data frame has.
+
+    Raises ModelFailed where it fails on both.
+    """
+    if names_of(model) is not None or any(field.dtype == "string" or field.shape for field in signature.inputs):
+        return ""
+    try:
+        predictor(ARRAY)(rows)
+        return ARRAY
+    except ModelFailed as error:
+        on_array = error
+    try:
+        predictor(FRAME)(rows)
+        return FRAME
+    except ModelFailed as on_frame:
+        if _cause(on_frame) == _cause(on_array):
+            raise on_array from on_array.__cause__
+        # One that cannot even handle an array as a table was made for data frames: its other fault is the real one.
+        lost = isinstance(on_array.__cause__, (AttributeError, IndexError, KeyError, TypeError))
+        told, other = (on_frame, on_array) if lost else (on_array, on_frame)
+        form, rest = ("a data frame", "an array") if lost else ("an array", "a data frame")
+        raise ModelFailed(
+            f"{told.message} (given {form}; given {rest}: {_cause(other)})",
+            hint="the model knows no column names, so both were tried; the sample must have the columns that it was "
+            f"fitted on, under the same names and in the same order: {', '.join(f.name for f in signature.inputs)}?",
+        ) from told.__cause__
+
+
+def _cause(error: ModelFailed) -> str:
+    cause = error.__cause__
+    return error.message if cause is None else f"{type(cause).__name__}: {cause}"
+
+
+def table_maker(
+    model: Any, names: tuple[str, ...] | None, signature: Signature, takes: str = ""
+) -> Callable[[Columns], Any]:
     """From columns to what ``predict`` takes: a data frame for a model that knows column names (``names``) or takes
-    texts, else an array of numbers.
+    texts, or of which that was found out (``takes``); else an array of numbers.
 
     Raises InvalidInput where the signature lacks a column that the model was fitted on, or has another.
     """
+    if takes not in ("", ARRAY, FRAME):
+        raise BadBundle(f"the bundle's model takes neither an array nor a frame: {takes!r}")
     given = tuple(field.name for field in signature.inputs)
     texts = any(field.dtype == "string" for field in signature.inputs)
-    if names is None and not texts:
+    if names is None and not texts and takes != FRAME:
         return lambda columns: matrix(columns, given, "float64")
     order = names or given
     if set(order) != set(given):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import inspect
 import os
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -325,7 +327,7 @@ def test_a_sample_that_is_not_what_the_model_takes(tmp_path):
 
 
 def test_what_is_no_model(tmp_path):
-    with pytest.raises(InvalidInput, match=r"no runtime knows this model: builtins\.int"):
+    with pytest.raises(InvalidInput, match=r"no runtime knows this model: int"):
         pack(3, tmp_path / "b", sample=SAMPLE)
     with pytest.raises(NotFound, match="no such model file"):
         pack("nowhere.onnx", tmp_path / "b", sample=SAMPLE)
@@ -445,3 +447,87 @@ def test_an_honest_pickle_of_a_model_packs_by_its_file(tmp_path):
     bundle = pack(model, tmp_path / "b", sample=SAMPLE)
     row = bundle.signature.input_layout.from_arrays({"x1": [1.5], "x2": [2], "x3": [0.5]})
     assert bundle.load()(row)["prediction"][0] == pytest.approx(LINEAR.predict([[1.5, 2, 0.5]])[0], abs=1e-6)
+
+
+# -- models that know no column names ----------------------------------------------------------------------------
+
+
+class Ratio(TransformerMixin, BaseEstimator):
+    """A step as people write it: made for data frames, and silent about their columns."""
+
+    def fit(self, table, target=None):
+        return self
+
+    def transform(self, table):
+        return table.assign(ratio=table.x1 / (1 + table.x2.abs()))
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    """Ratio in a module that a fresh process can import."""
+    (tmp_path / "ratios.py").write_text(
+        "from sklearn.base import BaseEstimator, TransformerMixin\n\n" + inspect.getsource(Ratio)
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("ratios").Ratio
+    del sys.modules["ratios"]
+
+
+def test_a_hand_written_step_gets_the_data_frame_that_it_was_fitted_on(tmp_path, importable):
+    table = frame(SAMPLE)
+    model = make_pipeline(importable(), LinearRegression()).fit(table, table.x1)
+    bundle = pack(model, tmp_path / "b", sample=SAMPLE)
+    assert bundle.manifest.model.options["takes"] == "frame"
+    columns = bundle.signature.input_layout.from_arrays(SAMPLE)
+    answer = bundle.load(trust=Trust.of(bundle.digest))(columns)["prediction"]
+    assert np.allclose(answer, model.predict(table), rtol=1e-12)
+
+
+def test_a_model_without_names_says_in_which_order_it_takes_the_columns(tmp_path, no_rehearsal):
+    told = []
+    bundle = pack(LINEAR, tmp_path / "a", sample=SAMPLE, convert=False, progress=told.append)
+    assert "note: the model knows no column names: it takes x1, x2, x3 in this order" in told
+    assert bundle.manifest.model.options["takes"] == "array"
+    told.clear()
+    pack(LinearRegression().fit(frame(SAMPLE), LABELS == "yes"), tmp_path / "b", sample=SAMPLE, progress=told.append)
+    assert not [line for line in told if "column names" in line]
+
+
+def test_a_step_that_finds_its_column_in_neither_form_is_told_with_both(tmp_path):
+    table = frame(SAMPLE)
+    model = make_pipeline(Ratio(), LinearRegression()).fit(table, table.x1)
+    with pytest.raises(
+        ModelFailed, match=r"has no attribute 'x1' \(given a data frame; given an array: Attr"
+    ) as caught:
+        pack(model, tmp_path / "b", sample={"a": SAMPLE["x1"], "x2": SAMPLE["x2"], "x3": SAMPLE["x3"]})
+    assert "a, x2, x3?" in caught.value.hint
+
+
+# -- what is no model, and what is no number ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("thing", "kind", "hint"),
+    [
+        (
+            {"model": LINEAR, "columns": ["x1"]},
+            "dict",
+            "the fitted model itself: ['model'], a sklearn.linear_model.Lin",
+        ),
+        ([1, LINEAR], "list", "the fitted model itself: [1], a sklearn.linear_model.LinearRegression"),
+        (StandardScaler().fit(MATRIX), r"sklearn\.preprocessing\.StandardScaler", "a Pipeline of this step"),
+        (LinearRegression, r"the class sklearn\.linear_model\.LinearRegression", "not its class"),
+        ({}, "dict", "save the fitted model of one of"),
+    ],
+)
+def test_what_is_no_model_is_told_what_to_save_instead(tmp_path, thing, kind, hint):
+    with pytest.raises(InvalidInput, match=f"no runtime knows this model: {kind}\n") as caught:
+        pack(thing, tmp_path / "b", sample=SAMPLE)
+    assert hint in caught.value.hint
+
+
+def test_a_text_in_a_column_of_numbers_is_the_samples_fault(tmp_path):
+    numbers = np.array(["1", "2", "two", "4"], dtype=object)
+    model = LinearRegression().fit(frame(SAMPLE)[["x1", "x2"]], SAMPLE["x3"])
+    with pytest.raises(InvalidInput, match=r"column x2 of the sample, row 3: expected a number, .* got 'two'"):
+        pack(model, tmp_path / "b", sample={"x1": np.arange(4.0), "x2": numbers})
