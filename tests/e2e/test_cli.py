@@ -59,6 +59,7 @@ def test_promote_rollback_history(cli: Cli) -> None:
     assert then["live"]["number"] == 2 and len(then["changes"]) == 4
     assert "line@production was version 2" in cli("history", "line", "--at", moment).out
     assert cli("rollback", "line").code == 4
+    assert "nothing had happened by then" in cli("history", "line", "--at", "2020-01-01").out
 
 
 def test_listing_and_tags(cli: Cli) -> None:
@@ -99,6 +100,14 @@ def test_inspect_verify_export_register(cli: Cli, place: Place) -> None:
     copied = cli("register", "line.zip", "--name", "copy", "--alias", "staging", "--tag", "from=file", "--json").json
     assert (copied["digest"], copied["number"], copied["tags"]) == (facts["digest"], 1, {"from": "file"})
     assert cli("register", "folder", "--name", "copy", "--json").json["existing"] is True
+
+
+def test_the_report_of_a_file_is_not_a_path_that_is_gone(cli: Cli) -> None:
+    assert Path(cli("inspect", "flowers", "--json").json["report"]).is_file()
+    assert cli("export", "flowers", "flowers.zip").code == 0
+    assert cli("inspect", "flowers.zip", "--json").json["report"] is None
+    words = cli("inspect", "flowers.zip").out
+    assert "/report.html" not in words and "`modelyard export`" in words
 
 
 def test_predict(cli: Cli, place: Place) -> None:

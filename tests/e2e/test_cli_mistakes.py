@@ -250,7 +250,58 @@ def test_options_that_do_not_fit(quick: Cli) -> None:
         assert done.out == "" and done.err.startswith("error: ")
 
 
+def test_a_report_that_cannot_be_written_is_told_before_training(quick: Cli, place: Place) -> None:
+    for report in ("none/report.html", "home"):
+        words = ("train", "flowers.csv", "--target", "kind", "--name", "new", "--candidates", "linear")
+        done = quick(*words, "--report", report)
+        assert done.code in (3, 10) and report in done.err, done
+        assert quick("show", "new").code == 3
+
+
+def test_a_report_that_can_no_longer_be_written(quick: Cli, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, **how: str) -> int:
+        if path == Path("report.html"):
+            raise OSError(28, "No space left on device")
+        return write_text(path, text, **how)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(Path, "write_text", full)
+    words = ("train", "flowers.csv", "--target", "kind", "--name", "new", "--candidates", "linear")
+    done = quick(*words, "--report", "report.html")
+    assert done.code == 0 and "registered new:1" in done.out and "95% interval" in done.out
+    assert "warning: cannot write the report" in done.err and not (place.folder / "report.html").exists()
+
+
+def test_ranges_name_the_option(quick: Cli) -> None:
+    for option, value in (
+        ("--seed", "-1"), ("--folds", "1"), ("--test-size", "1.5"), ("--max-rows", "0"), ("--time-limit", "-3"),
+    ):  # fmt: skip
+        done = quick("train", "flowers.csv", "--target", "kind", "--name", "new", option, value)
+        assert done.code == 2 and option in done.err, done
+
+
+def test_nowhere_to_put_it(quick: Cli) -> None:
+    for words in (("train", "flowers.csv", "--target", "kind"), ("package", "model1.pkl", "--sample", "rows.csv")):
+        done = quick(*words)
+        assert done.code == 2 and "--name NAME" in done.err and "--out FOLDER" in done.err
+
+
+def test_a_version_that_is_no_number(quick: Cli) -> None:
+    for words in (("line", "two"), ("line:two",), ("line", "0"), ("line",)):
+        done = quick("promote", *words)
+        assert done.code == 2 and "expected a version number" in done.err, done
+    assert quick("promote", "line:2").out == "line@production is now version 2 (was 1)\n"
+    assert quick("promote", "line:9").code == 3
+
+
+def test_look_points_to_inspect(quick: Cli, bundle: Path) -> None:
+    done = quick("look", "bundle/model/model.onnx")
+    assert done.code == 2 and "`modelyard inspect bundle/model/model.onnx`" in done.err
+    assert quick("inspect", "bundle/model/model.onnx").code == 0
+
+
 def test_a_setting_that_does_not_parse(quick: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_PORT", "many")
     done = quick("serve", "line")
-    assert done.code == 2 and "MODELYARD_PORT" in done.err
+    assert done.code == 2 and "MODELYARD_PORT: expected a whole number" in done.err

@@ -73,7 +73,7 @@ def _facts(bundle: Bundle, version: Version | None) -> dict[str, Any]:
         "manifest": manifest,
         "golden_rows": bundle.golden()[0].rows,
         "provenance": bundle.provenance,
-        "report": bundle.report,
+        "report": _report(bundle),
         "differences": [str(difference) for difference in bundle.differences()],
     }
 
@@ -97,7 +97,7 @@ def _show(bundle: Bundle, version: Version | None) -> None:
             ("differs here", [str(difference) for difference in bundle.differences()]),
             ("metrics", measured(manifest.metrics)),
             ("provenance", flat(bundle.provenance)),
-            ("report", bundle.report),
+            ("report", _report(bundle) or (bundle.report and "inside; `modelyard export` to a folder takes it out")),
         ]
     )
     rows = [(side, f.name, f.dtype, f.shape, f.nullable, _seen(f)) for side, f in _fields(bundle)]
@@ -105,6 +105,11 @@ def _show(bundle: Bundle, version: Version | None) -> None:
     screen.table(("", "name", "type", "shape", "nullable", "seen"), rows)
     screen.say()
     screen.table(("file", "bytes", "digest"), [(n, e.size, e.digest) for n, e in manifest.files.items()])
+
+
+def _report(bundle: Bundle) -> Path | None:
+    """The report where it can be opened: that of a one-file bundle is unpacked only as long as the command runs."""
+    return bundle.report if bundle.folder == bundle.path else None
 
 
 def _fields(bundle: Bundle) -> list[tuple[str, Any]]:

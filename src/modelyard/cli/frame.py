@@ -247,7 +247,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json" in given
     debug = "--debug" in given or os.environ.get("MODELYARD_LOG_LEVEL", "").lower() == "debug"
     try:
-        outcome = modelyard.main(given, prog_name="modelyard", standalone_mode=False)
+        outcome = modelyard.main(given or ["--help"], prog_name="modelyard", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -272,6 +272,9 @@ def _tell_usage(error: click.ClickException, as_json: bool) -> int:
     if isinstance(error, click.UsageError) and error.ctx is not None and not hint:
         hint = f"`{error.ctx.command_path} --help` shows how"
     message = error.format_message().rstrip(".")
+    if isinstance(error, click.MissingParameter) and error.param and isinstance(error.param.type, click.Choice):
+        name = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.name
+        message = f"which {name}: expected one of {', '.join(error.param.type.choices)}"
     return exits.print_error("invalid_input", message[:1].lower() + message[1:], hint=hint, as_json=as_json)
 
 

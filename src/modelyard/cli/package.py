@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli import screen
-from modelyard.cli.frame import Answer, command
+from modelyard.cli.frame import Answer, Usage, command
 from modelyard.cli.references import MODEL, new_version, tags_of, trusted
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def package(
     from modelyard import api
     from modelyard.tables import read_table
 
+    somewhere(name, out)
     with screen.progress("packaging") as tell:
         packaged = api.package(
             model,
@@ -91,6 +92,12 @@ def register(bundle: Path, name: str, alias: str | None, tags: tuple[str, ...], 
     opened = Bundle.open(bundle)
     version = api.register(opened, name, alias=alias, tags=tags_of(tags), why=why)
     return Answer(version, lambda: show_registered(version, opened))
+
+
+def somewhere(name: str | None, out: Path | None) -> None:
+    """Raises Usage where a command that makes a bundle is not told where to put it."""
+    if name is None and out is None:
+        raise Usage("nowhere to put the model", hint="--name NAME registers it, --out FOLDER keeps it in a folder")
 
 
 def command_line() -> str:

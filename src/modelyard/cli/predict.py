@@ -67,9 +67,10 @@ def predict(
         if scored.resumed_at:
             screen.say(f"went on after row {scored.resumed_at:,}")
         rate = (scored.rows - scored.resumed_at) / max(scored.seconds, 1e-9)
-        screen.say(f"{scored.scored:,} rows scored in {scored.seconds:.1f} s ({rate:,.0f} a second): {scored.output}")
+        rows = screen.count(scored.scored, "row")
+        screen.say(f"{rows} scored in {scored.seconds:.1f} s ({rate:,.0f} a second): {scored.output}")
         if scored.rejected:
-            screen.say(f"{scored.rejected:,} rows set aside, with the reasons: {scored.rejected_file}")
+            screen.say(f"{screen.count(scored.rejected, 'row')} set aside, with the reasons: {scored.rejected_file}")
 
     return Answer(scored, show)
 

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli import screen
-from modelyard.cli.frame import Answer, command
+from modelyard.cli.frame import Answer, Usage, command
 from modelyard.cli.references import MODEL, REFERENCE, tags_of, why_option
 
 if TYPE_CHECKING:
     from modelyard.registry import Change, Version
+
+
+class Number(click.ParamType[int]):
+    """A version number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value).isdecimal() and int(value) > 0:
+            return int(value)
+        raise Usage(f"expected a version number, got {str(value)!r}", hint="modelyard promote churn 4")
+
 
 _alias = click.option("--alias", default="production", help="The alias to move.")
 
@@ -20,22 +32,31 @@ _alias = click.option("--alias", default="production", help="The alias to move."
     "promote",
     examples="""
     modelyard promote churn 4 --alias production
+    modelyard promote churn:4                   # the same
     modelyard promote churn 4 --why "beats 3 by 0.02 AUC"
     modelyard promote churn 4 --expect 3        # only if production is still version 3
     """,
 )
-@click.argument("model", type=MODEL)
-@click.argument("version", type=click.IntRange(min=1))
+@click.argument("model", type=REFERENCE)
+@click.argument("version", type=Number(), required=False)
 @_alias
 @why_option
 @click.option("--expect", type=int, help="The version that must be there now; 0 for none. Otherwise a conflict.")
-def promote(model: str, version: int, alias: str, why: str, expect: int | None) -> Answer:
+def promote(model: str, version: int | None, alias: str, why: str, expect: int | None) -> Answer:
     """Point an alias at a version.
 
     Running servers follow within a second and drop no request.
     """
     from modelyard import api
 
+    if version is None:
+        model, colon, number = model.partition(":")
+        if not colon:
+            raise Usage(
+                "which version: expected a version number",
+                hint=f"`modelyard versions {model.partition('@')[0]}` lists them",
+            )
+        version = Number().convert(number, None, None)
     return _moved(api.promote(model, version, alias=alias, why=why, expect=expect))
 
 
@@ -81,6 +102,9 @@ def history(model: str, at: str | None, alias: str) -> Answer:
     live = registry.live_at(model, at, alias) if at is not None else None
 
     def show() -> None:
+        if not changes:
+            screen.say(f"nothing had happened by then: {model} came later than {at}")
+            return
         rows = [(c.when[:19] + "Z", c.who, c.action, c.alias, c.from_, c.to, _detail(c), c.why) for c in changes]
         screen.table(("when", "who", "action", "alias", "from", "to", "detail", "why"), rows)
         if at is not None:

@@ -41,6 +41,11 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def count(number: int, thing: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
     """A table. Without a terminal: columns parted by two spaces, never cut, so that grep and awk can read it."""
     cells = [[text_of(value) for value in row] for row in rows]

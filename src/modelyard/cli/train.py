@@ -9,7 +9,7 @@ import click
 
 from modelyard.cli import screen
 from modelyard.cli.frame import Answer, command
-from modelyard.cli.package import command_line, made, show_made
+from modelyard.cli.package import command_line, made, show_made, somewhere
 from modelyard.cli.references import new_version, tags_of
 
 if TYPE_CHECKING:
@@ -34,11 +34,19 @@ if TYPE_CHECKING:
     "--candidates", default=None, metavar="NAMES", help="linear,tree,svm,forest,boosting,mlp; all if not given."
 )
 @click.option("--metric", default=None, help="The metric to choose by; suits the task if not given.")
-@click.option("--seed", type=int, default=0, help="The same rows and seed give the same model.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="The same rows and seed give the same model."
+)
 @click.option("--folds", type=click.IntRange(2, 50), default=5, help="Folds of the cross-validation.")
 @click.option("--test-size", type=click.FloatRange(0.05, 0.5), default=0.2, help="Share of the rows that is held out.")
 @click.option("--max-rows", type=click.IntRange(min=1), default=None, help="Most rows to look at; more are sampled.")
-@click.option("--time-limit", type=float, default=None, metavar="SECONDS", help="Leave out candidates after this time.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=None,
+    metavar="SECONDS",
+    help="Leave out candidates after this time.",
+)
 @click.option("--exclude", multiple=True, metavar="COLUMN", help="A column to leave out; may be repeated.")
 @click.option("--keep", multiple=True, metavar="COLUMN", help="A column to use although the leakage guard drops it.")
 @click.option("--encoding", default=None, help="The file's encoding, such as latin-1.  [utf-8]")
@@ -60,6 +68,9 @@ def train(
     """
     from modelyard import api
 
+    somewhere(name, out)
+    if report is not None:
+        _check_writable(report)
     if candidates is not None:
         options["candidates"] = [word for word in candidates.split(",") if word]
     with screen.progress("training") as tell:
@@ -75,12 +86,24 @@ def train(
             progress=tell,
             **options,
         )
+    page = trained.bundle.report
     if report is not None:
-        report.write_text(trained.result.report_html, encoding="utf-8")
+        try:
+            report.write_text(trained.result.report_html, encoding="utf-8")
+            page = report
+        except OSError as error:  # the model is registered: what it is worth must still be told
+            screen.note(f"warning: cannot write the report: {error}; the bundle holds it, too")
     summary = trained.result.summary()
-    page = report or trained.bundle.report
     told = {**summary, **made(trained.bundle, trained.version), "report": None if page is None else str(page)}
     return Answer(told, lambda: _show(trained, summary, page))
+
+
+def _check_writable(report: Path) -> None:
+    """Raises the error that writing ``report`` would, before there is anything to lose."""
+    there = report.exists()
+    report.open("a").close()
+    if not there:
+        report.unlink()
 
 
 def _show(trained: Trained, summary: dict[str, Any], page: Path | None) -> None:

@@ -52,6 +52,25 @@ def test_every_command_has_a_purpose_help_and_examples(name: str, capsys: pytest
     assert all(option.help for option in options)
 
 
+def test_without_words_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr()
+    assert main(["--help"]) == 0
+    assert bare == capsys.readouterr() and "Make a model" in bare.out and bare.err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("help", "which subject: expected one of exit-codes, references"),
+        ("completion", "which shell: expected one of bash, zsh, fish"),
+    ],
+)
+def test_choices_are_told(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name]) == 2
+    assert capsys.readouterr().err == f"error: {message}\nhint: `modelyard {name} --help` shows how\n"
+
+
 def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promot"]) == 2
     assert capsys.readouterr().err == "error: no such command: promot\nhint: did you mean `modelyard promote`?\n"

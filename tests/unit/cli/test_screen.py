@@ -31,3 +31,7 @@ def test_values_in_words() -> None:
     assert [screen.text_of(v) for v in (None, True, float("nan"), 0.5, (1, 2), [], {"a": None})] == [
         "-", "yes", "-", "0.5", "1, 2", "-", "a=-",
     ]  # fmt: skip
+
+
+def test_one_is_not_several() -> None:
+    assert [screen.count(n, "row") for n in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
