@@ -259,8 +259,10 @@ def element(value: Any, field: Field, shape: Sequence[int], path: str, problems:
         return None
     expected = _describe_element(field)
     if isinstance(value, _Token):
-        hint = _NO_NAN if value.text.strip("-") in ("NaN", "Infinity") else ""
-        problems.add(path, expected, got(value), hint)
+        is_word = value.text.strip("-") in ("NaN", "Infinity")
+        if not is_word and field.dtype.startswith("float"):  # 1e400 is a number, but no double
+            expected = f"a number that fits {field.dtype}"
+        problems.add(path, expected, got(value), _NO_NAN if is_word else "")
     elif field.dtype in ("string", "datetime"):
         return _text(value, field, path, expected, problems)
     elif field.dtype == "bool":

@@ -61,6 +61,11 @@ STATUS = {
 _LINES = {status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode() for status in set(STATUS.values())}
 
 
+def is_probe(target: str) -> bool:
+    """Whether a target asks for health: probes come every second, and what is not ready has a line of its own."""
+    return target.partition("?")[0].rstrip("/").endswith(("/ready", "/live"))
+
+
 class Listener:
     """Shared by the connections of one server. Used on the loop's thread only."""
 
@@ -145,7 +150,7 @@ class Listener:
         lines.append(b"\r\n")
         if head.method != "HEAD":
             lines.append(message.body)
-        if self._access_log == "all" or (self._access_log == "errors" and status >= 400):
+        if self._access_log == "all" or (self._access_log == "errors" and status >= 400 and not is_probe(head.target)):
             self._note_access(exchange, message, status)
         return b"".join(lines)
 

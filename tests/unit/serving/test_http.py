@@ -16,6 +16,7 @@ import pytest
 
 from modelyard.schema import Field, Signature
 from modelyard.serving import http, listener
+from modelyard.serving.listener import is_probe
 from modelyard.serving.server import Server
 from modelyard.testing.memory import MemoryBundle
 
@@ -606,3 +607,11 @@ def test_request_ids_that_are_taken(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "x" * 129, "a b", "a\n", "é", '"', "%"])
 def test_request_ids_that_are_not(text: str) -> None:
     assert not http.is_request_id(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("/health/ready", True), ("/v2/health/live?x=1", True), ("/v2/models/a/ready/", True), ("/predict", False)],
+)
+def test_probes_are_known_by_their_target(target: str, expected: bool) -> None:
+    assert is_probe(target) is expected
