@@ -212,16 +212,28 @@ def _answers(place: Place, *words: str) -> None:
         server.communicate(timeout=30)
 
 
+def _served(place: Place, ref: str) -> tuple[str, str, str]:
+    """Name, version and digest of what a server of ``ref`` serves."""
+    server, ready = _serve(place, ref)
+    server.send_signal(signal.SIGINT)
+    server.communicate(timeout=30)
+    model = ready["models"][0]  # type: ignore[index]
+    return model["model"], model["version"], model["digest"]
+
+
 def test_a_folder_needs_no_dots_unless_a_model_is_called_so(cli: Cli) -> None:
     assert cli("export", "line:2", "bdir").code == 0
     digest = cli("inspect", "./bdir", "--json").json["digest"]
     assert cli("inspect", "bdir", "--json").json["digest"] == digest
     assert cli("verify", "bdir").code == 0
     assert cli("predict", "bdir", "--input", "rows.csv", "--output", "out.csv").code == 0
+    assert _served(place, "bdir") == ("bdir", "", digest)
     assert cli("export", "line:1", "one").code == 0
     assert cli("register", "one", "--name", "bdir").code == 0
     assert cli("inspect", "bdir", "--json").json["version"]["model"] == "bdir"
     assert cli("inspect", "./bdir", "--json").json["digest"] == digest
+    assert _served(place, "bdir")[:2] == ("bdir", "1")
+    assert _served(place, "./bdir") == ("bdir", "", digest)
     assert "./folder" in cli("help", "references").out and "12 digits" in cli("help", "references").out
 
 
