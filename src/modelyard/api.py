@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard import settings
-from modelyard.errors import Conflict, InvalidInput
+from modelyard.errors import Conflict, InvalidInput, Problem, RemoteFailed
 from modelyard.interfaces import Predict
 from modelyard.schema import Array, Columns, Signature
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Model:
     """A loaded model, answering as the server would.
 
-    ``rows`` may be a data frame, a mapping of columns, a list of records, or one record.
+    ``rows`` may be a data frame, a mapping of columns, a list of records, one record, or a matrix whose columns are
+    the inputs in the signature's order.
     """
 
     def __init__(self, bundle: Bundle, predict: Predict, version: Version | None = None) -> None:
@@ -50,10 +51,24 @@ class Model:
 
     def columns(self, rows: Any) -> Columns:
         """Every output for ``rows``. Raises InvalidInput where they do not fit the signature."""
+        arrays = self._arrays(rows)
+        names = [field.name for field in self.signature.inputs]
+        extra = [name for name in arrays if name not in names]
+        if extra and set(names) <= set(arrays):
+            chosen = f"take the model's columns: rows[{names}]"
+            hint = chosen if hasattr(rows, "iloc") else f"leave out {', '.join(extra)}"
+            raise InvalidInput.of(
+                [Problem(name, "no such column, the model does not take it", "one") for name in extra], hint=hint
+            )
+        return self._predict(self.signature.input_layout.from_arrays(arrays))
+
+    def _arrays(self, rows: Any) -> dict[str, Array]:
         from modelyard.tables import arrays_of
 
-        arrays = arrays_of([rows] if is_record(rows) else rows)
-        return self._predict(self.signature.input_layout.from_arrays(arrays))
+        inputs = self.signature.inputs
+        if len(inputs) == 1 and inputs[0].shape and isinstance(rows, np.ndarray) and not rows.dtype.names:
+            return {inputs[0].name: rows}  # images, sequences: the array is the column
+        return arrays_of([rows] if is_record(rows) else rows, [field.name for field in inputs])
 
     def predict(self, rows: Any) -> Any:
         """The predictions, one per row; a single value for one record."""
@@ -145,7 +160,15 @@ def _room(out: str | Path | None) -> Iterator[Path]:
     if out is not None:
         yield Path(out).expanduser()
         return
-    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+    try:
+        room = tempfile.TemporaryDirectory(prefix="modelyard-")
+    except OSError as error:
+        where = f" in {Path(error.filename).parent}" if error.filename else ""
+        raise RemoteFailed(
+            f"cannot make a temporary folder{where}: {error.strerror or error}",
+            hint="set TMPDIR to a folder that you may write to",
+        ) from error
+    with room as folder:
         yield Path(folder) / "bundle"
 
 

@@ -13,12 +13,13 @@ from modelyard.errors import InvalidInput
 from modelyard.schema import Array
 
 
-def arrays_of(thing: Any) -> dict[str, Array]:
+def arrays_of(thing: Any, names: Sequence[str] | None = None) -> dict[str, Array]:
     """One array per column of a data frame, an arrow table, a mapping of columns, a list of records or a matrix.
 
     Texts come as object arrays with None where missing, numbers as they are with NaN where missing, dates as
-    ``datetime64[us]`` in UTC. The columns of a matrix are called x0, x1 ... Raises InvalidInput where ``thing`` is
-    none of these, or a column holds what no model could take.
+    ``datetime64[us]`` in UTC. The columns of a matrix, or of a list of rows, are called ``names``, else x0, x1 ...
+    Raises InvalidInput where ``thing`` is none of these, has another number of columns than there are ``names``, or
+    a column holds what no model could take.
     """
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(thing, pandas.Series):
@@ -37,10 +38,25 @@ def arrays_of(thing: Any) -> dict[str, Array]:
     if isinstance(thing, np.ndarray) and thing.dtype.names:
         return {name: _tidy(name, thing[name]) for name in thing.dtype.names}
     if isinstance(thing, np.ndarray) and thing.ndim == 2:
-        return {f"x{i}": _tidy(f"x{i}", thing[:, i]) for i in range(thing.shape[1])}
+        return {name: _tidy(name, thing[:, i]) for i, name in enumerate(_called(thing.shape[1], names, _named(thing)))}
     if isinstance(thing, Sequence) and not isinstance(thing, (str, bytes)):
-        return _from_rows(thing)
-    raise InvalidInput.at("table", "a data frame, columns, records or a matrix", _named(thing))
+        return _from_rows(thing, names)
+    matrix = "a matrix" if names is None else f"a matrix with {_counted(names)}"
+    raise InvalidInput.at("table", f"a data frame, columns, records or {matrix}", _named(thing))
+
+
+def _called(count: int, names: Sequence[str] | None, shown: str) -> Sequence[str]:
+    """What the columns of a matrix are called."""
+    if names is None:
+        return [f"x{i}" for i in range(count)]
+    if count != len(names):
+        raise InvalidInput.at("table", _counted(names), f"{shown}, {count}")
+    return names
+
+
+def _counted(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"{len(names)} column{'' if len(names) == 1 else 's'} ({listed})"
 
 
 def _named(thing: Any) -> str:
@@ -63,7 +79,7 @@ def _equally_long(arrays: dict[str, Array]) -> dict[str, Array]:
     return arrays
 
 
-def _from_rows(rows: Sequence[Any]) -> dict[str, Array]:
+def _from_rows(rows: Sequence[Any], called: Sequence[str] | None) -> dict[str, Array]:
     if not rows:
         raise InvalidInput.at("table", "at least one record", "an empty list")
     if all(isinstance(row, Mapping) for row in rows):
@@ -72,7 +88,8 @@ def _from_rows(rows: Sequence[Any]) -> dict[str, Array]:
     if all(isinstance(row, (list, tuple, np.ndarray)) for row in rows):
         widths = {len(row) for row in rows}
         if len(widths) == 1:
-            return {f"x{i}": _tidy(f"x{i}", [row[i] for row in rows]) for i in range(widths.pop())}
+            columns = enumerate(_called(widths.pop(), called, "rows"))
+            return {name: _tidy(name, [row[i] for row in rows]) for i, name in columns}
         raise InvalidInput.at("table", "rows of equal length", f"lengths {', '.join(map(str, sorted(widths)))}")
     raise InvalidInput.at("table", "records or rows", f"a list of {_named(rows[0])}")
 
