@@ -221,7 +221,7 @@ def _served(place: Place, ref: str) -> tuple[str, str, str]:
     return model["model"], model["version"], model["digest"]
 
 
-def test_a_folder_needs_no_dots_unless_a_model_is_called_so(cli: Cli) -> None:
+def test_a_folder_needs_no_dots_unless_a_model_is_called_so(cli: Cli, place: Place) -> None:
     assert cli("export", "line:2", "bdir").code == 0
     digest = cli("inspect", "./bdir", "--json").json["digest"]
     assert cli("inspect", "bdir", "--json").json["digest"] == digest
