@@ -271,7 +271,9 @@ def _staging(target: Path) -> Iterator[Path]:
         (stage / "model").mkdir()
         yield stage
     except OSError as error:
-        raise RemoteFailed(f"cannot write the bundle {target}: {error.strerror or error}") from error
+        foreign = error.filename and not Path(str(error.filename)).is_relative_to(target.parent)
+        where = f"{error.filename}: " if foreign else ""  # the bundle's folder may not be the one at fault
+        raise RemoteFailed(f"cannot write the bundle {target}: {where}{error.strerror or error}") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

@@ -103,7 +103,7 @@ def _ordered(facts: ModelFacts, names: list[str], note: Callable[[str], None]) -
             hint=f"the model takes {', '.join(wanted)}; the sample has {', '.join(names)}",
         )
     if extra := [name for name in names if name not in wanted]:
-        note(f"columns of the sample that the model does not take are left out: {', '.join(extra)}")
+        note(f"note: columns of the sample that the model does not take are left out: {', '.join(extra)}")
     return wanted
 
 

@@ -49,7 +49,14 @@ def package(
     from modelyard.tables import read_table
 
     somewhere(name, out)
+    notes: list[str] = []
     with screen.progress("packaging") as tell:
+
+        def told(text: str) -> None:
+            if text.startswith("note: "):
+                notes.append(text)
+            tell(0, None, text)
+
         packaged = api.package(
             model,
             sample=read_table(sample, encoding=encoding) if encoding else sample,
@@ -62,8 +69,10 @@ def package(
             why=why,
             convert=convert,
             provenance={"command": command_line()},
-            progress=lambda text: tell(0, None, text),
+            progress=told,
         )
+    for line in notes:
+        screen.note(line)
 
     def show() -> None:
         show_made(packaged.bundle, packaged.version)

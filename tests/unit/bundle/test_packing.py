@@ -531,3 +531,18 @@ def test_a_text_in_a_column_of_numbers_is_the_samples_fault(tmp_path):
     model = LinearRegression().fit(frame(SAMPLE)[["x1", "x2"]], SAMPLE["x3"])
     with pytest.raises(InvalidInput, match=r"column x2 of the sample, row 3: expected a number, .* got 'two'"):
         pack(model, tmp_path / "b", sample={"x1": np.arange(4.0), "x2": numbers})
+
+
+def test_a_folder_elsewhere_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def fail(*args):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/file")
+
+    monkeypatch.setattr(rehearsal, "rehearse", fail)
+    with pytest.raises(RemoteFailed, match="/elsewhere/file: Permission denied"):
+        pack(LINEAR, tmp_path / "b", sample=SAMPLE, convert=False)
+
+
+def test_a_fresh_process_that_cannot_be_started_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(RemoteFailed, match=r"fresh process .* cannot be started: .*no-python: No such file"):
+        pack(LINEAR, tmp_path / "b", sample=SAMPLE, convert=False)
