@@ -86,7 +86,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     given = parser.parse_args()
     print(
-        f"{'input':<24}{'output':<10}{'rows':>12}{'seconds':>10}{'cpu s':>8}{'rows/s':>12}{'peak MB':>10}{'file MB':>10}"
+        f"{'input':<24}{'output':<10}{'rows':>12}{'seconds':>10}{'cpu s':>8}"
+        f"{'rows/s':>12}{'peak MB':>10}{'file MB':>10}"
     )
     with tempfile.TemporaryDirectory(prefix="modelyard-batch-") as name:
         folder = Path(name)
