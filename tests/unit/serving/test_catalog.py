@@ -1,34 +1,14 @@
-"""References: which are paths, and what a table finds."""
+"""What a table finds."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from modelyard.errors import Conflict, NotFound
 from modelyard.serving.catalog import Loaded, Table, _check_reachable, load
-from modelyard.serving.sources import Wanted, is_path
+from modelyard.serving.sources import Wanted
 
 from .conftest import linear
-
-
-@pytest.mark.parametrize("reference", ["./a", "a/b", "a.zip", "m=a.zip", "m=./a", "/abs"])
-def test_paths(reference: str) -> None:
-    assert is_path(reference)
-
-
-@pytest.mark.parametrize("reference", ["churn", "churn:4", "churn@production", "churn@sha256:ab", "a.b-c_d"])
-def test_names(reference: str) -> None:
-    assert not is_path(reference)
-
-
-def test_a_folder_beside_us_that_holds_a_bundle_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "churn").mkdir()
-    assert not is_path("churn")
-    (tmp_path / "churn" / "manifest.json").write_text("{}")
-    assert is_path("churn")
 
 
 def loaded(name: str, version: str) -> Loaded:
