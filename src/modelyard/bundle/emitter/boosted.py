@@ -18,7 +18,7 @@ from modelyard.schema import Array
 NOTHING = float(np.float32(1e-35))
 
 
-def library_of(model: Any) -> str:
+def maker_of(model: Any) -> str:
     """ "xgboost" or "lightgbm" for their models, else ""."""
     library = type(model).__module__.partition(".")[0]
     return library if library in ("xgboost", "lightgbm") else ""
@@ -26,12 +26,12 @@ def library_of(model: Any) -> str:
 
 def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     """Raises NotConvertible for boosters that are not made of plain trees."""
-    runtime = importlib.import_module(f"modelyard.runtimes.{library_of(model)}")
+    runtime = importlib.import_module(f"modelyard.runtimes.{maker_of(model)}")
     try:
         forest: Forest = runtime.forest_of(model)
     except NoForest as error:
         raise NotConvertible(str(error), "use a tree booster with an objective of the library") from error
-    if library_of(model) == "xgboost":
+    if maker_of(model) == "xgboost":
         graph.tolerance = max(graph.tolerance, BOOSTED)  # it adds up its leaves in float32
     else:
         for tree in forest.trees:

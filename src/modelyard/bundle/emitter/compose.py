@@ -74,7 +74,7 @@ def estimate(graph: Graph, model: Any, columns: list[Column]) -> Answer:
     name = known_as(model)
     if name == "Pipeline":
         return _final(graph, model, columns)
-    if boosted.library_of(model):
+    if boosted.maker_of(model):
         return boosted.estimate(graph, model, columns)
     forms: dict[str, Estimate] = {
         **linear.FORMS,
