@@ -55,6 +55,9 @@ def demo(folder: Path, once: bool, port: int | None) -> frame.Answer | None:
         screen.say(f"\nThe server goes on at {server.url} until Ctrl-C.")
         server.wait()
         return None
+    except KeyboardInterrupt:
+        screen.say("\nstopped")
+        return None
     finally:
         server.stop()
 
