@@ -304,7 +304,11 @@ def test_serve_in_words(place: Place) -> None:
 
 
 def test_ctrl_c_while_training_is_clean(place: Place) -> None:
-    command = [sys.executable, "-m", "modelyard", "train", "flowers.csv", "--target", "kind", "--name", "later"]
+    rows = "\n".join(f"{i % 97},{i * 7919 % 1009},{i * 31 % 53}" for i in range(20_000))
+    (place.folder / "long.csv").write_text(f"a,b,y\n{rows}\n")
+    # Fifty folds of every family on this table take minutes: it cannot be over before it is interrupted.
+    words = ["train", "long.csv", "--target", "y", "--name", "later", "--folds", "50"]
+    command = [sys.executable, "-m", "modelyard", *words]
     job = subprocess.Popen(
         command,
         cwd=place.folder,
