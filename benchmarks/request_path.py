@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -20,14 +19,11 @@ from modelyard.decoding import RowDecoder
 from modelyard.messages import Batch, Call, Response
 from modelyard.schema import Field, Signature
 from modelyard.serving import engine
+from modelyard.serving.application import Application
 from modelyard.serving.catalog import Loaded, Table
-from modelyard.serving.engine import Lane
 from modelyard.serving.http import Connection
 from modelyard.serving.listener import Listener
-from modelyard.serving.metrics import Metrics
-from modelyard.serving.routing import Router
 from modelyard.serving.sources import Wanted
-from modelyard.telemetry import Log
 from modelyard.testing.memory import MemoryBundle
 from modelyard.wires.native import NativeWire
 
@@ -60,27 +56,12 @@ class Turns:
     def call_soon(self, function: Callable[[], None]) -> None:
         self.soon.append(function)
 
+    call_soon_threadsafe = call_soon
+
     def turn(self) -> None:
         soon, self.soon = self.soon, []
         for function in soon:
             function()
-
-
-class Catalog:
-    """One loaded version."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.table = Table([("linear", loaded)])
-        self.ready = True
-
-    def models(self) -> Any:
-        return self.table.versions
-
-    def find(self, *which: Any) -> Loaded:
-        return self.table.find(*which)
-
-    def faults(self) -> dict[str, str]:
-        return {}
 
 
 def linear_model(folder: Path) -> Loaded:
@@ -149,17 +130,13 @@ def main() -> None:
         loaded = linear_model(Path(folder))
     many = given.connections
     engine.INLINE_SECONDS = 1e9  # a busy machine must not send the calls to a thread
-    metrics, log, turns = Metrics(), Log(), Turns()
+    turns = Turns()
     loop: Any = turns
-    pool = ThreadPoolExecutor(1)
-    lanes: dict[Loaded, Lane] = {}
-
-    def lane_of(one: Loaded) -> Lane:
-        return lanes.setdefault(one, Lane(one, metrics.meter(one.name, one.version), loop, pool, log))
-
-    catalog = Catalog(loaded)
-    router = Router([NativeWire()], catalog, lane_of, metrics, log)
-    listener = Listener(router, metrics, log, max_body=1 << 26, access_log="errors", lost=lambda: None)
+    application = Application(["linear"], wires=["native"])
+    application.loop = loop
+    application.catalog.table = Table([("linear", loaded)])
+    listener = Listener(application, loop, lost=lambda: None)
+    lane_of = application.lane
     connections = []
     for _ in range(many):
         connection = Connection(listener)
@@ -207,7 +184,7 @@ def main() -> None:
         profile = cProfile.Profile()
         profile.runcall(lambda: [tick() for _ in range(2000)])
         profile.print_stats("tottime")
-    pool.shutdown()
+    application.close()
 
 
 if __name__ == "__main__":

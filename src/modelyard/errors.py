@@ -112,6 +112,12 @@ class Refused(ModelyardError):
     code = "refused"
 
 
+class Unauthenticated(Refused):
+    """No key came with the call, or none that is known."""
+
+    code = "unauthenticated"
+
+
 class NotReady(ModelyardError):
     """Loading or draining; try again."""
 
@@ -122,6 +128,18 @@ class Overloaded(ModelyardError):
     """The queue is full or the deadline has passed; try again later."""
 
     code = "overloaded"
+
+
+class DeadlinePassed(Overloaded):
+    """The answer would have come later than the caller waits; nothing was computed, or it was dropped."""
+
+    code = "deadline_passed"
+
+
+class RateLimited(Overloaded):
+    """The caller has used up what it may ask for in a while; ``details["retry_after"]`` says when there is more."""
+
+    code = "rate_limited"
 
 
 class ModelFailed(ModelyardError):

@@ -90,6 +90,40 @@ class Served(Protocol):
     metrics: dict[str, Any]
 
 
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """How a declared version fares."""
+
+    model: str
+    #: "" where no registry has numbered it, or where it is not known yet.
+    version: str
+    #: ``loading``, ``ready``, ``unloading``, ``unloaded`` or ``failed``.
+    state: str
+    #: Why it failed, in words; else "".
+    reason: str = ""
+    #: The error itself where it failed.
+    error: Exception | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one loaded version since it was loaded. Times are seconds, summed over requests or calls."""
+
+    requests: int
+    failures: int
+    rows: int
+    calls: int
+    decode: float
+    queue: float
+    predict: float
+    encode: float
+    #: When the last request was answered, in seconds since 1970; 0 before the first.
+    last: float
+    #: Calls of the model by the number of rows they had, to the nearest power of 2 upward: rows -> (calls, seconds).
+    batches: dict[int, tuple[int, float]]
+    cache_hits: int = 0
+    #: Bytes of memory that the version takes; None where it was not measured.
+    memory: int | None = None
+
+
 @runtime_checkable
 class Catalog(Protocol):
     """What a server serves, as wires see it."""
@@ -107,13 +141,37 @@ class Catalog(Protocol):
     def faults(self) -> dict[str, str]:
         """Why, for each declared reference whose newest version is not served."""
 
+    def states(self) -> Sequence[State]:
+        """Every version that is or was declared, and how it fares."""
+
+    def stats(self, served: Served) -> Stats:
+        """What was counted for a loaded version, in all workers."""
+
+    # Changes asked for over a wire. They block, so their calls are ``is_slow``; all raise Refused where the server
+    # was not told to allow them.
+
+    def load(self, reference: str) -> Served:
+        """Serve one more reference (``churn``, ``churn:4``, ``name=path``), or look a served one up anew.
+
+        Returns once it serves; raises what stood in the way, and then all is as before.
+        """
+
+    def unload(self, model: str) -> None:
+        """Stop serving a model, every version of it. Raises NotFound."""
+
+    def replace(self, references: Sequence[str]) -> None:
+        """Serve exactly these references. Where one fails, raises and all is as before."""
+
 
 @runtime_checkable
 class Codec(Protocol):
     """A wire's way with one loaded version, compiled once so that requests pay for nothing else."""
 
-    def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
-        """The rows in the body of a message, whose headers have lower-case names. Raises InvalidInput."""
+    def decode(self, body: Any, headers: Mapping[str, str]) -> Request:
+        """The rows in the body of a message, whose headers have lower-case names. Raises InvalidInput.
+
+        ``body`` is bytes, or what the wire's ``address`` made of them.
+        """
 
     def encode(self, request: Request, response: Response) -> Message:
         """The answer."""
@@ -138,6 +196,17 @@ class Wire(Protocol):
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         """The answer that tells of an error."""
+
+
+@runtime_checkable
+class Addresses(Protocol):
+    """What a wire has beside the rest where a message itself says which model it is for (``Call.is_inside``)."""
+
+    def address(self, call: Call, message: Message) -> tuple[Call, Any]:
+        """The call that a message means, not ``is_inside``, and what ``decode`` shall take in place of its bytes.
+
+        Raises InvalidInput where the message cannot be read.
+        """
 
 
 @runtime_checkable

@@ -22,6 +22,12 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     version: str | None = None
     alias: str | None = None
+    #: What a key must allow: ``predict``, ``label`` or ``admin``; ``open`` needs none (health and readiness).
+    scope: str = "predict"
+    #: The model is named in the message: the wire ``Addresses`` it, one message at a time.
+    is_inside: bool = False
+    #: The answer may take long: it is made in a thread, where it may block.
+    is_slow: bool = False
 
 
 #: Shared by all messages without headers: making a dict for each would cost as much as the message.

@@ -7,13 +7,13 @@ environment over the default. The table also drives ``modelyard settings`` and t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from modelyard.errors import InvalidInput
+from modelyard.errors import InvalidInput, NotFound
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -71,7 +71,15 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off", "yes", "no", "true", "false", "1", "0", ""):
+        raise ValueError(text)
+    return text.lower() in ("on", "yes", "true", "1")
+
+
 _SECONDS = "a number of seconds"
+_SWITCH = "on or off"
+_POSITIVE = "a whole number above 0"
 
 TABLE: tuple[Setting, ...] = (
     Setting("home", _path, "~/.modelyard", "folder of the embedded registry: its database, blobs and cache"),
@@ -87,7 +95,32 @@ TABLE: tuple[Setting, ...] = (
         "a whole number from 0 to 65535",
     ),
     Setting("wires", _words, "native,oip", "wire protocols that a server speaks"),
+    Setting("workers", _whole(1, 512), "1", "processes that share a server's port", "a whole number from 1 to 512"),
+    Setting(
+        "isolation",
+        _one_of("auto", "off", "all"),
+        "auto",
+        "which models run in processes of their own: those that need Python (auto), none (off) or all",
+        "auto, off or all",
+    ),
+    Setting("model_processes", _whole(1, 512), "1", "processes of each isolated model", _POSITIVE),
+    Setting("model_seconds", _seconds, "60", "longest call of a model before it counts as hung", _SECONDS),
+    Setting("memory", _size, "0", "memory that all models together may take; 0 sets no bound", "a size, like 8GB"),
+    Setting("request_seconds", _seconds, "60", "how long a request may take where the caller says nothing", _SECONDS),
     Setting("max_body", _size, "64MB", "largest request body that a server accepts", "a size, like 64MB"),
+    Setting("max_rows", _whole(1), "1000000", "most rows in one request", _POSITIVE),
+    Setting("batch_rows", _whole(1), "8192", "most rows in one call of a model", _POSITIVE),
+    Setting("queue_requests", _whole(1), "4096", "requests that may wait for one model", _POSITIVE),
+    Setting("queue_rows", _whole(1), "262144", "rows that may wait for one model", _POSITIVE),
+    Setting("cache", _size, "0", "memory for answers to be given again; 0 keeps none", "a size, like 64MB"),
+    Setting("control", _switch, "off", "whether clients may load and unload models", _SWITCH),
+    Setting("keys", _switch, "off", "whether calls need an API key", _SWITCH),
+    Setting("public", _switch, "off", "whether a server without keys may bind to other than loopback", _SWITCH),
+    Setting("production", _switch, "off", "whether answers keep schemas and reasons to themselves", _SWITCH),
+    Setting("admin_port", _whole(0, 65535), "0", "port of admin calls and metrics; 0 keeps them on the main port"),
+    Setting("tls_certificate", str, "", "file with the certificate chain, in PEM; makes a server speak TLS"),
+    Setting("tls_key", str, "", "file with the certificate's private key, in PEM"),
+    Setting("tls_clients", str, "", "file with the authorities that clients' certificates must come from, in PEM"),
     Setting("poll_seconds", _seconds, "0.25", "how often a server looks for moved aliases", _SECONDS),
     Setting("drain_seconds", _seconds, "30", "how long a stopping server waits for requests in flight", _SECONDS),
     Setting(
@@ -128,10 +161,36 @@ def get(name: str, given: Any = None) -> Any:
     text = os.environ.get(setting.variable)
     if text is None:
         return setting.parse(setting.default)
+    return _parse(setting, text, setting.variable)
+
+
+def _parse(setting: Setting, text: str, path: str) -> Any:
     try:
         return setting.parse(text)
     except (ValueError, OverflowError):
-        raise InvalidInput.at(setting.variable, setting.expects, repr(text)) from None
+        raise InvalidInput.at(path, setting.expects, repr(text)) from None
+
+
+class Chosen:
+    """Settings as attributes: those given, else the environment's, else the defaults. Looked up once each.
+
+    Raises NotFound for a given name that is no setting, InvalidInput for a text that does not parse.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        for name in given:
+            if name not in _BY_NAME:
+                raise NotFound.among("option", name, _BY_NAME)
+        self._given = given
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _BY_NAME:
+            raise AttributeError(name)
+        value = self._given.get(name)
+        if isinstance(value, str):
+            value = _parse(_BY_NAME[name], value, name)
+        value = self.__dict__[name] = get(name, value)
+        return value
 
 
 def who() -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from modelyard.errors import Conflict, InvalidInput, NotFound, NotReady
-from modelyard.interfaces import Predict
+from modelyard.errors import Conflict, InvalidInput, NotFound, NotReady, Refused
+from modelyard.interfaces import Predict, Served, State, Stats
 from modelyard.serving.cost import Cost
 from modelyard.serving.sources import LoadableBundle, Source, Wanted
 from modelyard.telemetry import Log
@@ -182,6 +182,23 @@ class ServerCatalog:
 
     def faults(self) -> dict[str, str]:
         return dict(self._faults)
+
+    def states(self) -> Sequence[State]:
+        ready = [State(model=v.name, version=v.version, state="ready") for v in self.table.versions]
+        failed = [State(model=name, version="", state="failed", reason=why) for name, why in self.faults().items()]
+        return ready + failed
+
+    def stats(self, served: Served) -> Stats:
+        return self._metrics.meter(served.name, served.version).stats()
+
+    def load(self, reference: str) -> Served:
+        raise Refused("clients may not load models here", hint="start the server with --control on")
+
+    def unload(self, model: str) -> None:
+        raise Refused("clients may not unload models here", hint="start the server with --control on")
+
+    def replace(self, references: Sequence[str]) -> None:
+        raise Refused("clients may not choose the models here", hint="start the server with --control on")
 
     # The thread that loads.
 

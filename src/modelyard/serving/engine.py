@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from math import inf
 from time import perf_counter
 from typing import Protocol
 
@@ -55,8 +56,20 @@ class Exchange(msgspec.Struct, gc=False, kw_only=True):
     #: Who answers it: encodes the response, or refuses.
     endpoint: Answerer
 
+    #: When the caller stops waiting, as ``perf_counter`` seconds.
+    deadline: float = inf
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return False
+
     def answer(self, message: Message) -> None:
         """Send the answer. Called once, on the loop's thread."""
+        raise NotImplementedError
+
+    def answer_from_thread(self, message: Message) -> None:
+        """``answer`` for a caller on another thread."""
         raise NotImplementedError
 
 

@@ -125,6 +125,13 @@ class HttpExchange(Exchange, gc=False, kw_only=True):
         else:
             self.answered = data
 
+    @property
+    def is_gone(self) -> bool:
+        return bool(self.connection.transport.is_closing())
+
+    def answer_from_thread(self, message: Message) -> None:
+        self.connection.listener.call_from_thread(lambda: self.answer(message))
+
 
 class Connection(asyncio.Protocol):
     """One connection. Everything that most requests do not need is kept out of ``data_received``."""
@@ -368,7 +375,7 @@ class Connection(asyncio.Protocol):
             if plain is None:
                 raise self._too_large()
         except ModelyardError as error:
-            exchange.endpoint = self.listener.refusing(head.target, error)
+            exchange.endpoint = self.listener.application.refusing(head.target, error)
             exchange.endpoint.accept(exchange, b"", head.headers)
         else:
             head.endpoint.accept(exchange, plain, head.headers)
@@ -393,7 +400,7 @@ class Connection(asyncio.Protocol):
             keep_alive,
             is_old,
             keep_alive and not is_old and method != "HEAD",
-            self.listener.endpoint(method, target),
+            self.listener.application.endpoint(method, target, headers),
             given if is_request_id(given) else "",
         )
 
@@ -411,7 +418,7 @@ class Connection(asyncio.Protocol):
         listener = self.listener
         listener.metrics.refused[error.code] += 1
         path = self._url.decode("latin-1")
-        endpoint = listener.refusing(path, error)
+        endpoint = listener.application.refusing(path, error)
         head = Head("POST", path, {}, -1, False, False, False, endpoint, "")
         exchange = HttpExchange(
             id=listener.new_id(), received=perf_counter(), endpoint=endpoint, head=head, connection=self

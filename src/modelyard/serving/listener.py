@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from http import HTTPStatus
 from time import perf_counter, time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from wsgiref.handlers import format_date_time
 
-from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.http import Connection, Head, HttpExchange, TooSlow
-from modelyard.serving.metrics import Metrics
-from modelyard.serving.routing import Endpoint, Refusing, Router
-from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from modelyard.serving.application import Application
 
 #: Heads remembered, and the largest of them.
 MOST_HEADS = 1024
@@ -40,6 +38,7 @@ STATUS = {
     "ok": 200,
     "invalid_input": 400,
     "bad_request": 400,
+    "unauthenticated": 401,
     "refused": 403,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -48,6 +47,7 @@ STATUS = {
     "too_large": 413,
     "unsupported": 415,
     "expectation_failed": 417,
+    "rate_limited": 429,
     "head_too_large": 431,
     "internal": 500,
     "model_failed": 500,
@@ -56,6 +56,7 @@ STATUS = {
     "remote_failed": 502,
     "not_ready": 503,
     "overloaded": 503,
+    "deadline_passed": 504,
 }
 
 _LINES = {status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode() for status in set(STATUS.values())}
@@ -69,24 +70,29 @@ def is_probe(target: str) -> bool:
 class Listener:
     """Shared by the connections of one server. Used on the loop's thread only."""
 
-    def __init__(
-        self, router: Router, metrics: Metrics, log: Log, *, max_body: int, access_log: str, lost: Callable[[], None]
-    ) -> None:
-        self.router = router
-        self.metrics = metrics
-        self.log = log
-        self.max_body = max_body
+    def __init__(self, application: Application, loop: asyncio.AbstractEventLoop, *, lost: Callable[[], None]) -> None:
+        self.application = application
+        self.metrics = application.metrics
+        self.log = application.log
+        chosen = application.settings
+        self.max_body: int = chosen.max_body
+        #: Seconds that a request may take where its caller says nothing.
+        self.request_seconds: float = chosen.request_seconds
         self.connections: set[Connection] = set()
         self.lingering: set[Connection] = set()
         self.heads: dict[bytes, Head] = {}
         self._seen_once: set[int] = set()
         self.id_prefix = os.urandom(6).hex() + "-"
         self.count = 0
-        self._access_log = access_log
+        self._access_log: str = chosen.access_log
         #: No answer needs more than the plain template: nothing is being closed, and successes are not logged.
-        self.is_plain = access_log != "all"
+        self.is_plain = self._access_log != "all"
         self.note_lost = lost
         self.is_draining = False
+        #: Runs a function on the loop's thread.
+        self.call_from_thread = loop.call_soon_threadsafe
+        application.on_change.append(self.heads.clear)
+        application.connections = lambda: len(self.connections)
         self._tell_time()
 
     def _tell_time(self) -> None:
@@ -99,25 +105,6 @@ class Listener:
         """An id for a request: unique to this process, then counted."""
         self.count += 1
         return f"{self.id_prefix}{self.count:x}"
-
-    def endpoint(self, method: str, target: str) -> Endpoint:
-        """The endpoint for a request target in any of HTTP's forms."""
-        path = target.partition("?")[0].partition("#")[0]
-        if not path.startswith("/"):
-            try:
-                path = urlsplit(path).path or "/"
-            except ValueError:
-                path = "*"
-        return self.router.find("GET" if method == "HEAD" else method, path)
-
-    def refusing(self, path: str, error: ModelyardError) -> Refusing:
-        """What refuses a request for ``path``, in the words of the wire whose path it is."""
-        return Refusing(self.router.speaker(path), None, error, self.metrics, self.log)
-
-    def forget(self) -> None:
-        """Find every endpoint anew: the table of versions has changed."""
-        self.router.forget()
-        self.heads.clear()
 
     def remember(self, text: bytes, head: Head) -> None:
         """Know a head by heart when it comes the second time; one that differs each time never takes room."""

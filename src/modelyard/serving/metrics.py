@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelyard.interfaces import Stats
 from modelyard.telemetry import COUNTS, SECONDS, Histogram
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Meter:
         self.gaps = 0
         #: Seconds of all requests in each stage; predict and encode are counted once a call.
         self.decode = self.queue = self.predict = self.encode = 0.0
+        #: When the last request was answered, in seconds since 1970.
+        self.last = 0.0
+        #: Calls by their rows, rounded up to a power of 2: rows -> (calls, seconds).
+        self.batches: dict[int, tuple[int, float]] = {}
         self.latency = Histogram(SECONDS)
         self.batch_rows = Histogram(COUNTS)
         self.batch_requests = Histogram(COUNTS)
@@ -58,6 +63,14 @@ class Meter:
         self.ok += count - len(refused)
         if refused:
             self.refused.update(refused)
+
+    def stats(self) -> Stats:
+        """What wires are told of it."""
+        failures = self.refused.total()
+        return Stats(
+            requests=self.ok + failures, failures=failures, rows=self.rows, calls=self.calls, decode=self.decode,
+            queue=self.queue, predict=self.predict, encode=self.encode, last=self.last, batches=dict(self.batches),
+        )  # fmt: skip
 
 
 class Metrics:

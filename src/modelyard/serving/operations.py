@@ -32,9 +32,9 @@ class OperationsWire:
             return None
         match segments(path):
             case ("health", "live" | "ready" as which):
-                return Call(which)
+                return Call(which, scope="open")
             case ("metrics",):
-                return Call("metrics")
+                return Call("metrics", scope="admin")
             case ("openapi.json",):
                 return Call("openapi")
         return None

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
+from typing import Any
 
 from modelyard.errors import ModelyardError, NotFound
-from modelyard.interfaces import Catalog, Codec, Wire
+from modelyard.interfaces import Addresses, Catalog, Codec, Wire
 from modelyard.messages import Call, Message
 from modelyard.serving.catalog import Loaded
 from modelyard.serving.engine import Exchange, Lane
@@ -61,7 +62,7 @@ class Predicting(Endpoint):
         self._decode = self.codec.decode
         self._submit = lane.submit
 
-    def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
+    def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         try:
             exchange.request = self._decode(body, headers)
             exchange.decoded = perf_counter()
@@ -72,20 +73,60 @@ class Predicting(Endpoint):
             exchange.answer(refusal)
 
 
-class Informing(Endpoint):
-    """Any other call of a wire."""
+class Addressing(Endpoint):
+    """Predict calls that name their model inside; each goes on to the endpoint of what it means."""
 
-    def __init__(self, wire: Wire, call: Call, catalog: Catalog, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self, wire: Wire, call: Call, bind: Callable[[Wire, Call], Endpoint], metrics: Metrics, log: Log
+    ) -> None:
         super().__init__(wire, call, metrics, log)
+        assert isinstance(wire, Addresses)
         self.call: Call = call
-        self._catalog = catalog
+        self._address = wire.address
+        self._bind = bind
+        self._known: dict[Call, Endpoint] = {}
 
     def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         try:
-            answer = self.wire.inform(self.call, Message(body, headers), self._catalog)
+            call, opened = self._address(self.call, Message(body, headers))
+            endpoint = self._known.get(call)
+            if endpoint is None:
+                endpoint = self._bind(self.wire, call)
+                if len(self._known) >= MOST_PATHS:
+                    self._known.clear()
+                self._known[call] = endpoint
         except Exception as error:
-            answer = self.refuse(exchange, error)
-        exchange.answer(answer)
+            refusal = self.refuse(exchange, error)
+            self._metrics.refused[refusal.code] += 1
+            exchange.answer(refusal)
+        else:
+            exchange.endpoint = endpoint
+            endpoint.accept(exchange, opened, headers)
+
+
+class Informing(Endpoint):
+    """Any other call of a wire."""
+
+    def __init__(
+        self, wire: Wire, call: Call, catalog: Catalog, later: Callable[[Callable[[], None]], None], metrics: Metrics,
+        log: Log,
+    ) -> None:  # fmt: skip
+        super().__init__(wire, call, metrics, log)
+        self.call: Call = call
+        self._catalog = catalog
+        self._later = later
+
+    def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
+        if self.call.is_slow:
+            self._later(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
+        else:
+            exchange.answer(self._answer(exchange, body, headers))
+
+    def _answer(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> Message:
+        try:
+            return self.wire.inform(self.call, Message(body, headers), self._catalog)
+        except Exception as error:
+            return self.refuse(exchange, error)
 
 
 class Refusing(Endpoint):
@@ -107,11 +148,19 @@ class Router:
     """Finds endpoints. Used on the loop's thread only."""
 
     def __init__(
-        self, wires: Sequence[Wire], catalog: Catalog, lane: Callable[[Loaded], Lane], metrics: Metrics, log: Log
+        self,
+        wires: Sequence[Wire],
+        catalog: Catalog,
+        lane: Callable[[Loaded], Lane],
+        later: Callable[[Callable[[], None]], None],
+        metrics: Metrics,
+        log: Log,
     ) -> None:
         self._wires = tuple(wires)
         self._catalog = catalog
         self._lane = lane
+        #: Runs a function in a thread, for calls that may block.
+        self._later = later
         self._metrics = metrics
         self._log = log
         self._known: dict[tuple[str, str], Endpoint] = {}
@@ -139,8 +188,10 @@ class Router:
         return self._refuse(method, path)
 
     def _bind(self, wire: Wire, call: Call) -> Endpoint:
+        if call.is_inside:
+            return Addressing(wire, call, self._bind, self._metrics, self._log)
         if call.action != "predict":
-            return Informing(wire, call, self._catalog, self._metrics, self._log)
+            return Informing(wire, call, self._catalog, self._later, self._metrics, self._log)
         loaded = self._catalog.find(call.model, call.version, call.alias)
         assert isinstance(loaded, Loaded)
         return Predicting(wire, call, self._lane(loaded), self._metrics, self._log)

@@ -6,91 +6,50 @@ import asyncio
 import contextlib
 import errno
 import gc
-import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from modelyard import plugins, settings
 from modelyard.errors import Conflict, InvalidInput, ModelyardError, RemoteFailed
-from modelyard.interfaces import Wire
-from modelyard.serving.catalog import Loaded, ServerCatalog, Table
-from modelyard.serving.engine import Lane
+from modelyard.serving.application import Application
 from modelyard.serving.http import Connection
 from modelyard.serving.listener import Listener
-from modelyard.serving.metrics import Metrics
-from modelyard.serving.operations import OperationsWire
-from modelyard.serving.routing import Router
-from modelyard.serving.sources import MixedSource, Source
-from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
-    from modelyard.bundle import Trust
+    pass
 
 #: Connections that the system may hold for us while we are busy.
 BACKLOG = 2048
 
 
 class Server:
-    """Serves the models that ``references`` name (see ``serving.catalog``).
+    """An ``Application`` on a port.
 
     ``run()`` blocks until SIGTERM or SIGINT. ``start()`` serves from a thread of its own and returns once every
-    model is ready; ``stop()`` ends that, ``wait()`` waits for its end. Options not given come from the settings.
-
-    ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests.
-    ``access_log`` is ``errors`` (answers from 400 upward), ``all`` or ``off``.
+    model is ready; ``stop()`` ends that, ``wait()`` waits for its end. Options are those of ``Application``:
+    ``registry``, ``trust``, ``wires``, ``source`` and the settings by their names (``host``, ``port`` ...).
     """
 
     def __init__(
-        self,
-        references: Sequence[str],
-        *,
-        registry: Any = None,
-        trust: Trust | None = None,
-        host: str | None = None,
-        port: int | None = None,
-        wires: Sequence[str | Wire] | None = None,
-        max_body: int | None = None,
-        poll_seconds: float | None = None,
-        drain_seconds: float | None = None,
-        access_log: str | None = None,
-        on_ready: Callable[[Server], None] | None = None,
-        source: Callable[[], Source] | None = None,
-        log_stream: TextIO | None = None,
+        self, references: Sequence[str], *, on_ready: Callable[[Server], None] | None = None, **options: Any
     ) -> None:
-        self.host: str = settings.get("host", host)
-        self.port: int = settings.get("port", port)
-        self._max_body: int = settings.get("max_body", max_body)
-        self._drain_seconds: float = settings.get("drain_seconds", drain_seconds)
-        self._access_log: str = settings.get("access_log", access_log)
-        if self._access_log not in ("errors", "all", "off"):
-            raise InvalidInput.at("access_log", "errors, all or off", self._access_log)
+        self.application = application = Application(references, **options)
+        chosen = application.settings
+        self.host: str = chosen.host
+        self.port: int = chosen.port
+        self._drain_seconds: float = chosen.drain_seconds
         self._on_ready = on_ready
-        self.log = Log(settings.get("log_level"), log_stream)
-        self.metrics = Metrics()
-        self.catalog = ServerCatalog(
-            references,
-            source or (lambda: MixedSource(registry)),
-            trust=trust,
-            poll_seconds=settings.get("poll_seconds", poll_seconds),
-            publish=self._publish,
-            log=self.log,
-            metrics=self.metrics,
-        )
-        operations = OperationsWire(self._render_metrics, lambda: self.catalog.registry_fault)
-        self._wires: list[Wire] = [plugins.find("wires", name) for name in settings.get("wires", wires)]
-        self._router = Router([*self._wires, operations], self.catalog, self._lane, self.metrics, self.log)
-        self._lanes: dict[Loaded, Lane] = {}
+        self.log = application.log
+        self.metrics = application.metrics
+        self.catalog = application.catalog
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._stopping: asyncio.Event | None = None
         self._listener: Listener
-        self._pool: ThreadPoolExecutor
 
     @property
     def url(self) -> str:
@@ -177,35 +136,30 @@ class Server:
     def _serve(self, bound: socket.socket, *, with_signals: bool, ready: Callable[[], None]) -> None:
         loop = _new_loop()
         self._loop = loop
-        # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
-        self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="modelyard-model")
         try:
             loop.run_until_complete(self._live(bound, with_signals, ready))
         finally:
-            self.catalog.stop()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self.application.close()
             loop.close()
             bound.close()
-            self.log.flush()
 
     async def _live(self, bound: socket.socket, with_signals: bool, ready: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         self._stopping = stopping = asyncio.Event()
         gone = asyncio.Event()
-        self._listener = Listener(
-            self._router, self.metrics, self.log, max_body=self._max_body, access_log=self._access_log, lost=gone.set
-        )
+        application = self.application
+        self._listener = Listener(application, loop, lost=gone.set)
         if with_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
         server = await loop.create_server(lambda: Connection(self._listener), sock=bound, backlog=BACKLOG)
         sweeping = asyncio.ensure_future(self._sweep())
         try:
-            self.catalog.start()
-            if await self._settle(stopping):
+            application.start(loop)
+            if await application.settled(stopping):
                 if with_signals:
                     _settle_memory()
-                self.log.write("info", "serving", url=self.url, wires=[wire.name for wire in self._wires])
+                self.log.write("info", "serving", url=self.url, wires=[wire.name for wire in application.wires])
                 self.log.flush()
                 if self._on_ready is not None:
                     self._on_ready(self)
@@ -220,15 +174,6 @@ class Server:
             server.close()
             for connection in list(self._listener.connections):
                 connection.transport.abort()
-
-    async def _settle(self, stopping: asyncio.Event) -> bool:
-        """Wait for the first loading. False where the server was told to stop meanwhile; raises where it failed."""
-        while not self.catalog.settled.is_set() and not stopping.is_set():
-            await asyncio.sleep(0.005)
-        if self.catalog.failure is not None:
-            raise self.catalog.failure
-        await asyncio.sleep(0)  # the published table arrives before anybody is told that we are ready
-        return not stopping.is_set()
 
     async def _sweep(self) -> None:
         while True:
@@ -249,37 +194,6 @@ class Server:
 
     def _in_flight(self) -> int:
         return sum(len(connection.unanswered) for connection in self._listener.connections)
-
-    def _lane(self, loaded: Loaded) -> Lane:
-        lane = self._lanes.get(loaded)
-        if lane is None:
-            assert self._loop is not None
-            meter = self.metrics.meter(loaded.name, loaded.version)
-            lane = self._lanes[loaded] = Lane(loaded, meter, self._loop, self._pool, self.log)
-        return lane
-
-    def _publish(self, table: Table) -> None:
-        """Called by the catalog's thread with each new table of versions."""
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop was closed while the catalog was loading
-            self._loop.call_soon_threadsafe(self._take_over, table)
-
-    def _take_over(self, table: Table) -> None:
-        """From here on requests go to the versions of ``table``; those under way end where they began."""
-        self.catalog.table = table
-        self._listener.forget()
-        for loaded in table.versions:
-            self._lane(loaded)
-        for loaded in [loaded for loaded in self._lanes if loaded not in table.versions]:
-            del self._lanes[loaded]
-
-    def _render_metrics(self) -> bytes:
-        return self.metrics.render(
-            self._lanes.values(),
-            ready=self.catalog.ready,
-            registry_up=not self.catalog.registry_fault,
-            connections=len(self._listener.connections),
-        )
 
 
 def serve(references: Sequence[str], **options: Any) -> None:

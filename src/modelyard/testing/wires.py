@@ -20,7 +20,7 @@ import numpy as np
 from modelyard import errors
 from modelyard.decoding import RowDecoder
 from modelyard.errors import InvalidInput, ModelyardError, NotFound
-from modelyard.interfaces import Catalog, Codec, Served, Wire
+from modelyard.interfaces import Catalog, Codec, Served, State, Stats, Wire
 from modelyard.messages import Batch, Call, Message, Request, Response
 from modelyard.schema import Columns, Field, Signature
 
@@ -73,6 +73,27 @@ class KitCatalog:
 
     def faults(self) -> dict[str, str]:
         return {} if self.ready else {"kit": "not loaded yet"}
+
+    def states(self) -> Sequence[State]:
+        return [State(model=self.served.name, version=self.served.version, state="ready" if self.ready else "loading")]
+
+    def stats(self, served: Served) -> Stats:
+        return Stats(
+            requests=3, failures=1, rows=5, calls=2, decode=0.001, queue=0.002, predict=0.003, encode=0.004,
+            last=1.7e9, batches={1: (1, 0.001), 4: (1, 0.002)},
+        )  # fmt: skip
+
+    def load(self, reference: str) -> Served:
+        if reference.partition("=")[0].partition(":")[0].partition("@")[0] != self.served.name:
+            raise NotFound.among("model", reference, [self.served.name])
+        return self.served
+
+    def unload(self, model: str) -> None:
+        self.find(model, None, None)
+
+    def replace(self, references: Sequence[str]) -> None:
+        for reference in references:
+            self.load(reference)
 
 
 @dataclass

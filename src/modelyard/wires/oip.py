@@ -100,17 +100,17 @@ class OipWire:
                 case ("v2",):
                     return Call("server")
                 case ("v2", "health", "live" | "ready" as which):
-                    return Call(which)
+                    return Call(which, scope="open")
                 case ("v2", "models"):
                     return Call("models")
                 case ("v2", "models", model):
                     return Call("model", model)
                 case ("v2", "models", model, "ready"):
-                    return Call("model_ready", model)
+                    return Call("model_ready", model, scope="open")
                 case ("v2", "models", model, "versions", version):
                     return Call("model", model, version)
                 case ("v2", "models", model, "versions", version, "ready"):
-                    return Call("model_ready", model, version)
+                    return Call("model_ready", model, version, scope="open")
         return None
 
     def codec(self, call: Call, served: Served) -> OipCodec:

@@ -526,7 +526,7 @@ class TestLimits:
             client.send(request(BODY, f"/predict?{i}"))
             client.answer()
         assert len(server._listener.heads) <= listener.MOST_HEADS
-        assert len(server._router._known) <= 1024
+        assert len(server.application.router._known) <= 1024
 
 
 class TestMalformed:
