@@ -1,0 +1,141 @@
+"""What serves, without sockets: models, wires and counts. Listeners bring the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import urlsplit
+
+from modelyard import plugins
+from modelyard.interfaces import Wire
+from modelyard.serving.catalog import Loaded, ServerCatalog, Table
+from modelyard.serving.engine import Lane
+from modelyard.serving.metrics import Metrics
+from modelyard.serving.operations import OperationsWire
+from modelyard.serving.routing import Endpoint, Refusing, Router
+from modelyard.serving.sources import MixedSource, Source
+from modelyard.settings import Chosen
+from modelyard.telemetry import Log
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Trust
+    from modelyard.errors import ModelyardError
+
+
+class Application:
+    """Serves the models that ``references`` name (see ``serving.catalog``) on one event loop.
+
+    ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests. The other
+    options are settings by their names (``modelyard settings`` lists them).
+    """
+
+    def __init__(
+        self,
+        references: Sequence[str],
+        *,
+        registry: Any = None,
+        trust: Trust | None = None,
+        wires: Sequence[str | Wire] | None = None,
+        source: Callable[[], Source] | None = None,
+        log_stream: TextIO | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = Chosen(options)
+        self.log = Log(self.settings.log_level, log_stream)
+        self.metrics = Metrics()
+        self.catalog = ServerCatalog(
+            references,
+            source or (lambda: MixedSource(registry)),
+            trust=trust,
+            poll_seconds=self.settings.poll_seconds,
+            publish=self._publish,
+            log=self.log,
+            metrics=self.metrics,
+        )
+        named: Sequence[str | Wire] = self.settings.wires if wires is None else wires
+        self.wires: list[Wire] = [plugins.find("wires", name) for name in named]
+        operations = OperationsWire(self._render_metrics, lambda: self.catalog.registry_fault)
+        self.router = Router([*self.wires, operations], self.catalog, self.lane, self._later, self.metrics, self.log)
+        #: Called whenever endpoints are to be found anew; listeners add what they remember of them.
+        self.on_change: list[Callable[[], None]] = [self.router.forget]
+        #: How many connections are open, where somebody counts them.
+        self.connections: Callable[[], int] = lambda: 0
+        self.loop: asyncio.AbstractEventLoop
+        self._lanes: dict[Loaded, Lane] = {}
+        # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
+        self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="modelyard-model")
+        # Calls that block are few, and must not keep models from their threads.
+        self._slow = ThreadPoolExecutor(4, thread_name_prefix="modelyard-slow")
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to load. From now on everything but ``catalog``'s own work happens on ``loop``'s thread."""
+        self.loop = loop
+        self.catalog.start()
+
+    async def settled(self, stopping: asyncio.Event) -> bool:
+        """Wait for the first loading. False where it was told to stop meanwhile; raises where it failed."""
+        while not self.catalog.settled.is_set() and not stopping.is_set():
+            await asyncio.sleep(0.005)
+        if self.catalog.failure is not None:
+            raise self.catalog.failure
+        await asyncio.sleep(0)  # the published table arrives before anybody is told that we are ready
+        return not stopping.is_set()
+
+    def close(self) -> None:
+        """Stop following the registry, and the threads."""
+        self.catalog.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._slow.shutdown(wait=False, cancel_futures=True)
+        self.log.flush()
+
+    def endpoint(self, method: str, target: str, headers: Mapping[str, str]) -> Endpoint:
+        """What answers a method and a target in any of HTTP's forms: every request of every listener enters here."""
+        path = target.partition("?")[0].partition("#")[0]
+        if not path.startswith("/"):
+            try:
+                path = urlsplit(path).path or "/"
+            except ValueError:
+                path = "*"
+        return self.router.find("GET" if method == "HEAD" else method, path)
+
+    def refusing(self, path: str, error: ModelyardError) -> Refusing:
+        """What refuses a request for ``path``, in the words of the wire whose path it is."""
+        return Refusing(self.router.speaker(path), None, error, self.metrics, self.log)
+
+    def lane(self, loaded: Loaded) -> Lane:
+        """Where the requests for a loaded version wait."""
+        lane = self._lanes.get(loaded)
+        if lane is None:
+            meter = self.metrics.meter(loaded.name, loaded.version)
+            lane = self._lanes[loaded] = Lane(loaded, meter, self.loop, self._pool, self.log)
+        return lane
+
+    def _later(self, function: Callable[[], None]) -> None:
+        self._slow.submit(function)
+
+    def _publish(self, table: Table) -> None:
+        """Called by the catalog's thread with each new table of versions."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed while the catalog was loading
+            self.loop.call_soon_threadsafe(self._take_over, table)
+
+    def _take_over(self, table: Table) -> None:
+        """From here on requests go to the versions of ``table``; those under way end where they began."""
+        self.catalog.table = table
+        for forget in self.on_change:
+            forget()
+        for loaded in table.versions:
+            self.lane(loaded)
+        for loaded in [loaded for loaded in self._lanes if loaded not in table.versions]:
+            del self._lanes[loaded]
+
+    def _render_metrics(self) -> bytes:
+        return self.metrics.render(
+            self._lanes.values(),
+            ready=self.catalog.ready,
+            registry_up=not self.catalog.registry_fault,
+            connections=self.connections(),
+        )
