@@ -4,7 +4,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint types unit bench clean
+.PHONY: help demo test lint types unit clients bench clean
 
 help: ## show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,15 +22,18 @@ lint: $(VENV)/.test ## style and the direction of imports
 types: $(VENV)/.test ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(VENV)/.test ## all tests
+unit: $(VENV)/.test clients ## all tests
 	$(BIN)/pytest -n 2 --dist worksteal
+
+clients: $(VENV)/.test ## the real clients of other servers, for the tests
+	@sh scripts/clients.sh $(BIN)/python
 
 bench: $(VENV)/.test ## measure speed and memory; never a gate
 	$(BIN)/python benchmarks/request_path.py
 	$(BIN)/python benchmarks/batch.py
 
 clean: ## remove the environment, the demo and caches
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .clients .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@sh scripts/install.sh $(VENV) '.[train]'

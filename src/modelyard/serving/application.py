@@ -57,7 +57,7 @@ class Application:
             metrics=self.metrics,
         )
         named: Sequence[str | Wire] = self.settings.wires if wires is None else wires
-        self.wires: list[Wire] = [plugins.find("wires", name) for name in named]
+        self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
         operations = OperationsWire(self._render_metrics, lambda: self.catalog.registry_fault)
         self.router = Router([*self.wires, operations], self.catalog, self.lane, self._later, self.metrics, self.log)
         #: Called whenever endpoints are to be found anew; listeners add what they remember of them.
@@ -139,3 +139,14 @@ class Application:
             registry_up=not self.catalog.registry_fault,
             connections=self.connections(),
         )
+
+
+def _with_twins(named: Sequence[str | Wire]) -> list[str | Wire]:
+    """Each wire, and after it its form for gRPC where it has one: ``oip-grpc`` beside ``oip``."""
+    known = plugins.names("wires")
+    found: list[str | Wire] = []
+    for wire in named:
+        found.append(wire)
+        if isinstance(wire, str) and f"{wire}-grpc" in known and f"{wire}-grpc" not in named:
+            found.append(f"{wire}-grpc")
+    return found
