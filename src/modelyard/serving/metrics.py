@@ -58,6 +58,10 @@ class Meter:
         self.decode += decoded - (count * now - sum(latencies))
         self.queue += count * started - decoded
         self.predict += predicted - started
+        self.last = time.time()
+        size = 1 << (rows - 1).bit_length()
+        calls, seconds = self.batches.get(size, (0, 0.0))
+        self.batches[size] = (calls + 1, seconds + predicted - started)
         self.encode += now - predicted
         refused = [message.code for message in messages if message.code != "ok"]
         self.ok += count - len(refused)
