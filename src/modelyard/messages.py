@@ -34,6 +34,10 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
+#: The name under which a message's headers hold the query of its target, still percent-encoded, where it has one.
+QUERY = ":query"
+
+
 class Message(msgspec.Struct, gc=False):
     """Bytes with headers (lower-case names). ``code`` is ``ok`` or the code word of an error.
 

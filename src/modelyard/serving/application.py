@@ -16,7 +16,7 @@ from modelyard.serving.catalog import Loaded, ServerCatalog, Table
 from modelyard.serving.engine import Lane
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.operations import OperationsWire
-from modelyard.serving.routing import Endpoint, Refusing, Router
+from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
@@ -94,13 +94,14 @@ class Application:
 
     def endpoint(self, method: str, target: str, headers: Mapping[str, str]) -> Endpoint:
         """What answers a method and a target in any of HTTP's forms: every request of every listener enters here."""
-        path = target.partition("?")[0].partition("#")[0]
+        path, _, query = target.partition("#")[0].partition("?")
         if not path.startswith("/"):
             try:
                 path = urlsplit(path).path or "/"
             except ValueError:
                 path = "*"
-        return self.router.find("GET" if method == "HEAD" else method, path)
+        endpoint = self.router.find("GET" if method == "HEAD" else method, path)
+        return Asked(endpoint, query) if query else endpoint
 
     def refusing(self, path: str, error: ModelyardError) -> Refusing:
         """What refuses a request for ``path``, in the words of the wire whose path it is."""

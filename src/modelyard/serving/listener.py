@@ -53,10 +53,12 @@ STATUS = {
     "model_failed": 500,
     "bad_bundle": 500,
     "missing_dependency": 501,
+    "unimplemented": 501,
     "remote_failed": 502,
     "not_ready": 503,
     "overloaded": 503,
     "deadline_passed": 504,
+    "no_room": 507,
 }
 
 _LINES = {status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode() for status in set(STATUS.values())}

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelyard.errors import ModelyardError, NotFound
 from modelyard.interfaces import Addresses, Catalog, Codec, Wire
-from modelyard.messages import Call, Message
+from modelyard.messages import QUERY, Call, Message
 from modelyard.serving.catalog import Loaded
 from modelyard.serving.engine import Exchange, Lane
 from modelyard.serving.metrics import Metrics
@@ -142,6 +142,19 @@ class Refusing(Endpoint):
         if isinstance(self._error, ModelyardError) and "headers" in self._error.details:
             refusal.headers = {**refusal.headers, **self._error.details["headers"]}
         exchange.answer(refusal)
+
+
+class Asked(Endpoint):
+    """Any endpoint, for a target with a query: wires find it among the headers, under a name that no header has."""
+
+    def __init__(self, inner: Endpoint, query: str) -> None:
+        super().__init__(inner.wire, inner.call, inner._metrics, inner._log)
+        self._inner = inner
+        self._query = query
+
+    def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
+        exchange.endpoint = self._inner
+        self._inner.accept(exchange, body, {**headers, QUERY: self._query})
 
 
 class Router:

@@ -6,7 +6,22 @@ from urllib.parse import unquote
 
 from modelyard.errors import ModelyardError
 
-__all__ = ["code_of", "segments"]
+__all__ = ["Unimplemented", "Unsupported", "code_of", "segments"]
+
+
+# Errors of protocols, not of the tree in ``modelyard.errors``: only a caller over a wire ever meets them.
+
+
+class Unsupported(ModelyardError):
+    """The body is of a type that the wire does not read."""
+
+    code = "unsupported"
+
+
+class Unimplemented(ModelyardError):
+    """The protocol has this call; this server does not answer it."""
+
+    code = "unimplemented"
 
 
 def segments(path: str) -> tuple[str, ...]:
