@@ -5,24 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelyard.errors import Conflict, InvalidInput, ModelyardError, RemoteFailed
 from modelyard.serving.application import Application
-from modelyard.serving.http import Connection
-from modelyard.serving.listener import Listener
-
-if TYPE_CHECKING:
-    pass
-
-#: Connections that the system may hold for us while we are busy.
-BACKLOG = 2048
+from modelyard.serving.worker import BACKLOG, PortDoor, Worker, new_loop, settle_memory
 
 
 class Server:
@@ -40,7 +31,6 @@ class Server:
         chosen = application.settings
         self.host: str = chosen.host
         self.port: int = chosen.port
-        self._drain_seconds: float = chosen.drain_seconds
         self._on_ready = on_ready
         self.log = application.log
         self.metrics = application.metrics
@@ -49,7 +39,7 @@ class Server:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._stopping: asyncio.Event | None = None
-        self._listener: Listener
+        self._worker = Worker(application)
 
     @property
     def url(self) -> str:
@@ -134,7 +124,7 @@ class Server:
             ready.set()
 
     def _serve(self, bound: socket.socket, *, with_signals: bool, ready: Callable[[], None]) -> None:
-        loop = _new_loop()
+        loop = new_loop()
         self._loop = loop
         try:
             loop.run_until_complete(self._live(bound, with_signals, ready))
@@ -144,75 +134,23 @@ class Server:
             bound.close()
 
     async def _live(self, bound: socket.socket, with_signals: bool, ready: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
         self._stopping = stopping = asyncio.Event()
-        gone = asyncio.Event()
-        application = self.application
-        self._listener = Listener(application, loop, lost=gone.set)
         if with_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stopping.set)
-        server = await loop.create_server(lambda: Connection(self._listener), sock=bound, backlog=BACKLOG)
-        sweeping = asyncio.ensure_future(self._sweep())
-        try:
-            application.start(loop)
-            if await application.settled(stopping):
-                if with_signals:
-                    _settle_memory()
-                self.log.write("info", "serving", url=self.url, wires=[wire.name for wire in application.wires])
-                self.log.flush()
-                if self._on_ready is not None:
-                    self._on_ready(self)
-                ready()
-                await stopping.wait()
-            self.log.write("info", "stopping", in_flight=self._in_flight())
-            server.close()
-            await self._drain(gone)
-            self.log.write("info", "stopped")
-        finally:
-            sweeping.cancel()
-            server.close()
-            for connection in list(self._listener.connections):
-                connection.transport.abort()
+                asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            self._listener.sweep()
+        def tell() -> None:
+            if with_signals:
+                settle_memory()
+            self.log.write("info", "serving", url=self.url, wires=[wire.name for wire in self.application.wires])
+            self.log.flush()
+            if self._on_ready is not None:
+                self._on_ready(self)
+            ready()
 
-    async def _drain(self, gone: asyncio.Event) -> None:
-        self.catalog.draining = True
-        self._listener.drain()
-        until = monotonic() + self._drain_seconds
-        while self._listener.connections and (left := until - monotonic()) > 0:
-            gone.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(gone.wait(), min(left, 0.1))
-            self._listener.drain()
-        if self._in_flight():
-            self.log.write("warning", "stopped with requests unanswered", requests=self._in_flight())
-
-    def _in_flight(self) -> int:
-        return sum(len(connection.unanswered) for connection in self._listener.connections)
+        await self._worker.live([PortDoor(bound)], stopping, tell)
 
 
 def serve(references: Sequence[str], **options: Any) -> None:
     """Serve until told to stop; the options are those of ``Server``."""
     Server(references, **options).run()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-def _settle_memory() -> None:
-    """Keep what was loaded out of the garbage collector's rounds, and make those rarer."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

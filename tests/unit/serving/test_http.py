@@ -209,7 +209,7 @@ def test_a_client_that_never_waits_is_not_read_without_end(
     for _ in range(200):
         client.send(sent)
         time.sleep(0.001)
-    (connection,) = server._listener.connections
+    (connection,) = server._worker.listener.connections
     assert http.MOST_UNANSWERED <= len(connection.unanswered) < 100
     gate.set()
     assert [client.answer()[0] for _ in range(200)] == [200] * 200
@@ -420,7 +420,7 @@ class TestOrder:
         client = connect(server)
         threading.Thread(target=client.send, args=(request(b'{"x1": 1, "x2": 0}') * 3_000,), daemon=True).start()
         time.sleep(0.3)
-        (connection,) = server._listener.connections
+        (connection,) = server._worker.listener.connections
         assert len(connection.unanswered) < 400  # what one slice brought, and no more
         gate.set()
         for _ in range(3_000):
@@ -440,7 +440,7 @@ class TestOrder:
         with pytest.raises(TimeoutError):
             while sent < 100_000_000:
                 sent += client.socket.send(request() * 1000)
-        (connection,) = server._listener.connections
+        (connection,) = server._worker.listener.connections
         deadline = time.monotonic() + 10
         while not connection.is_stuck and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -525,7 +525,7 @@ class TestLimits:
         for i in range(600):
             client.send(request(BODY, f"/predict?{i}"))
             client.answer()
-        assert len(server._listener.heads) <= listener.MOST_HEADS
+        assert len(server._worker.listener.heads) <= listener.MOST_HEADS
         assert len(server.application.router._known) <= 1024
 
 
@@ -563,9 +563,9 @@ class TestMalformed:
         client.send(request()[:-5])
         client.socket.close()
         deadline = time.monotonic() + 5
-        while server._listener.connections and time.monotonic() < deadline:
+        while server._worker.listener.connections and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not server._listener.connections
+        assert not server._worker.listener.connections
 
     def test_a_client_gone_before_its_answer_is_no_trouble(self, server: Server, connect: Connect) -> None:
         for _ in range(50):

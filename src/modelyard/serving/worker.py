@@ -1,0 +1,116 @@
+"""One process that serves: an application, and the connections that come through its doors, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Protocol
+
+from modelyard.serving.application import Application
+from modelyard.serving.http import Connection
+from modelyard.serving.listener import Listener
+
+#: Connections that the system may hold for us while we are busy.
+BACKLOG = 2048
+
+
+class Door(Protocol):
+    """Where connections come from."""
+
+    async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
+        """Let connections in, and make a protocol for each."""
+
+    def close(self) -> None:
+        """Let no more in; those that are in stay."""
+
+
+class PortDoor:
+    """Accepts the connections of a bound socket itself."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._bound = bound
+        self._server: asyncio.AbstractServer | None = None
+
+    async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(connect, sock=self._bound, backlog=BACKLOG)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+
+class Worker:
+    """Serves an ``Application`` until it is told to stop, and stops without dropping a request."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self.log = application.log
+        self.listener: Listener
+
+    async def live(self, doors: Sequence[Door], stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until ``stopping``; ``ready`` is called once every model is loaded. Raises what stands in the way."""
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        application = self.application
+        self.listener = listener = Listener(application, loop, lost=gone.set)
+        for door in doors:
+            await door.open(lambda: Connection(listener))
+        sweeping = asyncio.ensure_future(self._sweep())
+        try:
+            application.start(loop)
+            if await application.settled(stopping):
+                ready()
+                await stopping.wait()
+            self.log.write("info", "stopping", in_flight=self._in_flight())
+            for door in doors:
+                door.close()
+            await self._drain(gone)
+            self.log.write("info", "stopped")
+        finally:
+            sweeping.cancel()
+            for door in doors:
+                door.close()
+            for connection in list(listener.connections):
+                connection.transport.abort()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.listener.sweep()
+
+    async def _drain(self, gone: asyncio.Event) -> None:
+        self.application.catalog.draining = True
+        self.listener.drain()
+        until = monotonic() + self.application.settings.drain_seconds
+        while self.listener.connections and (left := until - monotonic()) > 0:
+            gone.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), min(left, 0.1))
+            self.listener.drain()
+        if self._in_flight():
+            self.log.write("warning", "stopped with requests unanswered", requests=self._in_flight())
+
+    def _in_flight(self) -> int:
+        return sum(len(connection.unanswered) for connection in self.listener.connections)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def settle_memory() -> None:
+    """Keep what was loaded out of the garbage collector's rounds, and make those rarer."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
