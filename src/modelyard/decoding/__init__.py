@@ -1,11 +1,18 @@
-"""JSON rows into row tuples or columns: compiled once for a model's inputs, strict and teaching.
+"""Rows from bytes into row tuples or columns: compiled once for a model's inputs, strict and teaching.
 
-Three forms: one record ``{"x1": 1.5, "x2": 2}``, a list of records, and columns ``{"x1": [1.5], "x2": [2]}``.
-A typed decoder compiled for the fields reads a good body in one pass (``fast``). Whatever it does not take is read
-again by ``exact``, which is slower, says everything that is wrong, and has the last word on what is right.
+JSON has three forms of its own here: one record ``{"x1": 1.5, "x2": 2}``, a list of records, and columns
+``{"x1": [1.5], "x2": [2]}``. A typed decoder compiled for the fields reads a good body in one pass (``fast``).
+Whatever it does not take is read again by ``exact``, which is slower, says everything that is wrong, and has the last
+word on what is right. Other protocols send rows as lists (``lists``), as CSV (``csv_rows``) or in columnar files
+(``arrow``).
 """
 
+from modelyard.decoding.csv_rows import CsvDecoder
 from modelyard.decoding.exact import check_json
 from modelyard.decoding.fast import NOT_PLAIN, RowDecoder, ValuesDecoder
+from modelyard.decoding.lists import AnyDecoder, ListsDecoder, check_envelope, under
 
-__all__ = ["NOT_PLAIN", "RowDecoder", "ValuesDecoder", "check_json"]
+__all__ = [
+    "NOT_PLAIN", "AnyDecoder", "CsvDecoder", "ListsDecoder", "RowDecoder", "ValuesDecoder", "check_envelope",
+    "check_json", "under",
+]  # fmt: skip

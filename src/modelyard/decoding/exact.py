@@ -27,11 +27,11 @@ _SEND_NULL = "send null for a missing value"
 _NO_NAN = "JSON has no NaN and no infinity; send null for a missing value"
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """Enough problems were found."""
 
 
-class _Problems(list[Problem]):
+class Problems(list[Problem]):
     """The problems found so far, and the hint of the first that has one."""
 
     hint = ""
@@ -40,7 +40,7 @@ class _Problems(list[Problem]):
         self.append(Problem(path, expected, got))
         self.hint = self.hint or hint
         if len(self) >= MOST_PROBLEMS:
-            raise _Enough
+            raise Enough
 
 
 class _Token:
@@ -104,14 +104,14 @@ def parse(body: bytes, what: str = "body") -> Any:
 
 def check_json(body: bytes) -> None:
     """Raise InvalidInput where ``body`` is not JSON, or a key comes twice in an object, or a number is none."""
-    problems = _Problems()
-    with contextlib.suppress(_Enough):
+    problems = Problems()
+    with contextlib.suppress(Enough):
         _look_for_repeats(parse(body), "", problems)
     if problems:
         raise InvalidInput.of(problems, hint=problems.hint)
 
 
-def _look_for_repeats(value: Any, path: str, problems: _Problems) -> None:
+def _look_for_repeats(value: Any, path: str, problems: Problems) -> None:
     if isinstance(value, _Repeated):
         problems.add(f"{path}.{value.key}".lstrip("."), "each key once", "the same key twice")
     if isinstance(value, dict):
@@ -139,7 +139,7 @@ def _describe_syntax(text: str, error: json.JSONDecodeError) -> str:
 def read(body: bytes, decoder: RowDecoder) -> Request:
     """The rows in ``body``. Raises InvalidInput with every problem found, up to ``MOST_PROBLEMS``."""
     value = parse(body)
-    problems = _Problems()
+    problems = Problems()
     request: Request | None = None
     try:
         if isinstance(value, dict):
@@ -149,7 +149,7 @@ def read(body: bytes, decoder: RowDecoder) -> Request:
             request = _records(value, decoder, problems)
         else:
             problems.add("body", "an object or a list of objects", got(value))
-    except _Enough:
+    except Enough:
         pass
     if problems or request is None:
         raise InvalidInput.of(problems, hint=problems.hint)
@@ -170,12 +170,12 @@ def _looks_like_columns(value: dict[str, Any], decoder: RowDecoder) -> bool:
     return False
 
 
-def _record(value: dict[str, Any], decoder: RowDecoder, problems: _Problems) -> Request | None:
+def _record(value: dict[str, Any], decoder: RowDecoder, problems: Problems) -> Request | None:
     row = _row(value, decoder, "", problems)
     return _request(decoder, [row], "record", problems)
 
 
-def _records(values: list[Any], decoder: RowDecoder, problems: _Problems) -> Request | None:
+def _records(values: list[Any], decoder: RowDecoder, problems: Problems) -> Request | None:
     if not values:
         problems.add("body", "at least one record", "an empty list")
     rows: list[tuple[Any, ...]] = []
@@ -188,7 +188,7 @@ def _records(values: list[Any], decoder: RowDecoder, problems: _Problems) -> Req
     return _request(decoder, rows, "records", problems)
 
 
-def _request(decoder: RowDecoder, rows: list[tuple[Any, ...]], form: str, problems: _Problems) -> Request | None:
+def _request(decoder: RowDecoder, rows: list[tuple[Any, ...]], form: str, problems: Problems) -> Request | None:
     if problems:
         return None
     try:
@@ -198,7 +198,7 @@ def _request(decoder: RowDecoder, rows: list[tuple[Any, ...]], form: str, proble
         return None
 
 
-def _row(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: _Problems) -> tuple[Any, ...]:
+def _row(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Problems) -> tuple[Any, ...]:
     _check_names(value, decoder, prefix, problems)
     return tuple(
         element(value[field.name], field, field.shape, f"{prefix}{field.name}", problems)
@@ -208,7 +208,7 @@ def _row(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: _Pro
     )
 
 
-def _columns(value: dict[str, Any], decoder: RowDecoder, problems: _Problems) -> Request | None:
+def _columns(value: dict[str, Any], decoder: RowDecoder, problems: Problems) -> Request | None:
     _check_names(value, decoder, "", problems)
     lists: list[list[Any]] = []
     rows = -1
@@ -235,7 +235,7 @@ def _columns(value: dict[str, Any], decoder: RowDecoder, problems: _Problems) ->
         return None
 
 
-def _check_names(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: _Problems) -> None:
+def _check_names(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Problems) -> None:
     names = [field.name for field in decoder.fields]
     if isinstance(value, _Repeated):
         problems.add(f"{prefix}{value.key}", "each key once", "the same key twice")
@@ -251,7 +251,7 @@ def _check_names(value: dict[str, Any], decoder: RowDecoder, prefix: str, proble
             problems.add(f"{prefix}{field.name}", field.describe(), "nothing: the column is missing", hint)
 
 
-def element(value: Any, field: Field, shape: Sequence[int], path: str, problems: _Problems) -> Any:
+def element(value: Any, field: Field, shape: Sequence[int], path: str, problems: Problems) -> Any:
     """The stored form of a value, or None with a problem added. ``shape`` is what is left of the field's."""
     if shape:
         return _nested(value, field, shape, path, problems)
@@ -276,7 +276,7 @@ def element(value: Any, field: Field, shape: Sequence[int], path: str, problems:
     return None
 
 
-def _nested(value: Any, field: Field, shape: Sequence[int], path: str, problems: _Problems) -> list[Any] | None:
+def _nested(value: Any, field: Field, shape: Sequence[int], path: str, problems: Problems) -> list[Any] | None:
     if not isinstance(value, list):
         problems.add(path, field.describe(), got(value))
         return None
@@ -286,7 +286,7 @@ def _nested(value: Any, field: Field, shape: Sequence[int], path: str, problems:
     return [element(v, field, shape[1:], f"{path}[{i}]", problems) for i, v in enumerate(value)]
 
 
-def _text(value: Any, field: Field, path: str, expected: str, problems: _Problems) -> Any:
+def _text(value: Any, field: Field, path: str, expected: str, problems: Problems) -> Any:
     if not isinstance(value, str):
         problems.add(path, expected, got(value), _SEND_NULL if value is None else "")
         return None
@@ -303,7 +303,7 @@ def _text(value: Any, field: Field, path: str, expected: str, problems: _Problem
     return value or None if field.nullable else value
 
 
-def _whole(value: Any, field: Field, path: str, expected: str, problems: _Problems) -> int | None:
+def _whole(value: Any, field: Field, path: str, expected: str, problems: Problems) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         problems.add(path, expected, got(value))
         return None
@@ -318,7 +318,7 @@ def _whole(value: Any, field: Field, path: str, expected: str, problems: _Proble
     return int(value)
 
 
-def _number(value: Any, field: Field, path: str, expected: str, problems: _Problems) -> float | None:
+def _number(value: Any, field: Field, path: str, expected: str, problems: Problems) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         problems.add(path, expected, got(value))
         return None
@@ -342,7 +342,7 @@ def _describe_element(field: Field) -> str:
 def read_values(text: bytes, field: Field, shape: Sequence[int], path: str) -> list[Any]:
     """The elements of a list that is flat or nested as ``shape``, row after row. Raises InvalidInput."""
     values = parse(text, path)
-    problems = _Problems()
+    problems = Problems()
     found: list[Any] = []
     try:
         if not isinstance(values, list):
@@ -350,14 +350,14 @@ def read_values(text: bytes, field: Field, shape: Sequence[int], path: str) -> l
         else:
             is_nested = len(shape) > 1 and bool(values) and isinstance(values[0], list)
             _flatten(values, field, shape if is_nested else (len(values),), path, problems, found)
-    except _Enough:
+    except Enough:
         pass
     if problems:
         raise InvalidInput.of(problems, hint=problems.hint)
     return found
 
 
-def _flatten(values: Any, field: Field, shape: Sequence[int], path: str, problems: _Problems, into: list[Any]) -> None:
+def _flatten(values: Any, field: Field, shape: Sequence[int], path: str, problems: Problems, into: list[Any]) -> None:
     if not isinstance(values, list) or len(values) != shape[0]:
         problems.add(
             path, f"a list of {shape[0]}", f"a list of {len(values)}" if isinstance(values, list) else got(values)

@@ -161,9 +161,7 @@ class RowDecoder:
             raise ValueError("no rows")
         if body.count(b":") != self._colons * len(rows):
             self._check_keys(body, rows, len(rows))
-        if self._fixups:
-            rows = [self._fixed(row) for row in rows]
-        return self.request_of(rows, "records")
+        return self.request_of(self.stored(rows), "records")
 
     def _plain_columns(self, body: bytes) -> Request:
         lists = _astuple(self._columns(body))
@@ -175,6 +173,10 @@ class RowDecoder:
                 fixed[i] = [function(value) for value in fixed[i]]
             lists = tuple(fixed)
         return self.request_of_columns(lists)
+
+    def stored(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Decoded rows, in the layout's order, in their stored form. Raises ValueError where one has none."""
+        return [self._fixed(row) for row in rows] if self._fixups else rows
 
     def request_of(self, rows: list[tuple[Any, ...]], form: str) -> Request:
         """The request for checked rows. Raises ValueError where rows that may vary in shape differ."""
