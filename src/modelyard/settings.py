@@ -112,6 +112,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("batch_rows", _whole(1), "8192", "most rows in one call of a model", _POSITIVE),
     Setting("queue_requests", _whole(1), "4096", "requests that may wait for one model", _POSITIVE),
     Setting("queue_rows", _whole(1), "262144", "rows that may wait for one model", _POSITIVE),
+    Setting("queue_seconds", _seconds, "5", "longest expected wait at which a request is still taken", _SECONDS),
     Setting("cache", _size, "0", "memory for answers to be given again; 0 keeps none", "a size, like 64MB"),
     Setting("control", _switch, "off", "whether clients may load and unload models", _SWITCH),
     Setting("keys", _switch, "off", "whether calls need an API key", _SWITCH),

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from modelyard import plugins
 from modelyard.interfaces import Wire
+from modelyard.serving.batching import Limits
+from modelyard.serving.cache import AnswerCache
 from modelyard.serving.catalog import Loaded, ServerCatalog, Table
 from modelyard.serving.engine import Lane
 from modelyard.serving.metrics import Metrics
@@ -66,8 +68,19 @@ class Application:
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
         self._lanes: dict[Loaded, Lane] = {}
+        chosen = self.settings
+        #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
+        self.limits = Limits(
+            batch_rows=chosen.batch_rows,
+            queue_requests=chosen.queue_requests,
+            queue_rows=chosen.queue_rows,
+            queue_seconds=chosen.queue_seconds,
+            model_seconds=chosen.model_seconds,
+        )
+        self.cache = AnswerCache(chosen.cache) if chosen.cache else None
+        self._slots = max(1, _cores() // chosen.workers)
         # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
-        self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="modelyard-model")
+        self._pool = ThreadPoolExecutor(max(2, _cores()), thread_name_prefix="modelyard-model")
         # Calls that block are few, and must not keep models from their threads.
         self._slow = ThreadPoolExecutor(4, thread_name_prefix="modelyard-slow")
 
@@ -112,7 +125,10 @@ class Application:
         lane = self._lanes.get(loaded)
         if lane is None:
             meter = self.metrics.meter(loaded.name, loaded.version)
-            lane = self._lanes[loaded] = Lane(loaded, meter, self.loop, self._pool, self.log)
+            lane = self._lanes[loaded] = Lane(
+                loaded, meter, self.loop, self._pool, self.log,
+                limits=self.limits, slots=self._slots, cache=self.cache,
+            )  # fmt: skip
         return lane
 
     def _later(self, function: Callable[[], None]) -> None:
@@ -132,6 +148,8 @@ class Application:
             self.lane(loaded)
         for loaded in [loaded for loaded in self._lanes if loaded not in table.versions]:
             del self._lanes[loaded]
+            if self.cache is not None:
+                self.cache.forget(loaded.digest)
 
     def _render_metrics(self) -> bytes:
         return self.metrics.render(
@@ -151,3 +169,11 @@ def _with_twins(named: Sequence[str | Wire]) -> list[str | Wire]:
         if isinstance(wire, str) and f"{wire}-grpc" in known and f"{wire}-grpc" not in named:
             found.append(f"{wire}-grpc")
     return found
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1

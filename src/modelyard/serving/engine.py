@@ -1,90 +1,91 @@
 """The engine: requests that wait for the same loaded version become one call of its model. No sockets here.
 
-A lone request is run where it arrives. Where several arrive in one turn of the event loop, or while a call runs in
-a thread, they are joined. Nothing ever waits for a timer.
+A lone request is run where it arrives. Where several arrive in one turn of the event loop, or while the model is busy,
+they are joined. Nothing ever waits for a timer. What nobody waits for any more is dropped before it is computed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import Executor
-from math import inf
+from functools import partial
 from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from modelyard.errors import InvalidInput, ModelFailed, ModelyardError, Overloaded
-from modelyard.interfaces import Codec
-from modelyard.messages import Batch, Message, Request, Response
-from modelyard.schema import Columns, check_outputs
+from modelyard.errors import DeadlinePassed, ModelFailed, NotReady, Overloaded
+from modelyard.messages import Batch, Message, Response
+from modelyard.schema import Columns, Layout, check_outputs
+from modelyard.serving.batching import History, Limits
+from modelyard.serving.calls import INLINE_SECONDS, Calls, Exchange
 from modelyard.serving.catalog import Loaded
 from modelyard.serving.metrics import Meter
 from modelyard.telemetry import Log
 
-#: A call that should take longer than this many seconds runs in a thread, so that the loop stays free.
-INLINE_SECONDS = 0.002
+if TYPE_CHECKING:
+    from modelyard.serving.cache import AnswerCache
 
-#: Requests are joined up to this many rows; a larger one runs by itself.
-JOINED_ROWS = 8192
+#: Answers of a model process for more rows than this are encoded in a thread.
+ENCODED_ON_LOOP = 512
 
-#: Requests and rows that may wait for one version while a call runs; more are refused.
-WAITING_REQUESTS = 4096
-WAITING_ROWS = 262_144
-
-
-class Answerer(Protocol):
-    """What turns results into messages for one wire, one call and one loaded version."""
-
-    codec: Codec
-
-    def refuse(self, exchange: Exchange, error: Exception) -> Message:
-        """The message that tells of ``error``."""
+#: How often the deadlines of requests under way are looked at, in seconds.
+WATCH_SECONDS = 0.02
 
 
-class Exchange(msgspec.Struct, gc=False, kw_only=True):
-    """One request on its way through the server. A listener's own kind knows where the answer goes."""
+class Parts:
+    """A request that holds more rows than one call may."""
 
-    #: The id of the request, sent back with the answer.
-    id: str
-    #: When it was received and when it was decoded, as ``perf_counter`` seconds.
-    received: float
-    decoded: float = 0.0
-    #: Set once it is decoded, before it is submitted.
-    request: Request = None  # type: ignore[assignment]  # everybody who reads it comes after that
-    #: Who answers it: encodes the response, or refuses.
-    endpoint: Answerer
+    __slots__ = ("alone", "columns", "done", "outputs", "predicted", "started")
 
-    #: When the caller stops waiting, as ``perf_counter`` seconds.
-    deadline: float = inf
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-        return False
-
-    def answer(self, message: Message) -> None:
-        """Send the answer. Called once, on the loop's thread."""
-        raise NotImplementedError
-
-    def answer_from_thread(self, message: Message) -> None:
-        """``answer`` for a caller on another thread."""
-        raise NotImplementedError
+    def __init__(self, exchange: Exchange, columns: Columns) -> None:
+        #: The request, as a call's list of them.
+        self.alone = [exchange]
+        self.columns = columns
+        self.outputs: list[Columns] = []
+        #: Rows that are predicted, when the first part began, and the seconds that the parts took.
+        self.done = 0
+        self.started = 0.0
+        self.predicted = 0.0
 
 
 class Lane:
-    """The requests for one loaded version. Everything but ``_compute`` runs on the loop's thread."""
+    """The requests for one loaded version. Everything that is not said to run in a thread runs on the loop's.
 
-    def __init__(self, loaded: Loaded, meter: Meter, loop: asyncio.AbstractEventLoop, pool: Executor, log: Log) -> None:
+    ``slots`` calls may be under way beside the loop: in threads of ``pool``, or in the model's own processes.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        meter: Meter,
+        loop: asyncio.AbstractEventLoop,
+        pool: Executor,
+        log: Log,
+        *,
+        limits: Limits | None = None,
+        slots: int = 1,
+        cache: AnswerCache | None = None,
+    ) -> None:
         self.loaded = loaded
         self.meter = meter
-        self._layout = loaded.signature.input_layout
+        self.limits = limits or Limits()
+        self.history = History()
+        self._remote: Any = getattr(loaded, "remote", None)
+        self._slots = self._remote.slots if self._remote is not None else slots
+        self._cache = cache
+        self._calls = Calls(loaded, meter, log, cache)
+        self._row_bytes = _row_bytes(loaded.signature.input_layout)
         self._loop = loop
         self._pool = pool
         self._log = log
         self._waiting: list[Exchange] = []
-        self._running = 0
+        self._waiting_rows = 0
+        #: Requests of a call that failed, to be run one by one.
+        self._apart: list[Exchange] = []
+        #: The calls under way beside the loop, by the ``id`` of their lists.
+        self._running: dict[int, list[Exchange]] = {}
+        self._watching = False
+        #: Why the next call holds what it holds (see ``batching.REASONS``), and what it is when several run together.
+        self._reason = self._several = "together"
         #: Turns in a row that brought a single request; from four on, requests are run where they arrive.
         self._singles = 0
         self._turns = 0
@@ -92,143 +93,352 @@ class Lane:
     @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
-        return len(self._waiting) + self._running
+        return len(self._waiting) + len(self._apart) + sum(map(len, self._running.values()))
+
+    @property
+    def where(self) -> str:
+        """Where the next small call would run, in words."""
+        if self._remote is not None:
+            return f"in {self._slots} model process(es)"
+        inline = self.loaded.cost.expect(1) <= INLINE_SECONDS
+        return "on the event loop" if inline else f"in up to {self._slots} thread(s)"
+
+    @property
+    def _most(self) -> int:
+        """Rows that one call may hold."""
+        return max(1, min(self.limits.batch_rows, self.limits.batch_bytes // self._row_bytes))
+
+    # Coming in.
 
     def submit(self, exchange: Exchange) -> None:
         """Run a decoded request, now or with others. Raises Overloaded where too many wait."""
+        if self._cache is not None and self._answer_again(exchange):
+            return
         waiting = self._waiting
         if self._running:
-            self._check_room(exchange)
+            self._singles = 0
+            if len(self._running) >= self._slots:
+                self._check_room(exchange)
+                waiting.append(exchange)
+                self._waiting_rows += exchange.request.rows
+                return
+        if waiting:
             waiting.append(exchange)
-        elif waiting:
-            waiting.append(exchange)
+            self._waiting_rows += exchange.request.rows
         elif self._singles >= 4 and self._turns & 15:
             self._turns += 1
+            self._reason = "alone"
             self._run([exchange])
         else:  # every sixteenth request looks whether others come with it
             self._turns += 1
             waiting.append(exchange)
+            self._waiting_rows = exchange.request.rows
             self._loop.call_soon(self._turn)
 
     def _check_room(self, exchange: Exchange) -> None:
-        waiting = self._waiting
-        full = len(waiting) >= WAITING_REQUESTS
-        if (not full and len(waiting) % 64 == 63) or (exchange.request.rows > 64 and waiting):
-            full = sum(e.request.rows for e in (*waiting, exchange)) > WAITING_ROWS
-        if full:
-            raise Overloaded(f"too many requests wait for {self.loaded.name}: {len(waiting)}", hint="try again later")
+        """Raise Overloaded where a request would wait too long, or with too many."""
+        limits, count, rows = self.limits, len(self._waiting), self._waiting_rows + exchange.request.rows
+        cost = self.loaded.cost
+        wait = (cost.per_row * rows + cost.per_call * (1 + rows // self._most)) / self._slots
+        most = min(limits.queue_seconds, exchange.deadline - perf_counter())
+        if count >= limits.queue_requests or (count and (rows > limits.queue_rows or wait > most)):
+            raise Overloaded(
+                f"too many requests wait for {self.loaded.name}: {count}, for about {wait:.2g} s",
+                hint="try again later, or serve it with more workers",
+                retry_after=max(1, round(wait)),
+            )
+
+    # One call after the other.
 
     def _turn(self) -> None:
-        """Run everything that waits, as far as it may run on the loop."""
         if not self._running and len(self._waiting) == 1:
             self._singles += 1
         else:
             self._singles = 0
-        while self._waiting and not self._running:
+        self._several = "together"
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Run what waits, as far as there is room."""
+        while (self._waiting or self._apart) and len(self._running) < self._slots:
             self._run(self._take())
 
     def _take(self) -> list[Exchange]:
+        if self._apart:
+            self._reason = "apart"
+            return [self._apart.pop()]
         waiting = self._waiting
-        rows = 0
-        for i, exchange in enumerate(waiting):
-            rows += exchange.request.rows
-            if rows > JOINED_ROWS and i:
-                self._waiting = waiting[i:]
-                return waiting[:i]
         self._waiting = []
+        if len(waiting) == 1:
+            self._waiting_rows = 0
+            self._reason = "alone"
+            return waiting
+        self._reason = self._several
+        if self._waiting_rows > self._most:
+            rows = waiting[0].request.rows
+            for i in range(1, len(waiting)):
+                more = waiting[i].request.rows
+                if rows + more > self._most:
+                    self._waiting = waiting[i:]
+                    self._waiting_rows -= rows
+                    self._reason = "full"
+                    return waiting[:i]
+                rows += more
+        self._waiting_rows = 0
         return waiting
 
     def _run(self, exchanges: list[Exchange]) -> None:
         rows = exchanges[0].request.rows if len(exchanges) == 1 else sum([e.request.rows for e in exchanges])
-        if self.loaded.cost.expect(rows) > INLINE_SECONDS:
-            self._running = len(exchanges)
-            self._pool.submit(self._work, exchanges, rows)
-            return
-        started = perf_counter()
-        messages, predicted = self._compute(exchanges, rows)
-        for exchange, message in zip(exchanges, messages, strict=True):
-            exchange.answer(message)
-        self.meter.note(exchanges, messages, rows, started, predicted)
+        if rows > self._most:
+            self._run_part(exchanges[0])
+        elif self._remote is not None:
+            self._run_remote(exchanges, rows)
+        elif self.loaded.cost.expect(rows) > INLINE_SECONDS:
+            self._begin(exchanges)
+            self._pool.submit(self._work, exchanges, rows, self._reason)
+        else:
+            started = perf_counter()
+            messages, predicted = self._calls.compute(exchanges, rows)
+            for exchange, message in zip(exchanges, messages, strict=True):
+                exchange.answer(message)
+            self._note(exchanges, messages, rows, started, predicted, self._reason)
 
-    def _work(self, exchanges: list[Exchange], rows: int) -> None:
-        """``_run`` in a thread of the pool."""
+    def _note(
+        self, exchanges: list[Exchange], messages: list[Message], rows: int, started: float, predicted: float,
+        reason: str,
+    ) -> None:  # fmt: skip
+        self.meter.note(exchanges, messages, rows, started, predicted)
+        self.history.note(reason, len(exchanges), rows, started - exchanges[0].decoded, predicted - started)
+
+    # In a thread.
+
+    def _work(self, exchanges: list[Exchange], rows: int, reason: str) -> None:
         started = perf_counter()
-        messages, predicted = self._compute(exchanges, rows)
+        messages, predicted = self._calls.compute(exchanges, rows)
+        self._tell(self._done, exchanges, messages, rows, started, predicted, reason)
+
+    def _tell(self, function: Any, *arguments: Any) -> None:
+        """Call ``function`` on the loop's thread."""
         try:
-            self._loop.call_soon_threadsafe(self._done, exchanges, messages, rows, started, predicted)
+            self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop was closed meanwhile: nobody waits for the answer any more
-            self._log.write("warning", "answers dropped", model=self.loaded.name, requests=len(exchanges))
+            self._log.write("warning", "answers dropped", model=self.loaded.name)
 
     def _done(
-        self, exchanges: list[Exchange], messages: list[Message], rows: int, started: float, predicted: float
-    ) -> None:
-        self._running = 0
+        self, exchanges: list[Exchange], messages: list[Message], rows: int, started: float, predicted: float,
+        reason: str,
+    ) -> None:  # fmt: skip
+        del self._running[id(exchanges)]
         for exchange, message in zip(exchanges, messages, strict=True):
-            exchange.answer(message)
-        self.meter.note(exchanges, messages, rows, started, predicted)
-        if self._waiting:
-            self._turn()
+            if not exchange.is_settled:
+                exchange.answer(message)
+        self._note(exchanges, messages, rows, started, predicted, reason)
+        self._after_waiting()
 
-    def _compute(self, exchanges: list[Exchange], rows: int) -> tuple[list[Message], float]:
-        """The answers, one an exchange, and when the model had answered. Never raises."""
+    def _after_waiting(self) -> None:
+        """Go on after a call beside the loop: what came meanwhile runs together, without what nobody waits for."""
+        if self._waiting:
+            self._drop_stale()
+            self._several = "gathered"
+        self._go_on()
+
+    def _drop_stale(self) -> None:
+        """Forget waiting requests whose callers are gone, and refuse those whose deadline has passed."""
+        now = perf_counter()
+        kept = []
+        for exchange in self._waiting:
+            if exchange.is_settled:
+                continue
+            if exchange.is_gone:
+                exchange.is_settled = True
+                self.meter.refused["cancelled"] += 1
+            elif exchange.deadline <= now:
+                self._give_up(exchange, now)
+            else:
+                kept.append(exchange)
+        self._waiting = kept
+        self._waiting_rows = sum([exchange.request.rows for exchange in kept])
+
+    # Deadlines of what is under way.
+
+    def _begin(self, exchanges: list[Exchange]) -> None:
+        self._running[id(exchanges)] = exchanges
+        if not self._watching:
+            self._watching = True
+            self._loop.call_later(WATCH_SECONDS, self._watch)
+
+    def _watch(self) -> None:
+        """Answer, in time, those whose deadline passes while their model still works or before it begins."""
+        self._watching = bool(self._running or self._waiting)
+        if not self._watching:
+            return
+        self._loop.call_later(WATCH_SECONDS, self._watch)
+        self._drop_stale()
+        now = perf_counter()
+        for exchanges in self._running.values():
+            for exchange in exchanges:
+                if exchange.deadline <= now and not exchange.is_settled:
+                    self._give_up(exchange, now)
+
+    def _give_up(self, exchange: Exchange, now: float) -> None:
+        exchange.is_settled = True
+        waited = now - exchange.received
+        error = DeadlinePassed(
+            f"{self.loaded.name} had no answer when the request's time was up, after {waited:.3g} s",
+            hint="give it more time with the header x-request-timeout, or send fewer rows",
+        )
+        self.meter.refused[error.code] += 1
+        exchange.answer(exchange.endpoint.refuse(exchange, error))
+
+    # In the model's own process.
+
+    def _run_remote(self, exchanges: list[Exchange], rows: int) -> None:
         started = perf_counter()
         try:
-            outputs = check_outputs(self.loaded.predict(self._join(exchanges)), rows)
-        except BaseException as error:  # a model may call sys.exit, and a panic of a Rust library is no Exception
-            if len(exchanges) > 1:  # one of them may be at fault; the others should not pay for it
-                apart = [self._compute([e], e.request.rows) for e in exchanges]
-                return [messages[0] for messages, _ in apart], apart[-1][1]
-            return [self._refuse(exchanges[0], error)], perf_counter()
-        predicted = perf_counter()
-        self.meter.calls += 1
-        if self.meter.calls & 7 == 0 or self._running or predicted - started > INLINE_SECONDS:
-            self.loaded.cost.learn(rows, predicted - started)
-        batch = Batch(outputs)
-        messages = []
-        start = 0
-        for exchange in exchanges:
-            request = exchange.request
-            stop = start + request.rows
-            response = Response(batch, start, stop, request.id or exchange.id)
-            try:
-                messages.append(exchange.endpoint.codec.encode(request, response))
-            except Exception as error:
-                messages.append(self._refuse(exchange, error))
-            start = stop
-        if batch.has_gaps:
-            self.meter.gaps += 1
-        return messages, predicted
+            columns = self._calls.join(exchanges)
+        except Exception as error:
+            self._settle(exchanges, error, rows, started)
+            return
+        self._begin(exchanges)
+        returned = partial(self._returned, exchanges, rows, started, self._reason)
+        self._remote.call(columns, self.limits.model_seconds, returned)
 
-    def _join(self, exchanges: Sequence[Exchange]) -> Columns:
-        if len(exchanges) == 1:
-            return self._columns(exchanges[0].request)
-        rows = []
-        for exchange in exchanges:
-            tuples = exchange.request.tuples
-            if tuples is None:
-                return self._layout.concatenate([self._columns(e.request) for e in exchanges])
-            rows += tuples
-        return self._layout.from_tuples(rows)
-
-    def _columns(self, request: Request) -> Columns:
-        return request.columns if request.columns is not None else self._layout.from_tuples(request.tuples or [])
-
-    def _refuse(self, exchange: Exchange, error: BaseException) -> Message:
-        if isinstance(error, InvalidInput) and self._is_about_inputs(error):
-            return exchange.endpoint.refuse(exchange, error)
-        if isinstance(error, ModelFailed):
-            told = error
+    def _returned(
+        self, exchanges: list[Exchange], rows: int, started: float, reason: str, result: Columns | BaseException
+    ) -> None:
+        if isinstance(result, BaseException):
+            del self._running[id(exchanges)]
+            self._settle(exchanges, result, rows, started)
+            self._after_waiting()
+        elif rows > ENCODED_ON_LOOP:
+            self._pool.submit(self._encode_in_thread, exchanges, rows, started, reason, result)
         else:
-            reason = str(error) if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
-            told = ModelFailed(f"the model {self.loaded.name} failed: {reason}")
-            told.__cause__ = error
-        self._log.write(
-            "error", "model failed", model=self.loaded.name, version=self.loaded.version, request_id=exchange.id,
-            error=told,
-        )  # fmt: skip
-        return exchange.endpoint.refuse(exchange, told)
+            predicted = perf_counter()
+            messages = self._answers(exchanges, rows, started, predicted, result)
+            self._done(exchanges, messages, rows, started, predicted, reason)
 
-    def _is_about_inputs(self, error: InvalidInput) -> bool:
-        """Whether a model found fault with what it was given, rather than with what it made of it."""
-        places = self._layout.places
-        return any(problem.path.split("].")[-1].split("[")[0] in places for problem in error.problems)
+    def _encode_in_thread(
+        self, exchanges: list[Exchange], rows: int, started: float, reason: str, outputs: Columns
+    ) -> None:
+        predicted = perf_counter()
+        messages = self._answers(exchanges, rows, started, predicted, outputs)
+        self._tell(self._done, exchanges, messages, rows, started, predicted, reason)
+
+    def _answers(
+        self, exchanges: list[Exchange], rows: int, started: float, predicted: float, outputs: Columns
+    ) -> list[Message]:
+        try:
+            check_outputs(outputs, rows)
+        except ModelFailed as error:
+            return [self._calls.refuse(exchange, error) for exchange in exchanges]
+        self.loaded.cost.learn(rows, predicted - started)
+        return self._calls.encode(exchanges, outputs)
+
+    def _settle(self, exchanges: list[Exchange], error: BaseException, rows: int, started: float) -> None:
+        """After a call that failed as a whole: where one request may be at fault, each runs again by itself."""
+        if len(exchanges) > 1 and not isinstance(error, (NotReady, DeadlinePassed)):
+            self._apart += exchanges
+            return
+        messages = [self._calls.refuse(exchange, error) for exchange in exchanges]
+        for exchange, message in zip(exchanges, messages, strict=True):
+            if not exchange.is_settled:
+                exchange.answer(message)
+        self._note(exchanges, messages, rows, started, perf_counter(), self._reason)
+
+    # In parts.
+
+    def _run_part(self, exchange: Exchange) -> None:
+        """The next rows of a request that holds more than a call may."""
+        started = perf_counter()
+        parts = exchange.parts
+        if parts is None:
+            try:
+                parts = exchange.parts = Parts(exchange, self._calls.columns(exchange.request))
+            except Exception as error:
+                self._settle([exchange], error, exchange.request.rows, started)
+                return
+            parts.started = started
+        columns = parts.columns.slice(parts.done, parts.done + self._most)
+        self._begin(parts.alone)
+        if self._remote is not None:
+            told = partial(self._part_done, exchange, columns.rows, started)
+            self._remote.call(columns, self.limits.model_seconds, told)
+        else:
+            self._pool.submit(self._work_part, exchange, columns, started)
+
+    def _work_part(self, exchange: Exchange, columns: Columns, started: float) -> None:
+        """A part in a thread."""
+        result: Columns | BaseException
+        try:
+            result = self.loaded.predict(columns)
+        except BaseException as error:  # see ``_compute``
+            result = error
+        self._tell(self._part_done, exchange, columns.rows, started, result)
+
+    def _part_done(self, exchange: Exchange, rows: int, started: float, result: Columns | BaseException) -> None:
+        parts: Parts = exchange.parts
+        del self._running[id(parts.alone)]
+        now = perf_counter()
+        if not isinstance(result, BaseException):
+            try:
+                parts.outputs.append(check_outputs(result, rows))
+            except ModelFailed as error:
+                result = error
+        self.meter.calls += 1
+        self.history.note("part", 1, rows, started - exchange.decoded, now - started)
+        if isinstance(result, BaseException):
+            parts.outputs.clear()
+            if not exchange.is_settled:
+                self._settle([exchange], result, rows, parts.started)
+        else:
+            self.loaded.cost.learn(rows, now - started)
+            parts.done += rows
+            parts.predicted += now - started
+            if parts.done >= parts.columns.rows:
+                self._begin(parts.alone)
+                self._pool.submit(self._join_parts, exchange)
+            elif not exchange.is_settled and not exchange.is_gone:
+                self._waiting.append(exchange)  # behind whoever came meanwhile
+                self._waiting_rows += exchange.request.rows
+        self._after_waiting()
+
+    def _join_parts(self, exchange: Exchange) -> None:
+        """The answer from all parts, in a thread."""
+        parts: Parts = exchange.parts
+        outputs = self.loaded.signature.output_layout.concatenate(parts.outputs)
+        messages = self._calls.encode(parts.alone, outputs)
+        predicted = parts.started + parts.predicted
+        self._tell(self._done, parts.alone, messages, parts.columns.rows, parts.started, predicted, "part")
+
+    # Answers that were given before.
+
+    def _answer_again(self, exchange: Exchange) -> bool:
+        """Answer from the cache, if it can."""
+        assert self._cache is not None
+        outputs = self._cache.get(self._cache.key(self.loaded.digest, exchange.request))
+        if outputs is None:
+            return False
+        started = perf_counter()
+        messages = self._encode_kept(exchange, outputs)
+        exchange.answer(messages[0])
+        self.meter.cache_hits += 1
+        self.meter.note([exchange], messages, exchange.request.rows, started, started)
+        return True
+
+    def _encode_kept(self, exchange: Exchange, outputs: Columns) -> list[Message]:
+        response = Response(Batch(outputs), 0, outputs.rows, exchange.request.id or exchange.id)
+        try:
+            return [exchange.endpoint.codec.encode(exchange.request, response)]
+        except Exception as error:
+            return [self._calls.refuse(exchange, error)]
+
+
+def _row_bytes(layout: Layout) -> int:
+    """Bytes that one row of inputs takes, about; a text counts as 64."""
+    total = 0
+    for field in layout.fields:
+        size = 64 if field.storage == "object" else 8
+        for length in field.shape:
+            size *= max(length, 1)
+        total += size
+    return max(total, 1)

@@ -16,8 +16,8 @@ import msgspec
 
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
+from modelyard.serving.calls import Exchange
 from modelyard.serving.compression import inflate
-from modelyard.serving.engine import Exchange
 from modelyard.serving.routing import Endpoint
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Head(msgspec.Struct, gc=False):
     request_id: str
 
 
-class HttpExchange(Exchange, gc=False, kw_only=True):
+class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
     """A request that came over a connection, whose answer is written in its turn."""
 
     head: Head

@@ -14,7 +14,8 @@ from modelyard.telemetry import COUNTS, SECONDS, Histogram
 
 if TYPE_CHECKING:
     from modelyard.messages import Message
-    from modelyard.serving.engine import Exchange, Lane
+    from modelyard.serving.calls import Exchange
+    from modelyard.serving.engine import Lane
 
 #: Versions whose counts are kept: those of versions long gone make room.
 MOST_METERS = 500
@@ -33,6 +34,8 @@ class Meter:
         #: Calls of the model, and those whose outputs held NaN or infinity.
         self.calls = 0
         self.gaps = 0
+        #: Requests that were answered from the cache.
+        self.cache_hits = 0
         #: Seconds of all requests in each stage; predict and encode are counted once a call.
         self.decode = self.queue = self.predict = self.encode = 0.0
         #: When the last request was answered, in seconds since 1970.
@@ -73,7 +76,8 @@ class Meter:
         failures = self.refused.total()
         return Stats(
             requests=self.ok + failures, failures=failures, rows=self.rows, calls=self.calls, decode=self.decode,
-            queue=self.queue, predict=self.predict, encode=self.encode, last=self.last, batches=dict(self.batches),
+            queue=self.queue, predict=self.predict, encode=self.encode, last=self.last,
+            batches=dict(self.batches), cache_hits=self.cache_hits,
         )  # fmt: skip
 
 

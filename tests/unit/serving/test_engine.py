@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import pytest
 from modelyard.errors import InvalidInput, ModelFailed, Overloaded
 from modelyard.messages import Call, Message
 from modelyard.schema import Columns, Field, Signature
-from modelyard.serving import engine
+from modelyard.serving import calls
+from modelyard.serving.batching import Limits, explain
+from modelyard.serving.cache import AnswerCache
+from modelyard.serving.calls import Exchange
 from modelyard.serving.catalog import Loaded
 from modelyard.serving.cost import Cost
-from modelyard.serving.engine import Exchange, Lane
+from modelyard.serving.engine import Lane
 from modelyard.serving.metrics import Meter
 from modelyard.serving.sources import Wanted
 from modelyard.telemetry import Log
@@ -33,6 +37,11 @@ class Answers(Exchange, gc=False, kw_only=True):
     """An exchange that keeps its answer."""
 
     got: list[Message]
+    gone: bool = False
+
+    @property
+    def is_gone(self) -> bool:
+        return self.gone
 
     def answer(self, message: Message) -> None:
         self.got.append(message)
@@ -71,11 +80,13 @@ def plus_one(columns: Columns) -> dict[str, Any]:
     return {"prediction": columns["x1"] + 1}
 
 
-def drive(model: Model, bodies: list[list[bytes]], pool: ThreadPoolExecutor | None = None) -> list[list[Answers]]:
+def drive(
+    model: Model, bodies: list[list[bytes]], pool: ThreadPoolExecutor | None = None, **options: Any
+) -> list[list[Answers]]:
     """Submit each list of bodies within one turn of the loop; returns when all are answered."""
 
     async def live() -> list[list[Answers]]:
-        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), pool or threads, Log("error"))
+        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), pool or threads, Log("error"), **options)
         turns = []
         for turn in bodies:
             exchanges = [Answers(id=str(i), received=0.0, endpoint=model.endpoint, got=[]) for i in range(len(turn))]
@@ -121,7 +132,7 @@ def test_records_lists_and_columns_are_joined_too() -> None:
 
 
 def test_a_lone_caller_is_answered_where_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "INLINE_SECONDS", 60.0)
+    monkeypatch.setattr(calls, "INLINE_SECONDS", 60.0)
     model = Model(plus_one)
 
     async def live() -> int:
@@ -230,8 +241,7 @@ def test_what_comes_while_a_call_runs_becomes_the_next_call() -> None:
     assert model.calls == [1, 5]
 
 
-def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WAITING_REQUESTS", 3)
+def test_too_many_waiting_requests_are_refused() -> None:
     gate = threading.Event()
 
     def wait(columns: Columns) -> Any:
@@ -242,7 +252,8 @@ def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) 
     model.loaded.cost.learn(1, 1.0)
 
     async def live() -> None:
-        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), threads, Log("error"))
+        loop, limits = asyncio.get_running_loop(), Limits(queue_requests=3, queue_seconds=60.0)
+        lane = Lane(model.loaded, model.meter, loop, threads, Log("error"), limits=limits)
         kept = []
         for i in range(5):
             exchange = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
@@ -262,10 +273,9 @@ def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) 
         asyncio.run(live())
 
 
-def test_joined_rows_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "JOINED_ROWS", 4)
+def test_joined_rows_have_a_limit() -> None:
     model = Model(plus_one)
-    (exchanges,) = drive(model, [[row(i) for i in range(10)]])
+    (exchanges,) = drive(model, [[row(i) for i in range(10)]], limits=Limits(batch_rows=4))
     assert predictions(exchanges) == [i + 1 for i in range(10)]
     assert model.calls == [4, 4, 2]
 
@@ -331,3 +341,209 @@ class TestCost:
         for rows, seconds in ((1, 0.0), (100, 1.0), (1, 0.0), (50, 0.1)):
             cost.learn(rows, seconds)
             assert cost.per_row >= 0 and cost.per_call >= 0
+
+
+# Under way beside the loop.
+
+
+def many(xs: list[float]) -> bytes:
+    return b'{"x1": [%s], "x2": [%s]}' % (b",".join(b"%f" % x for x in xs), b",".join(b"0" for _ in xs))
+
+
+def slow(model: Model) -> Model:
+    """``model``, believed to take long, so that it runs in a thread."""
+    model.loaded.cost.learn(1, 1.0)
+    return model
+
+
+def test_a_request_larger_than_a_call_runs_in_parts_with_others_between_them() -> None:
+    model = slow(Model(plus_one))
+    big, small = many([float(i) for i in range(20, 32)]), many([1, 2, 3])
+    (exchanges,) = drive(model, [[big, small]], limits=Limits(batch_rows=5, queue_seconds=60))
+    assert model.calls == [5, 3, 5, 2]
+    assert b'{"prediction":[21.0,22.0,23.0,24.0,25.0,26.0,27.0,28.0,29.0,30.0,31.0,32.0]' in exchanges[0].got[0].body
+    assert b'{"prediction":[2.0,3.0,4.0]' in exchanges[1].got[0].body
+    assert model.meter.ok == 2 and model.meter.rows == 15
+
+
+def test_a_part_that_fails_fails_its_request_only() -> None:
+    model = slow(Model(plus_one))
+    bodies = [many([0, 1, 2, 3, 13, 5, 6]), many([1])]
+    (exchanges,) = drive(model, [bodies], limits=Limits(batch_rows=3, queue_seconds=60))
+    assert predictions(exchanges)[0] == "model_failed"
+    assert b"thirteen" in exchanges[0].got[0].body
+    assert b'{"prediction":[2.0]' in exchanges[1].got[0].body
+
+
+class Held:
+    """A model that answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.model = slow(Model(self.predict))
+
+    def predict(self, columns: Columns) -> Any:
+        self.gate.wait(10)
+        return {"prediction": columns["x1"] + 1}
+
+    def exchange(self, x1: float, **options: Any) -> Answers:
+        found = Answers(id="", received=perf_counter(), endpoint=self.model.endpoint, got=[], **options)
+        found.request = self.model.endpoint.codec.decode(row(x1), {})
+        return found
+
+
+def live(held: Held, steps: Callable[[Lane], Any], **options: Any) -> None:
+    async def run() -> None:
+        loop, limits = asyncio.get_running_loop(), Limits(queue_seconds=60.0)
+        lane = Lane(held.model.loaded, held.model.meter, loop, threads, Log("error"), limits=limits, **options)
+        await steps(lane)
+
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            asyncio.run(run())
+        finally:
+            held.gate.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it never came about")
+
+
+def test_what_nobody_waits_for_is_not_computed() -> None:
+    held = Held()
+    expired = held.exchange(2, deadline=perf_counter() + 0.05)
+    running, gone, last = held.exchange(1), held.exchange(3, gone=True), held.exchange(4)
+
+    async def steps(lane: Lane) -> None:
+        lane.submit(running)
+        await until(lambda: held.model.calls == [1])
+        for exchange in (expired, gone, last):
+            lane.submit(exchange)
+        await until(lambda: bool(expired.got))
+        assert b"deadline_passed" in expired.got[0].body and not running.got
+        held.gate.set()
+        await until(lambda: bool(last.got))
+        assert held.model.calls == [1, 1] and not gone.got and len(expired.got) == 1
+        assert lane.in_flight == 0
+        assert held.model.meter.refused == {"deadline_passed": 1, "cancelled": 1}
+
+    live(held, steps)
+
+
+def test_a_caller_hears_in_time_that_its_model_still_works() -> None:
+    held = Held()
+    exchange = held.exchange(1, deadline=perf_counter() + 0.05)
+
+    async def steps(lane: Lane) -> None:
+        lane.submit(exchange)
+        await until(lambda: bool(exchange.got))
+        assert b"deadline_passed" in exchange.got[0].body
+        held.gate.set()
+        await until(lambda: lane.in_flight == 0)
+        assert len(exchange.got) == 1
+
+    live(held, steps)
+
+
+def test_a_request_that_would_wait_longer_than_its_caller_is_refused_at_once() -> None:
+    held = Held()
+
+    async def steps(lane: Lane) -> None:
+        lane.submit(held.exchange(1))
+        await until(lambda: held.model.calls == [1])
+        lane.submit(held.exchange(2))
+        with pytest.raises(Overloaded, match=r"for about [\d.]+ s") as caught:
+            lane.submit(held.exchange(3, deadline=perf_counter() + 0.01))
+        assert caught.value.details["retry_after"] >= 1
+        held.gate.set()
+        await until(lambda: lane.in_flight == 0)
+
+    live(held, steps)
+
+
+def test_as_many_calls_are_under_way_as_there_are_slots() -> None:
+    held = Held()
+
+    async def steps(lane: Lane) -> None:
+        exchanges = [held.exchange(i) for i in range(4)]
+        for exchange in exchanges:
+            lane.submit(exchange)
+            await asyncio.sleep(0.01)
+        await until(lambda: held.model.calls == [1, 1])
+        held.gate.set()
+        await until(lambda: all(exchange.got for exchange in exchanges))
+        assert sorted(held.model.calls) in ([1, 1, 2], [1, 1, 1, 1])
+
+    live(held, steps, slots=2)
+
+
+class Remote:
+    """A model process that is a function."""
+
+    slots = 1
+
+    def __init__(self, function: Callable[[Columns], Any]) -> None:
+        self.function = function
+        self.calls: list[int] = []
+
+    def call(self, columns: Columns, seconds: float, done: Callable[[Any], None]) -> None:
+        self.calls.append(columns.rows)
+        try:
+            result = self.function(columns)
+        except Exception as error:
+            result = error
+        asyncio.get_running_loop().call_soon(done, result)
+
+
+@pytest.mark.parametrize("rows", [1, 600])
+def test_a_model_in_a_process_of_its_own(rows: int) -> None:
+    model = Model(plus_one)
+    remote = model.loaded.remote = Remote(model.loaded.predict)  # type: ignore[assignment]
+    bodies = [many([float(i)] * rows) for i in range(20, 23)]
+    (exchanges,) = drive(model, [bodies])
+    assert remote.calls == [3 * rows]
+    for i, exchange in enumerate(exchanges):
+        assert b'{"prediction":[%s]' % b",".join([b"%.1f" % (i + 21)] * rows) in exchange.got[0].body
+
+
+def test_a_bad_neighbour_in_a_process_of_its_own() -> None:
+    model = Model(plus_one)
+    model.loaded.remote = Remote(model.loaded.predict)  # type: ignore[assignment]
+    (exchanges,) = drive(model, [[row(1), row(13), row(3)]])
+    assert predictions(exchanges) == [2, "model_failed", 4]
+
+
+def test_answers_are_given_again() -> None:
+    model, cache = Model(plus_one), AnswerCache(1 << 20)
+    turns = drive(model, [[row(1)], [row(1)], [many([1, 2])], [many([1, 2])], [row(2)]], cache=cache)
+    assert [turn[0].got[0].body for turn in turns[:2]] == [turns[0][0].got[0].body] * 2
+    assert turns[2][0].got[0].body == turns[3][0].got[0].body
+    assert model.calls == [1, 2, 1]
+    assert (cache.hits, cache.misses, model.meter.cache_hits, model.meter.ok) == (2, 3, 2, 5)
+
+
+def test_the_history_says_why_calls_had_their_sizes() -> None:
+    model = Model(plus_one)
+
+    async def run() -> dict[str, Any]:
+        limits = Limits(batch_rows=4)
+        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), threads, Log("error"), limits=limits)
+        for count in (1, 3, 6):
+            exchanges = [Answers(id="", received=0.0, endpoint=model.endpoint, got=[]) for _ in range(count)]
+            for exchange in exchanges:
+                exchange.request = model.endpoint.codec.decode(row(1), {})
+                lane.submit(exchange)
+            await until(lambda exchanges=exchanges: all(e.got for e in exchanges))  # type: ignore[misc]
+        return explain(lane)
+
+    with ThreadPoolExecutor(1) as threads:
+        told = asyncio.run(run())
+    assert {each["reason"]: each["calls"] for each in told["reasons"]} == {"alone": 1, "together": 2, "full": 1}
+    assert [(each["reason"], each["rows"]) for each in told["recent"]] == [
+        ("together", 2), ("full", 4), ("together", 3), ("alone", 1),
+    ]  # fmt: skip
+    assert told["limits"]["batch_rows"] == 4 and "us * n" in told["cost"]["says"]

@@ -1,0 +1,158 @@
+"""Requests in, answers out: one call of a model for the requests that share it. On the loop or in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from modelyard.errors import InvalidInput, ModelFailed, ModelyardError, NotReady, Overloaded
+from modelyard.interfaces import Codec
+from modelyard.messages import Batch, Message, Request, Response
+from modelyard.schema import Columns, check_outputs
+from modelyard.serving.catalog import Loaded
+from modelyard.serving.metrics import Meter
+from modelyard.telemetry import Log
+
+if TYPE_CHECKING:
+    from modelyard.serving.cache import AnswerCache
+
+
+#: A call that should take longer than this many seconds runs in a thread, so that the loop stays free.
+INLINE_SECONDS = 0.002
+
+
+class Answerer(Protocol):
+    """What turns results into messages for one wire, one call and one loaded version."""
+
+    codec: Codec
+
+    def refuse(self, exchange: Exchange, error: Exception) -> Message:
+        """The message that tells of ``error``."""
+
+
+class Exchange(msgspec.Struct, gc=False, kw_only=True, eq=False):
+    """One request on its way through the server. A listener's own kind knows where the answer goes."""
+
+    #: The id of the request, sent back with the answer.
+    id: str
+    #: When it was received and when it was decoded, as ``perf_counter`` seconds.
+    received: float
+    decoded: float = 0.0
+    #: Set once it is decoded, before it is submitted.
+    request: Request = None  # type: ignore[assignment]  # everybody who reads it comes after that
+    #: Who answers it: encodes the response, or refuses.
+    endpoint: Answerer
+    #: When the caller stops waiting, as ``perf_counter`` seconds.
+    deadline: float = inf
+    #: It was answered before its model was done: what comes of the model is dropped.
+    is_settled: bool = False
+    #: What there is so far of a request that is run in parts.
+    parts: Any = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return False
+
+    def answer(self, message: Message) -> None:
+        """Send the answer. Called once, on the loop's thread."""
+        raise NotImplementedError
+
+    def answer_from_thread(self, message: Message) -> None:
+        """``answer`` for a caller on another thread."""
+        raise NotImplementedError
+
+
+class Calls:
+    """Calls of one loaded version. Safe to use from several threads, but for the counts, which may then miss some."""
+
+    def __init__(self, loaded: Loaded, meter: Meter, log: Log, cache: AnswerCache | None = None) -> None:
+        self._loaded = loaded
+        self._meter = meter
+        self._log = log
+        self._cache = cache
+        self._layout = loaded.signature.input_layout
+
+    def compute(self, exchanges: list[Exchange], rows: int) -> tuple[list[Message], float]:
+        """The answers, one an exchange, and when the model had answered. Never raises."""
+        started = perf_counter()
+        try:
+            outputs = check_outputs(self._loaded.predict(self.join(exchanges)), rows)
+        except BaseException as error:  # a model may call sys.exit, and a panic of a Rust library is no Exception
+            if len(exchanges) > 1:  # one of them may be at fault; the others should not pay for it
+                apart = [self.compute([e], e.request.rows) for e in exchanges]
+                return [messages[0] for messages, _ in apart], apart[-1][1]
+            return [self.refuse(exchanges[0], error)], perf_counter()
+        predicted = perf_counter()
+        self._meter.calls += 1
+        if self._meter.calls & 7 == 0 or predicted - started > INLINE_SECONDS:
+            self._loaded.cost.learn(rows, predicted - started)
+        return self.encode(exchanges, outputs), predicted
+
+    def encode(self, exchanges: list[Exchange], outputs: Columns) -> list[Message]:
+        batch = Batch(outputs)
+        messages = []
+        start = 0
+        for exchange in exchanges:
+            request = exchange.request
+            stop = start + request.rows
+            response = Response(batch, start, stop, request.id or exchange.id)
+            try:
+                messages.append(exchange.endpoint.codec.encode(request, response))
+            except Exception as error:
+                messages.append(self.refuse(exchange, error))
+            start = stop
+        if batch.has_gaps:
+            self._meter.gaps += 1
+        if self._cache is not None:
+            self._keep(exchanges, outputs)
+        return messages
+
+    def join(self, exchanges: Sequence[Exchange]) -> Columns:
+        if len(exchanges) == 1:
+            return self.columns(exchanges[0].request)
+        rows = []
+        for exchange in exchanges:
+            tuples = exchange.request.tuples
+            if tuples is None:
+                return self._layout.concatenate([self.columns(e.request) for e in exchanges])
+            rows += tuples
+        return self._layout.from_tuples(rows)
+
+    def columns(self, request: Request) -> Columns:
+        return request.columns if request.columns is not None else self._layout.from_tuples(request.tuples or [])
+
+    def _keep(self, exchanges: Sequence[Exchange], outputs: Columns) -> None:
+        assert self._cache is not None
+        start = 0
+        for exchange in exchanges:
+            request = exchange.request
+            stop = start + request.rows
+            key = self._cache.key(self._loaded.digest, request)
+            self._cache.put(key, request.rows * len(self._layout.fields), outputs.slice(start, stop))
+            start = stop
+
+    def refuse(self, exchange: Exchange, error: BaseException) -> Message:
+        if isinstance(error, InvalidInput) and self._is_about_inputs(error):
+            return exchange.endpoint.refuse(exchange, error)
+        told: ModelyardError
+        if isinstance(error, (ModelFailed, NotReady, Overloaded)):
+            told = error
+        else:
+            reason = str(error) if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
+            told = ModelFailed(f"the model {self._loaded.name} failed: {reason}")
+            told.__cause__ = error
+        self._log.write(
+            "error", "model failed", model=self._loaded.name, version=self._loaded.version, request_id=exchange.id,
+            error=told,
+        )  # fmt: skip
+        return exchange.endpoint.refuse(exchange, told)
+
+    def _is_about_inputs(self, error: InvalidInput) -> bool:
+        """Whether a model found fault with what it was given, rather than with what it made of it."""
+        places = self._layout.places
+        return any(problem.path.split("].")[-1].split("[")[0] in places for problem in error.problems)
