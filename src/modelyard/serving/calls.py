@@ -13,7 +13,7 @@ from modelyard.errors import InvalidInput, ModelFailed, ModelyardError, NotReady
 from modelyard.interfaces import Codec
 from modelyard.messages import Batch, Message, Request, Response
 from modelyard.schema import Columns, check_outputs
-from modelyard.serving.catalog import Loaded
+from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
 from modelyard.telemetry import Log
 

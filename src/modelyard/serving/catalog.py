@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelyard.errors import Conflict, InvalidInput, NotFound, NotReady, Refused
-from modelyard.interfaces import Predict, Served, State, Stats
-from modelyard.serving.cost import Cost
-from modelyard.serving.sources import LoadableBundle, Source, Wanted
+from modelyard.interfaces import Served, State, Stats
+from modelyard.serving.loading import Loaded, load
+from modelyard.serving.sources import Source, Wanted
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -24,54 +24,6 @@ if TYPE_CHECKING:
 
 #: A version that failed to load is tried again after this many seconds.
 RETRY_SECONDS = 5.0
-
-#: Rows of the larger of the two batches that warm a model and teach its cost.
-WARM_ROWS = 256
-
-
-class Loaded:
-    """One loaded version (a ``Served``)."""
-
-    def __init__(self, wanted: Wanted, bundle: LoadableBundle, predict: Predict) -> None:
-        self.name = wanted.model
-        self.version = wanted.version
-        self.digest = wanted.digest
-        self.aliases = wanted.aliases
-        self.signature = bundle.signature
-        manifest = bundle.manifest
-        self.platform: str = manifest.model.runtime
-        self.task: str = manifest.task
-        self.metrics: dict[str, Any] = dict(manifest.metrics or {})
-        self.predict = predict
-        #: Kept because a one-file bundle's folder lives as long as it.
-        self.bundle = bundle
-        self.cost = Cost()
-        #: One input row with which the model is known to work.
-        self.example: dict[str, Any] = {}
-
-
-def load(wanted: Wanted, trust: Trust | None) -> Loaded:
-    """Open, load, warm and verify a version. Raises whatever stands in the way."""
-    bundle = wanted.open()
-    predict = bundle.load(trust=trust)
-    loaded = Loaded(wanted, bundle, predict)
-    bundle.check_golden(predict)
-    inputs, _ = bundle.golden()
-    if inputs.rows:
-        loaded.example = inputs.slice(0, 1).records()[0]
-        one = inputs.slice(0, 1)
-        many = inputs.take(_repeat(inputs.rows, WARM_ROWS))
-        for columns in (one, many, one, many, one, many):
-            started = perf_counter()
-            predict(columns)
-            loaded.cost.learn(columns.rows, perf_counter() - started)
-    return loaded
-
-
-def _repeat(rows: int, count: int) -> Any:
-    import numpy as np
-
-    return np.arange(count) % rows
 
 
 class Table:

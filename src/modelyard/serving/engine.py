@@ -17,7 +17,7 @@ from modelyard.messages import Batch, Message, Response
 from modelyard.schema import Columns, Layout, check_outputs
 from modelyard.serving.batching import History, Limits
 from modelyard.serving.calls import INLINE_SECONDS, Calls, Exchange
-from modelyard.serving.catalog import Loaded
+from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
 from modelyard.telemetry import Log
 

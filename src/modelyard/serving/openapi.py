@@ -7,7 +7,7 @@ from typing import Any
 from modelyard import __version__
 from modelyard.interfaces import Catalog
 from modelyard.schema import INTEGER_RANGES, Field
-from modelyard.serving.catalog import Loaded
+from modelyard.serving.loading import Loaded
 
 Json = dict[str, Any]
 

@@ -13,8 +13,8 @@ from modelyard.errors import ModelyardError, NotFound
 from modelyard.interfaces import Addresses, Catalog, Codec, Wire
 from modelyard.messages import QUERY, Call, Message
 from modelyard.serving.calls import Exchange
-from modelyard.serving.catalog import Loaded
 from modelyard.serving.engine import Lane
+from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics
 from modelyard.telemetry import Log
 

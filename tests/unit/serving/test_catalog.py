@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelyard.errors import Conflict, NotFound
-from modelyard.serving.catalog import Loaded, Table, _check_reachable, load
+from modelyard.serving.catalog import Table, _check_reachable
+from modelyard.serving.loading import Loaded, load
 from modelyard.serving.sources import Wanted
 
 from .conftest import linear

@@ -19,9 +19,9 @@ from modelyard.serving import calls
 from modelyard.serving.batching import Limits, explain
 from modelyard.serving.cache import AnswerCache
 from modelyard.serving.calls import Exchange
-from modelyard.serving.catalog import Loaded
 from modelyard.serving.cost import Cost
 from modelyard.serving.engine import Lane
+from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
 from modelyard.serving.sources import Wanted
 from modelyard.telemetry import Log
