@@ -8,15 +8,14 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import isfinite
 from typing import Any
 
 from modelyard.decoding import exact
-from modelyard.decoding.fast import RowDecoder
+from modelyard.decoding.fast import NOT_PLAIN, RowDecoder, ValuesDecoder
 from modelyard.decoding.lists import ListsDecoder
 from modelyard.errors import InvalidInput
 from modelyard.messages import Request
-from modelyard.schema import INTEGER_RANGES, Field
+from modelyard.schema import Field
 
 #: What stands for a missing value, as batch jobs over files have it.
 MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "null", "NULL", "Null", "None", "?"})
@@ -65,11 +64,9 @@ class CsvDecoder:
         if len(rows) == start:
             raise InvalidInput.at("body", "at least one row after the header", "none")
         try:
-            if "_" in text:  # Python reads 1_000 as a number
-                raise ValueError("not plain")
             columns = dict(zip(names, zip(*rows[start:], strict=True), strict=True))
             return self._request([self._readers[field.name](columns[field.name]) for field in self._rows.layout.fields])
-        except (ValueError, OverflowError):
+        except NOT_PLAIN:
             return self._explain(names, _rows_of(text)[start:])
 
     def _request(self, lists: Sequence[Sequence[Any]]) -> Request:
@@ -123,14 +120,12 @@ def _plain_rows(text: str) -> list[list[str]]:
 
 
 def _reader(field: Field) -> Callable[[Sequence[str]], list[Any]]:
-    """What reads a whole column that is plainly right; raises ValueError for any other."""
-    if field.dtype.startswith("float") and not field.shape and not field.nullable:
-        return _floats if field.dtype == "float64" else _never
-    if field.dtype in INTEGER_RANGES and not field.shape and not field.nullable:
-        low, high = INTEGER_RANGES[field.dtype]
-        return lambda cells: _integers(cells, low, high)
+    """What reads a whole column that is plainly right; raises one of ``NOT_PLAIN`` for any other."""
     if field.shape:
         return _never
+    if field.is_numeric and field.dtype != "bool" and not field.nullable:
+        values = ValuesDecoder.of(Field(name=field.name, dtype=field.dtype))
+        return lambda cells: _numbers(cells, values)
     return lambda cells: _each(cells, field)
 
 
@@ -138,18 +133,12 @@ def _never(cells: Sequence[str]) -> list[Any]:
     raise ValueError("not plain")
 
 
-def _floats(cells: Sequence[str]) -> list[Any]:
-    values = list(map(float, cells))
-    if not isfinite(sum(values)):  # a sum that is too large is no fault, but is rare enough to be looked at closely
-        raise ValueError("not plain")
-    return values
-
-
-def _integers(cells: Sequence[str], low: int, high: int) -> list[Any]:
-    values = list(map(int, cells))
-    if min(values) < low or max(values) > high:
-        raise ValueError("not plain")
-    return values
+def _numbers(cells: Sequence[str], values: ValuesDecoder) -> list[Any]:
+    """Numbers that are also JSON's, which is read several times as fast as Python's own."""
+    found = values.plain(("[" + ",".join(cells) + "]").encode())
+    if len(found) != len(cells):
+        raise ValueError("a comma in a cell")
+    return found
 
 
 def _each(cells: Sequence[str], field: Field) -> list[Any]:

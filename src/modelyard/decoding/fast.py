@@ -264,7 +264,7 @@ class ValuesDecoder:
         Raises InvalidInput that names places under ``path``.
         """
         try:
-            return self._fixed(self._flat(text))
+            return self.plain(text)
         except NOT_PLAIN:
             pass
         try:
@@ -276,6 +276,10 @@ class ValuesDecoder:
         from modelyard.decoding import exact
 
         return exact.read_values(bytes(text), self.field, shape, path)
+
+    def plain(self, text: bytes | msgspec.Raw) -> list[Any]:
+        """The elements of a flat list that is plainly right. Raises one of ``NOT_PLAIN`` otherwise."""
+        return self._fixed(self._flat(text))
 
     def _fixed(self, values: list[Any]) -> list[Any]:
         return [self._fixup(value) for value in values] if self._fixup is not None else values
