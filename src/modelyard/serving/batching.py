@@ -25,6 +25,8 @@ REASONS = {
 class Limits(msgspec.Struct, kw_only=True):
     """Bounds of joining and waiting. They may change while the server runs; the next call keeps the new ones."""
 
+    #: Most rows in one request.
+    max_rows: int = 1_000_000
     #: Most rows in one call of a model, and most bytes of input in it.
     batch_rows: int = 8192
     batch_bytes: int = 64 << 20

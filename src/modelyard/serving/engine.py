@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from modelyard.errors import DeadlinePassed, ModelFailed, NotReady, Overloaded
+from modelyard.errors import DeadlinePassed, InvalidInput, ModelFailed, NotReady, Overloaded
 from modelyard.messages import Batch, Message, Response
 from modelyard.schema import Columns, Layout, check_outputs
 from modelyard.serving.batching import History, Limits
@@ -111,7 +111,15 @@ class Lane:
     # Coming in.
 
     def submit(self, exchange: Exchange) -> None:
-        """Run a decoded request, now or with others. Raises Overloaded where too many wait."""
+        """Run a decoded request, now or with others.
+
+        Raises Overloaded where too many wait, InvalidInput where it holds too many rows.
+        """
+        if exchange.request.rows > self.limits.max_rows:
+            raise InvalidInput.at(
+                "body", f"at most {self.limits.max_rows} rows in one request", str(exchange.request.rows),
+                hint="send fewer rows at once, or set MODELYARD_MAX_ROWS for the server",
+            )  # fmt: skip
         if self._cache is not None and self._answer_again(exchange):
             return
         waiting = self._waiting
@@ -215,9 +223,9 @@ class Lane:
     def _work(self, exchanges: list[Exchange], rows: int, reason: str) -> None:
         started = perf_counter()
         messages, predicted = self._calls.compute(exchanges, rows)
-        self._tell(self._done, exchanges, messages, rows, started, predicted, reason)
+        self.tell(self._done, exchanges, messages, rows, started, predicted, reason)
 
-    def _tell(self, function: Any, *arguments: Any) -> None:
+    def tell(self, function: Any, *arguments: Any) -> None:
         """Call ``function`` on the loop's thread."""
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
@@ -322,7 +330,7 @@ class Lane:
     ) -> None:
         predicted = perf_counter()
         messages = self._answers(exchanges, rows, started, predicted, outputs)
-        self._tell(self._done, exchanges, messages, rows, started, predicted, reason)
+        self.tell(self._done, exchanges, messages, rows, started, predicted, reason)
 
     def _answers(
         self, exchanges: list[Exchange], rows: int, started: float, predicted: float, outputs: Columns
@@ -373,7 +381,7 @@ class Lane:
             result = self.loaded.predict(columns)
         except BaseException as error:  # see ``_compute``
             result = error
-        self._tell(self._part_done, exchange, columns.rows, started, result)
+        self.tell(self._part_done, exchange, columns.rows, started, result)
 
     def _part_done(self, exchange: Exchange, rows: int, started: float, result: Columns | BaseException) -> None:
         parts: Parts = exchange.parts
@@ -408,7 +416,7 @@ class Lane:
         outputs = self.loaded.signature.output_layout.concatenate(parts.outputs)
         messages = self._calls.encode(parts.alone, outputs)
         predicted = parts.started + parts.predicted
-        self._tell(self._done, parts.alone, messages, parts.columns.rows, parts.started, predicted, "part")
+        self.tell(self._done, parts.alone, messages, parts.columns.rows, parts.started, predicted, "part")
 
     # Answers that were given before.
 

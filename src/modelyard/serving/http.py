@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
 from modelyard.serving.compression import inflate
+from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class Head(msgspec.Struct, gc=False):
     endpoint: Endpoint
     #: The caller's own id for the request, or "".
     request_id: str
+    #: Seconds that the caller waits.
+    seconds: float = inf
 
 
 class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
@@ -197,6 +201,7 @@ class Connection(asyncio.Protocol):
                 exchange = HttpExchange(
                     id=head.request_id or listener.id_prefix + hex(count)[2:],
                     received=received,
+                    deadline=received + head.seconds,
                     endpoint=head.endpoint,
                     head=head,
                     connection=self,
@@ -357,6 +362,7 @@ class Connection(asyncio.Protocol):
         exchange = HttpExchange(
             id=head.request_id or self.listener.new_id(),
             received=self.last,
+            deadline=self.last + head.seconds,
             endpoint=head.endpoint,
             head=head,
             connection=self,
@@ -402,6 +408,7 @@ class Connection(asyncio.Protocol):
             keep_alive and not is_old and method != "HEAD",
             self.listener.application.endpoint(method, target, headers),
             given if is_request_id(given) else "",
+            seconds_of(headers, self.listener.request_seconds),
         )
 
     def _too_large(self) -> TooLarge:

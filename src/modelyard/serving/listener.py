@@ -130,7 +130,7 @@ class Listener:
         lines = [_LINES[status], self._stamp, f"content-type: {message.content_type}\r\n".encode()]
         lines.append(f"x-request-id: {exchange.id}\r\ncontent-length: {len(message.body)}\r\n".encode())
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in message.headers.items()]
-        if status == 503:
+        if status in (429, 503) and "retry-after" not in message.headers:
             lines.append(b"retry-after: 1\r\n")
         if is_last:
             lines.append(b"connection: close\r\n")

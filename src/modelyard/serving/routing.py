@@ -21,6 +21,12 @@ from modelyard.telemetry import Log
 #: Paths for which the endpoint is kept.
 MOST_PATHS = 1024
 
+#: Bodies of more bytes than this are decoded in a thread, so that the loop stays free.
+DECODED_ON_LOOP = 262_144
+
+#: Runs a function in a thread that may block.
+Later = Callable[[Callable[[], None]], None]
+
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
@@ -50,28 +56,60 @@ class Endpoint:
         """The message that tells of ``error``; a bug is logged with its trace."""
         if not isinstance(error, ModelyardError):
             self._log.write("error", "internal error", request_id=exchange.id, error=error)
-        return self.wire.refuse(self.call, error, exchange.id)
+        refusal = self.wire.refuse(self.call, error, exchange.id)
+        if isinstance(error, ModelyardError) and error.details:
+            headers = dict(error.details.get("headers", ()))
+            if "retry_after" in error.details:
+                headers["retry-after"] = str(error.details["retry_after"])
+            if headers:
+                refusal.headers = {**refusal.headers, **headers}
+        return refusal
 
 
 class Predicting(Endpoint):
     """Predict calls of one loaded version."""
 
-    def __init__(self, wire: Wire, call: Call, lane: Lane, metrics: Metrics, log: Log) -> None:
+    def __init__(self, wire: Wire, call: Call, lane: Lane, later: Later, metrics: Metrics, log: Log) -> None:
         super().__init__(wire, call, metrics, log)
         self.codec = wire.codec(call, lane.loaded)
         self.lane = lane
         self._decode = self.codec.decode
         self._submit = lane.submit
+        self._later = later
 
     def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
+        if type(body) is bytes and len(body) > DECODED_ON_LOOP:
+            self._later(lambda: self._decode_in_thread(exchange, body, headers))
+            return
         try:
             exchange.request = self._decode(body, headers)
             exchange.decoded = perf_counter()
             self._submit(exchange)
         except Exception as error:
-            refusal = self.refuse(exchange, error)
-            self.lane.meter.refused[refusal.code] += 1
-            exchange.answer(refusal)
+            self._turn_down(exchange, error)
+
+    def _decode_in_thread(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
+        try:
+            exchange.request = self._decode(body, headers)
+        except Exception as error:
+            self.lane.tell(self._turn_down, exchange, error)
+        else:
+            self.lane.tell(self._submit_decoded, exchange)
+
+    def _submit_decoded(self, exchange: Exchange) -> None:
+        exchange.decoded = perf_counter()
+        if exchange.is_gone:
+            self.lane.meter.refused["cancelled"] += 1
+            return
+        try:
+            self._submit(exchange)
+        except Exception as error:
+            self._turn_down(exchange, error)
+
+    def _turn_down(self, exchange: Exchange, error: Exception) -> None:
+        refusal = self.refuse(exchange, error)
+        self.lane.meter.refused[refusal.code] += 1
+        exchange.answer(refusal)
 
 
 class Addressing(Endpoint):
@@ -109,7 +147,7 @@ class Informing(Endpoint):
     """Any other call of a wire."""
 
     def __init__(
-        self, wire: Wire, call: Call, catalog: Catalog, later: Callable[[Callable[[], None]], None], metrics: Metrics,
+        self, wire: Wire, call: Call, catalog: Catalog, later: Later, metrics: Metrics,
         log: Log,
     ) -> None:  # fmt: skip
         super().__init__(wire, call, metrics, log)
@@ -140,8 +178,6 @@ class Refusing(Endpoint):
     def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         refusal = self.refuse(exchange, self._error)
         self._metrics.refused[refusal.code] += 1
-        if isinstance(self._error, ModelyardError) and "headers" in self._error.details:
-            refusal.headers = {**refusal.headers, **self._error.details["headers"]}
         exchange.answer(refusal)
 
 
@@ -166,7 +202,7 @@ class Router:
         wires: Sequence[Wire],
         catalog: Catalog,
         lane: Callable[[Loaded], Lane],
-        later: Callable[[Callable[[], None]], None],
+        later: Later,
         metrics: Metrics,
         log: Log,
     ) -> None:
@@ -208,7 +244,7 @@ class Router:
             return Informing(wire, call, self._catalog, self._later, self._metrics, self._log)
         loaded = self._catalog.find(call.model, call.version, call.alias)
         assert isinstance(loaded, Loaded)
-        return Predicting(wire, call, self._lane(loaded), self._metrics, self._log)
+        return Predicting(wire, call, self._lane(loaded), self._later, self._metrics, self._log)
 
     def _refuse(self, method: str, path: str) -> Endpoint:
         allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]
