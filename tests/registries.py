@@ -21,6 +21,9 @@ from modelyard.schema import Field, Signature
 
 Make = Callable[..., Bundle]
 
+#: What a test leaves behind in a database, in the order in which it can be emptied.
+TABLES = ("aliases", "tags", "blobs", "versions", "changes", "api_keys")
+
 
 def tiny_bundle(folder: Path, text: str = "one", *, provenance: str = "", report: str = "", rows: int = 1) -> Bundle:
     """A bundle of a few bytes, complete and verified; another ``text`` is another digest."""
@@ -77,7 +80,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return
     url = request.getfixturevalue("postgres_schema")
     yield url
-    run_sql(url, *(f"DELETE FROM {table}" for table in ("aliases", "tags", "blobs", "versions", "changes")))
+    run_sql(url, *(f"DELETE FROM {table}" for table in TABLES))
 
 
 @pytest.fixture(scope="session")

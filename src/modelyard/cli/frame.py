@@ -46,6 +46,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "keygen": ("trust", "Make a key pair for signing."),
         "sign": ("trust", "Sign a model file, a bundle or a registered version."),
     },
+    "Guard a server": {
+        "keys": ("keys", "Make, list and revoke the API keys of a registry."),
+    },
     "Around": {
         "demo": ("demo", "Train on real data, register, serve, and show predictions from the live server."),
         "settings": ("settings", "List the settings and where each value comes from."),
@@ -161,6 +164,20 @@ class Command(click.Command):
             else:
                 answer.show()
         return answer
+
+
+class Family(click.Group):
+    """A command that is several: ``modelyard keys create``."""
+
+    def __init__(self, *args: Any, examples: str = "", **options: Any) -> None:
+        super().__init__(*args, **{"no_args_is_help": False, **options})
+        self.examples = examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, self.examples)
 
 
 def command(name: str, *, examples: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:

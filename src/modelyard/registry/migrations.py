@@ -42,6 +42,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
             why TEXT NOT NULL, detail TEXT NOT NULL)""",
         "CREATE INDEX changes_by_model ON changes (model, alias, id)",
     ),
+    (
+        # Of a key's secret only the digest is kept. Words are parted by commas; no words of models mean all.
+        """CREATE TABLE api_keys (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, scopes TEXT NOT NULL, models TEXT NOT NULL,
+            rate TEXT NOT NULL, created TEXT NOT NULL, made_by TEXT NOT NULL, expires TEXT, revoked TEXT)""",
+        "CREATE UNIQUE INDEX api_keys_once ON api_keys (name) WHERE revoked IS NULL",
+    ),
 )
 
 

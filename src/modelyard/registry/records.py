@@ -61,8 +61,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One row of the history.
 
-    ``action`` is register, attach, promote, rollback, delete, tag or untag. ``from_`` and ``to`` are version numbers:
-    where an alias pointed before and after, or the version that appeared (``to``) or went (``from_``).
+    ``action`` is register, attach, promote, rollback, delete, tag or untag; or create_key or revoke_key, of no model.
+    ``from_`` and ``to`` are version numbers: where an alias pointed before and after, or the version that appeared
+    (``to``) or went (``from_``).
     """
 
     id: int
@@ -75,7 +76,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}
     from_: int | None = None
     to: int | None = None
     why: str = ""
-    #: The bundle's digest, ``key=value`` of a tag, or the names of the files that were attached.
+    #: The bundle's digest, ``key=value`` of a tag, the names of the files that were attached, or of a key.
     detail: str = ""
     #: False where there was nothing to change; then nothing was written and ``id`` is the newest change's.
     moved: bool = True
@@ -102,10 +103,10 @@ class Reference(msgspec.Struct, frozen=True):
         return cls(name, None if number is None else int(number), alias, digest and f"sha256:{digest}")
 
 
-def check_name(name: Any) -> str:
+def check_name(name: Any, what: str = "model name") -> str:
     """``name`` as it is. Raises InvalidInput with the rule where no model may be called that."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidInput.at("model name", NAME_RULE, shown(name))
+        raise InvalidInput.at(what, NAME_RULE, shown(name))
     return name
 
 

@@ -17,6 +17,7 @@ from modelyard.registry.cache import Cache
 from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
 from modelyard.registry.index import refresh_index
+from modelyard.registry.keys import Keys
 from modelyard.registry.migrations import migrate
 from modelyard.registry.records import (
     PRODUCTION,
@@ -51,6 +52,8 @@ class Registry:
         self._store = store
         self._cache = cache
         self._identity = identity
+        #: Who may call the servers of this registry.
+        self.keys = Keys(database)
 
     @classmethod
     def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:

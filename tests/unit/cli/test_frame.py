@@ -42,14 +42,20 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
 def test_every_command_has_a_purpose_help_and_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module, purpose = frame.COMMANDS[name]
     found = getattr(import_module(f"modelyard.cli.{module}"), name)
-    assert isinstance(found, frame.Command)
     assert found.help and found.help.splitlines()[0] == purpose
-    assert found.examples.strip()
-    assert main([name, "--help"]) == 0
-    out = capsys.readouterr().out
-    assert "Examples:" in out and "--json" in out and "modelyard " in out.split("Examples:")[1]
-    options = [p for p in found.params if isinstance(p, click.Option)]
-    assert all(option.help for option in options)
+    members = {name: found}
+    if isinstance(found, frame.Family):
+        assert main([name, "--help"]) == 0
+        assert f"modelyard {name} " in capsys.readouterr().out.split("Examples:")[1]
+        members = {f"{name} {word}": each for word, each in found.commands.items()}
+    for words, each in members.items():
+        assert isinstance(each, frame.Command)
+        assert each.help and each.examples.strip()
+        assert main([*words.split(), "--help"]) == 0
+        out = capsys.readouterr().out
+        assert "Examples:" in out and "--json" in out and "modelyard " in out.split("Examples:")[1]
+        options = [p for p in each.params if isinstance(p, click.Option)]
+        assert all(option.help for option in options)
 
 
 def test_without_words_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:

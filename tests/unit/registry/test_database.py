@@ -16,7 +16,7 @@ from modelyard.registry import Registry, migrations, sqlite
 from modelyard.registry.database import is_url
 from modelyard.registry.postgres import Postgres
 from modelyard.stores.local import LocalStore
-from registries import Make, new_schema, run_sql
+from registries import TABLES, Make, new_schema, run_sql
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def remote(postgres_schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     registry = Registry.open(postgres_schema)
     yield registry
     registry.close()
-    run_sql(postgres_schema, *(f"DELETE FROM {table}" for table in ("aliases", "tags", "blobs", "versions", "changes")))
+    run_sql(postgres_schema, *(f"DELETE FROM {table}" for table in TABLES))
 
 
 def disconnect(registry: Registry, url: str) -> None:
