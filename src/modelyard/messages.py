@@ -28,6 +28,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     is_inside: bool = False
     #: The answer may take long: it is made in a thread, where it may block.
     is_slow: bool = False
+    #: Which of its ways of predicting, for the codec of a wire that has several (``classify``, ``regress`` ...).
+    variant: str = ""
 
 
 #: Shared by all messages without headers: making a dict for each would cost as much as the message.

@@ -43,14 +43,14 @@ class Problems(list[Problem]):
             raise Enough
 
 
-class _Token:
+class Token:
     """A number that JSON or a double does not have: ``NaN``, ``1e400``."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
 
-class _Repeated(dict[str, Any]):
+class Repeated(dict[str, Any]):
     """An object in which a key came twice."""
 
     key = ""
@@ -60,7 +60,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    repeated = _Repeated(found)
+    repeated = Repeated(found)
     seen: set[str] = set()
     for key, _ in pairs:
         if key in seen:
@@ -70,20 +70,20 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-def _float(text: str) -> float | _Token:
+def _float(text: str) -> float | Token:
     number = float(text)
-    return number if math.isfinite(number) else _Token(text)
+    return number if math.isfinite(number) else Token(text)
 
 
-def _integer(text: str) -> int | _Token:
-    return int(text) if len(text) <= MOST_DIGITS else _Token(text)
+def _integer(text: str) -> int | Token:
+    return int(text) if len(text) <= MOST_DIGITS else Token(text)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_Token, parse_float=_float, parse_int=_integer)
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=Token, parse_float=_float, parse_int=_integer)
 
 
 def parse(body: bytes, what: str = "body") -> Any:
-    """The JSON value of ``body``, with ``_Token`` and ``_Repeated`` where it is not quite JSON.
+    """The JSON value of ``body``, with ``Token`` and ``Repeated`` where it is not quite JSON.
 
     Raises InvalidInput where it is not JSON at all.
     """
@@ -112,16 +112,16 @@ def check_json(body: bytes) -> None:
 
 
 def _look_for_repeats(value: Any, path: str, problems: Problems) -> None:
-    if isinstance(value, _Repeated):
+    if isinstance(value, Repeated):
         problems.add(f"{path}.{value.key}".lstrip("."), "each key once", "the same key twice")
     if isinstance(value, dict):
         for key, inside in value.items():
             _look_for_repeats(inside, f"{path}.{key}".lstrip("."), problems)
     elif isinstance(value, list):
         for i, inside in enumerate(value):
-            if isinstance(inside, (dict, list, _Token)):
+            if isinstance(inside, (dict, list, Token)):
                 _look_for_repeats(inside, f"{path}[{i}]", problems)
-    elif isinstance(value, _Token):
+    elif isinstance(value, Token):
         problems.add(path, "a JSON number", got(value), _NO_NAN)
 
 
@@ -237,7 +237,7 @@ def _columns(value: dict[str, Any], decoder: RowDecoder, problems: Problems) -> 
 
 def _check_names(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Problems) -> None:
     names = [field.name for field in decoder.fields]
-    if isinstance(value, _Repeated):
+    if isinstance(value, Repeated):
         problems.add(f"{prefix}{value.key}", "each key once", "the same key twice")
     for name in value:
         if name not in decoder.layout.places:
@@ -258,7 +258,7 @@ def element(value: Any, field: Field, shape: Sequence[int], path: str, problems:
     if value is None and field.nullable:
         return None
     expected = _describe_element(field)
-    if isinstance(value, _Token):
+    if isinstance(value, Token):
         is_word = value.text.strip("-") in ("NaN", "Infinity")
         if not is_word and field.dtype.startswith("float"):  # 1e400 is a number, but no double
             expected = f"a number that fits {field.dtype}"
@@ -382,7 +382,7 @@ def got(value: Any) -> str:
         return "a list"
     if isinstance(value, dict):
         return "an object"
-    if isinstance(value, _Token):
+    if isinstance(value, Token):
         return _clip(value.text)
     return _clip(str(value))
 
