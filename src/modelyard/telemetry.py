@@ -24,48 +24,58 @@ SECONDS = (
 COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0)
 
 
-class Histogram:
-    """Counts of values at most as large as each bound. Values are kept as they come and sorted in by the thousand."""
+class Histogram(msgspec.Struct, array_like=True):
+    """Counts of values at most as large as each bound. Values are kept as they come and sorted in by the thousand.
 
-    __slots__ = ("_counts", "_sum", "_waiting", "bounds")
+    A plain structure, so that processes can hand theirs to one another; ``a + b`` is what one that saw both would be.
+    """
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = tuple(bounds)
-        self._counts = [0] * (len(self.bounds) + 1)
-        self._sum = 0.0
-        self._waiting: list[float] = []
+    bounds: tuple[float, ...]
+    counts: list[int] = []
+    total: float = 0.0
+    waiting: list[float] = []
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
     def observe(self, value: float) -> None:
-        self._waiting.append(value)
-        if len(self._waiting) > 4096:
-            self._sort_in()
+        self.waiting.append(value)
+        if len(self.waiting) > 4096:
+            self.sort_in()
 
     def observe_all(self, values: Sequence[float]) -> None:
-        self._waiting.extend(values)
-        if len(self._waiting) > 4096:
-            self._sort_in()
+        self.waiting.extend(values)
+        if len(self.waiting) > 4096:
+            self.sort_in()
 
-    def _sort_in(self) -> None:
-        values, self._waiting = self._waiting, []
+    def sort_in(self) -> None:
+        """Count the values that wait."""
+        values, self.waiting = self.waiting, []
         values.sort()
         low = 0
         for i, bound in enumerate(self.bounds):
             high = bisect_left(values, bound, low)
             while high < len(values) and values[high] == bound:
                 high += 1
-            self._counts[i] += high - low
+            self.counts[i] += high - low
             low = high
-        self._counts[-1] += len(values) - low
-        self._sum += sum(values)
+        self.counts[-1] += len(values) - low
+        self.total += sum(values)
 
     def read(self) -> tuple[list[int], int, float]:
         """Cumulative counts for each bound, the count of all values, and their sum."""
-        self._sort_in()
+        self.sort_in()
         cumulative, total = [], 0
-        for count in self._counts:
+        for count in self.counts:
             total += count
             cumulative.append(total)
-        return cumulative[:-1], total, self._sum
+        return cumulative[:-1], total, self.total
+
+    def __add__(self, other: Histogram) -> Histogram:
+        self.sort_in()
+        other.sort_in()
+        counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        return Histogram(self.bounds, counts, self.total + other.total)
 
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

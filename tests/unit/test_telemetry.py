@@ -31,7 +31,7 @@ def test_many_values_are_sorted_in_as_they_come() -> None:
     histogram = Histogram(BOUNDS)
     for i in range(10_000):
         histogram.observe(float(i % 7))
-    assert len(histogram._waiting) < 5000
+    assert len(histogram.waiting) < 5000
     assert histogram.read()[1] == 10_000
     assert histogram.read()[1] == 10_000  # reading takes nothing away
 

@@ -14,9 +14,11 @@ from modelyard import plugins
 from modelyard.interfaces import Wire
 from modelyard.serving.batching import Limits
 from modelyard.serving.cache import AnswerCache
-from modelyard.serving.catalog import Loaded, ServerCatalog, Table
+from modelyard.serving.catalog import ServerCatalog, Table
+from modelyard.serving.debug import DebugWire, apply_changes
 from modelyard.serving.engine import Lane
-from modelyard.serving.metrics import Metrics
+from modelyard.serving.loading import Loaded
+from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.operations import OperationsWire
 from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
@@ -49,6 +51,7 @@ class Application:
         self.settings = Chosen(options)
         self.log = Log(self.settings.log_level, log_stream)
         self.metrics = Metrics()
+        self.metrics.vitals = self._vitals
         self.catalog = ServerCatalog(
             references,
             source or (lambda: MixedSource(registry)),
@@ -61,22 +64,24 @@ class Application:
         named: Sequence[str | Wire] = self.settings.wires if wires is None else wires
         self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
         operations = OperationsWire(self._render_metrics, lambda: self.catalog.registry_fault)
-        self.router = Router([*self.wires, operations], self.catalog, self.lane, self._later, self.metrics, self.log)
-        #: Called whenever endpoints are to be found anew; listeners add what they remember of them.
-        self.on_change: list[Callable[[], None]] = [self.router.forget]
-        #: How many connections are open, where somebody counts them.
-        self.connections: Callable[[], int] = lambda: 0
-        self.loop: asyncio.AbstractEventLoop
-        self._lanes: dict[Loaded, Lane] = {}
         chosen = self.settings
         #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
         self.limits = Limits(
+            max_rows=chosen.max_rows,
             batch_rows=chosen.batch_rows,
             queue_requests=chosen.queue_requests,
             queue_rows=chosen.queue_rows,
             queue_seconds=chosen.queue_seconds,
             model_seconds=chosen.model_seconds,
         )
+        debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
+        self.router = Router([*self.wires, operations, debug], self.catalog, self.lane, self.later, self.metrics, self.log)
+        #: Called whenever endpoints are to be found anew; listeners add what they remember of them.
+        self.on_change: list[Callable[[], None]] = [self.router.forget]
+        #: How many connections are open, where somebody counts them.
+        self.connections: Callable[[], int] = lambda: 0
+        self.loop: asyncio.AbstractEventLoop
+        self._lanes: dict[Loaded, Lane] = {}
         self.cache = AnswerCache(chosen.cache) if chosen.cache else None
         self._slots = max(1, _cores() // chosen.workers)
         # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
@@ -131,7 +136,13 @@ class Application:
             )  # fmt: skip
         return lane
 
-    def _later(self, function: Callable[[], None]) -> None:
+    def change_limits(self, told: Mapping[str, Any]) -> None:
+        """Put new bounds of joining and waiting in force."""
+        apply_changes(self.limits, told)
+        self.log.write("info", "limits changed", **told)
+
+    def later(self, function: Callable[[], None]) -> None:
+        """Run a function that may block, or takes long, in a thread."""
         self._slow.submit(function)
 
     def _publish(self, table: Table) -> None:
@@ -152,11 +163,21 @@ class Application:
                 self.cache.forget(loaded.digest)
 
     def _render_metrics(self) -> bytes:
-        return self.metrics.render(
-            self._lanes.values(),
+        return self.metrics.render(self._lanes.values())
+
+    def _vitals(self) -> Vitals:
+        times = os.times()
+        board = self.metrics.board
+        return Vitals(
+            worker=board.number if board is not None else -1,
+            process=os.getpid(),
+            started=self.metrics.started,
+            cpu=times.user + times.system,
+            resident=resident_bytes(),
+            connections=self.connections(),
             ready=self.catalog.ready,
             registry_up=not self.catalog.registry_fault,
-            connections=self.connections(),
+            in_flight={(lane.meter.model, lane.meter.version): lane.in_flight for lane in self._lanes.values()},
         )
 
 

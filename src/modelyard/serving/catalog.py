@@ -141,7 +141,7 @@ class ServerCatalog:
         return ready + failed
 
     def stats(self, served: Served) -> Stats:
-        return self._metrics.meter(served.name, served.version).stats()
+        return self._metrics.stats(served.name, served.version)
 
     def load(self, reference: str) -> Served:
         raise Refused("clients may not load models here", hint="start the server with --control on")

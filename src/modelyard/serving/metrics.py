@@ -1,15 +1,18 @@
-"""What a server counts, and its Prometheus text."""
+"""What a server counts. Counts are plain structures: those of several processes add up to those of one."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from modelyard.interfaces import Stats
+from modelyard.serving import exposition
 from modelyard.telemetry import COUNTS, SECONDS, Histogram
 
 if TYPE_CHECKING:
@@ -21,30 +24,32 @@ if TYPE_CHECKING:
 MOST_METERS = 500
 
 
-class Meter:
+class Meter(msgspec.Struct, array_like=True):
     """The counts of one version of a model."""
 
-    def __init__(self, model: str, version: str) -> None:
-        self.model = model
-        self.version = version
-        #: Requests by code word; ``ok`` is kept apart because it comes most.
-        self.ok = 0
-        self.refused: Counter[str] = Counter()
-        self.rows = 0
-        #: Calls of the model, and those whose outputs held NaN or infinity.
-        self.calls = 0
-        self.gaps = 0
-        #: Requests that were answered from the cache.
-        self.cache_hits = 0
-        #: Seconds of all requests in each stage; predict and encode are counted once a call.
-        self.decode = self.queue = self.predict = self.encode = 0.0
-        #: When the last request was answered, in seconds since 1970.
-        self.last = 0.0
-        #: Calls by their rows, rounded up to a power of 2: rows -> (calls, seconds).
-        self.batches: dict[int, tuple[int, float]] = {}
-        self.latency = Histogram(SECONDS)
-        self.batch_rows = Histogram(COUNTS)
-        self.batch_requests = Histogram(COUNTS)
+    model: str
+    version: str
+    #: Requests by code word; ``ok`` is kept apart because it comes most.
+    ok: int = 0
+    refused: Counter[str] = msgspec.field(default_factory=Counter)
+    rows: int = 0
+    #: Calls of the model, and those whose outputs held NaN or infinity.
+    calls: int = 0
+    gaps: int = 0
+    #: Requests that were answered from the cache.
+    cache_hits: int = 0
+    #: Seconds of all requests in each stage; predict and encode are counted once a call.
+    decode: float = 0.0
+    queue: float = 0.0
+    predict: float = 0.0
+    encode: float = 0.0
+    #: When the last request was answered, in seconds since 1970.
+    last: float = 0.0
+    #: Calls by their rows, rounded up to a power of 2: rows -> (calls, seconds).
+    batches: dict[int, tuple[int, float]] = {}
+    latency: Histogram = msgspec.field(default_factory=lambda: Histogram(SECONDS))
+    batch_rows: Histogram = msgspec.field(default_factory=lambda: Histogram(COUNTS))
+    batch_requests: Histogram = msgspec.field(default_factory=lambda: Histogram(COUNTS))
 
     def note(
         self, exchanges: Sequence[Exchange], messages: Sequence[Message], rows: int, started: float, predicted: float
@@ -76,21 +81,93 @@ class Meter:
         failures = self.refused.total()
         return Stats(
             requests=self.ok + failures, failures=failures, rows=self.rows, calls=self.calls, decode=self.decode,
-            queue=self.queue, predict=self.predict, encode=self.encode, last=self.last,
-            batches=dict(self.batches), cache_hits=self.cache_hits,
+            queue=self.queue, predict=self.predict, encode=self.encode, last=self.last, batches=dict(self.batches),
+            cache_hits=self.cache_hits,
         )  # fmt: skip
+
+    def __add__(self, other: Meter) -> Meter:
+        names = [name for name in self.__struct_fields__ if name not in ("model", "version", "last")]
+        sums = {name: _sum(getattr(self, name), getattr(other, name)) for name in names}
+        return Meter(self.model, self.version, last=max(self.last, other.last), **sums)
+
+
+class Counts(msgspec.Struct, array_like=True):
+    """All that adds up. ``a + b`` is what one server would have counted that did the work of both."""
+
+    meters: dict[tuple[str, str], Meter] = {}
+    #: Failed loads by model.
+    failed_loads: Counter[str] = msgspec.field(default_factory=Counter)
+    #: Requests that reached no model, by code word.
+    refused: Counter[str] = msgspec.field(default_factory=Counter)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*[_sum(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__])
+
+
+def _sum(mine: Any, theirs: Any) -> Any:
+    if isinstance(mine, dict):
+        summed = type(mine)(mine)
+        for key, value in theirs.items():
+            summed[key] = _sum(summed[key], value) if key in summed else value
+        return summed
+    if isinstance(mine, tuple):
+        return tuple(map(_sum, mine, theirs))
+    return mine + theirs
+
+
+class Vitals(msgspec.Struct, array_like=True):
+    """How one process is at the moment."""
+
+    #: Which of the server's workers it is; -1 where the server is one process.
+    worker: int
+    process: int
+    started: float
+    cpu: float
+    resident: int | None
+    connections: int
+    ready: bool
+    registry_up: bool
+    #: Requests that wait or run, by model and version.
+    in_flight: dict[tuple[str, str], int]
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """What a worker tells the others."""
+
+    counts: Counts
+    vitals: Vitals
+
+
+class Board(Protocol):
+    """Where the workers of a server see one another's snapshots (``serving.shared``)."""
+
+    #: Which of the workers this is.
+    number: int
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Put this worker's in the place of its last one."""
+
+    def collect(self) -> tuple[list[Counts], list[Vitals], int]:
+        """The counts of all workers there ever were, the vitals of those that live, and how many were replaced."""
 
 
 class Metrics:
-    """Every count of a server."""
+    """Every count of a process, and of its server where that has several."""
 
     def __init__(self) -> None:
-        self.meters: dict[tuple[str, str], Meter] = {}
-        #: Failed loads by model.
-        self.failed_loads: Counter[str] = Counter()
-        #: Requests that reached no model, by code word.
-        self.refused: Counter[str] = Counter()
         self.started = time.time()
+        #: Set where other workers count for the same server.
+        self.board: Board | None = None
+        #: How this process is; set by the application.
+        self.vitals: Callable[[], Vitals]
+        self.adopt(Counts())
+
+    def adopt(self, counts: Counts) -> None:
+        """Go on counting from ``counts``: a worker that takes a dead one's place takes over what it had counted."""
+        self.counts = counts
+        self.meters = counts.meters
+        self.failed_loads = counts.failed_loads
+        self.refused = counts.refused
 
     def meter(self, model: str, version: str) -> Meter:
         """The meter of a version, made when first asked for."""
@@ -101,107 +178,30 @@ class Metrics:
             found = self.meters[model, version] = Meter(model, version)
         return found
 
-    def render(self, lanes: Iterable[Lane], *, ready: bool, registry_up: bool, connections: int) -> bytes:
-        """Prometheus' text format."""
-        page = _Page()
-        lanes = list(lanes)
-        meters = list(self.meters.values())
-        page.head("modelyard_requests_total", "counter", "Predict requests by the code word of their answer.")
-        for meter in meters:
-            page.add({**_names(meter), "code": "ok"}, meter.ok)
-            for code, count in sorted(meter.refused.items()):
-                page.add({**_names(meter), "code": code}, count)
-        page.head("modelyard_refused_total", "counter", "Requests that reached no model, by code word.")
-        for code, count in sorted(self.refused.items()):
-            page.add({"code": code}, count)
-        page.head("modelyard_rows_total", "counter", "Rows predicted.")
-        for meter in meters:
-            page.add(_names(meter), meter.rows)
-        page.head("modelyard_calls_total", "counter", "Calls of the model.")
-        for meter in meters:
-            page.add(_names(meter), meter.calls)
-        page.head("modelyard_not_finite_calls_total", "counter", "Calls whose outputs held NaN or infinity.")
-        for meter in meters:
-            page.add(_names(meter), meter.gaps)
-        page.head("modelyard_stage_seconds_total", "counter", "Seconds of all requests (decode, queue) or calls.")
-        for meter in meters:
-            for stage in ("decode", "queue", "predict", "encode"):
-                page.add({**_names(meter), "stage": stage}, getattr(meter, stage))
-        page.histogram("modelyard_request_seconds", "From received to answered.", meters, "latency")
-        page.histogram("modelyard_call_rows", "Rows in one call of the model.", meters, "batch_rows")
-        page.histogram("modelyard_call_requests", "Requests joined in one call.", meters, "batch_requests")
-        page.head("modelyard_in_flight", "gauge", "Requests that wait or run.")
-        for lane in lanes:
-            page.add(_names(lane.meter), lane.in_flight)
-        page.head("modelyard_expected_seconds", "gauge", "Learned cost of a call: a a row, b a call.")
-        for lane in lanes:
-            page.add({**_names(lane.meter), "part": "a"}, lane.loaded.cost.per_row)
-            page.add({**_names(lane.meter), "part": "b"}, lane.loaded.cost.per_call)
-        page.head("modelyard_model_info", "gauge", "A loaded version.")
-        for lane in lanes:
-            loaded = lane.loaded
-            about = {"digest": loaded.digest, "platform": loaded.platform, "task": loaded.task}
-            page.add({**_names(lane.meter), **about}, 1)
-        page.head("modelyard_failed_loads_total", "counter", "Versions that failed to load.")
-        for model, count in sorted(self.failed_loads.items()):
-            page.add({"model": model}, count)
-        page.single("modelyard_ready", "gauge", "1 when every declared model is loaded and verified.", int(ready))
-        page.single("modelyard_registry_up", "gauge", "1 while the registry answers.", int(registry_up))
-        page.single("modelyard_connections", "gauge", "Open connections.", connections)
-        page.process(self.started)
-        return page.text()
+    def publish(self) -> None:
+        """Tell the other workers. What they read of us never falls, whichever of them is asked."""
+        if self.board is not None:
+            for meter in list(self.meters.values()):
+                meter.latency.sort_in()
+                meter.batch_rows.sort_in()
+                meter.batch_requests.sort_in()
+            self.board.publish(Snapshot(self.counts, self.vitals()))
 
+    def stats(self, model: str, version: str) -> Stats:
+        """The counts of a version, in all workers."""
+        return self._gather()[0].meters.get((model, version), Meter(model, version)).stats()
 
-def _names(meter: Meter) -> dict[str, str]:
-    return {"model": meter.model, "version": meter.version}
+    def render(self, lanes: Iterable[Lane]) -> bytes:
+        """Prometheus' text, of all workers."""
+        counts, vitals, restarts = self._gather()
+        return exposition.render(counts, vitals, restarts, list(lanes))
 
-
-class _Page:
-    """Lines of Prometheus text."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._name = ""
-
-    def head(self, name: str, kind: str, about: str) -> None:
-        self._name = name
-        self._lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-
-    def add(self, labels: dict[str, str], value: float, suffix: str = "") -> None:
-        inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-        braces = f"{{{inside}}}" if inside else ""
-        self._lines.append(f"{self._name}{suffix}{braces} {value!r}")
-
-    def single(self, name: str, kind: str, about: str, value: float) -> None:
-        self.head(name, kind, about)
-        self.add({}, value)
-
-    def histogram(self, name: str, about: str, meters: Iterable[Meter], part: str) -> None:
-        self.head(name, "histogram", about)
-        for meter in meters:
-            histogram: Histogram = getattr(meter, part)
-            cumulative, count, total = histogram.read()
-            for bound, below in zip(histogram.bounds, cumulative, strict=True):
-                self.add({**_names(meter), "le": f"{bound:g}"}, below, "_bucket")
-            self.add({**_names(meter), "le": "+Inf"}, count, "_bucket")
-            self.add(_names(meter), total, "_sum")
-            self.add(_names(meter), count, "_count")
-
-    def process(self, started: float) -> None:
-        """What Prometheus' own clients tell of a process."""
-        times = os.times()
-        self.single("process_cpu_seconds_total", "counter", "CPU time.", times.user + times.system)
-        self.single("process_start_time_seconds", "gauge", "Start, in seconds since 1970.", started)
-        resident = resident_bytes()
-        if resident is not None:
-            self.single("process_resident_memory_bytes", "gauge", "Resident memory.", resident)
-
-    def text(self) -> bytes:
-        return ("\n".join(self._lines) + "\n").encode()
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def _gather(self) -> tuple[Counts, list[Vitals], int]:
+        if self.board is None:
+            return self.counts, [self.vitals()], 0
+        self.publish()
+        counts, vitals, restarts = self.board.collect()
+        return sum(counts, Counts()), vitals, restarts
 
 
 def resident_bytes() -> int | None:

@@ -8,12 +8,11 @@ import msgspec
 
 from modelyard.interfaces import Catalog, Codec, Served
 from modelyard.messages import Call, Message
+from modelyard.serving.exposition import PROMETHEUS
 from modelyard.wires import segments
 from modelyard.wires.native import NativeWire
 
 _encode = msgspec.json.encode
-
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class OperationsWire:

@@ -1,0 +1,128 @@
+"""Counts as Prometheus' text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from modelyard.telemetry import Histogram
+
+if TYPE_CHECKING:
+    from modelyard.serving.engine import Lane
+    from modelyard.serving.metrics import Counts, Meter, Vitals
+
+#: Content type of the text.
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def render(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequence[Lane]) -> bytes:
+    """The text: ``counts`` of all workers there were, ``vitals`` of those that live, ``lanes`` of this one."""
+    page = _Page()
+    meters = list(counts.meters.values())
+    page.head("modelyard_requests_total", "counter", "Predict requests by the code word of their answer.")
+    for meter in meters:
+        page.add({**_names(meter), "code": "ok"}, meter.ok)
+        for code, count in sorted(meter.refused.items()):
+            page.add({**_names(meter), "code": code}, count)
+    page.head("modelyard_refused_total", "counter", "Requests that reached no model, by code word.")
+    for code, count in sorted(counts.refused.items()):
+        page.add({"code": code}, count)
+    page.counter("modelyard_rows_total", "Rows predicted.", meters, "rows")
+    page.counter("modelyard_calls_total", "Calls of the model.", meters, "calls")
+    page.counter("modelyard_not_finite_calls_total", "Calls whose outputs held NaN or infinity.", meters, "gaps")
+    page.counter("modelyard_cache_hits_total", "Requests answered from the cache.", meters, "cache_hits")
+    page.head("modelyard_stage_seconds_total", "counter", "Seconds of all requests (decode, queue) or calls.")
+    for meter in meters:
+        for stage in ("decode", "queue", "predict", "encode"):
+            page.add({**_names(meter), "stage": stage}, getattr(meter, stage))
+    page.histogram("modelyard_request_seconds", "From received to answered.", meters, "latency")
+    page.histogram("modelyard_call_rows", "Rows in one call of the model.", meters, "batch_rows")
+    page.histogram("modelyard_call_requests", "Requests joined in one call.", meters, "batch_requests")
+    page.head("modelyard_in_flight", "gauge", "Requests that wait or run.")
+    for key in dict.fromkeys(key for each in vitals for key in each.in_flight):
+        page.add({"model": key[0], "version": key[1]}, sum(each.in_flight.get(key, 0) for each in vitals))
+    page.head("modelyard_expected_seconds", "gauge", "Learned cost of a call: a a row, b a call.")
+    for lane in lanes:
+        page.add({**_names(lane.meter), "part": "a"}, lane.loaded.cost.per_row)
+        page.add({**_names(lane.meter), "part": "b"}, lane.loaded.cost.per_call)
+    page.head("modelyard_model_info", "gauge", "A loaded version.")
+    for lane in lanes:
+        loaded = lane.loaded
+        about = {"digest": loaded.digest, "platform": loaded.platform, "task": loaded.task}
+        page.add({**_names(lane.meter), **about}, 1)
+    page.head("modelyard_failed_loads_total", "counter", "Versions that failed to load.")
+    for model, count in sorted(counts.failed_loads.items()):
+        page.add({"model": model}, count)
+    ready = sum(each.ready for each in vitals)
+    page.single("modelyard_ready", "gauge", "1 when every declared model is loaded and verified.", int(ready > 0))
+    registry_up = all(each.registry_up for each in vitals)
+    page.single("modelyard_registry_up", "gauge", "1 while the registry answers.", int(registry_up))
+    page.single("modelyard_connections", "gauge", "Open connections.", sum(each.connections for each in vitals))
+    page.head("modelyard_workers", "gauge", "Worker processes that live, by whether they are ready.")
+    page.add({"state": "ready"}, ready)
+    page.add({"state": "not_ready"}, len(vitals) - ready)
+    page.single("modelyard_worker_restarts_total", "counter", "Worker processes that were replaced.", restarts)
+    page.processes(vitals)
+    return page.text()
+
+
+def _names(meter: Meter) -> dict[str, str]:
+    return {"model": meter.model, "version": meter.version}
+
+
+class _Page:
+    """Lines of Prometheus text."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._name = ""
+
+    def head(self, name: str, kind: str, about: str) -> None:
+        self._name = name
+        self._lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+
+    def add(self, labels: dict[str, str], value: float, suffix: str = "") -> None:
+        inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
+        braces = f"{{{inside}}}" if inside else ""
+        self._lines.append(f"{self._name}{suffix}{braces} {value!r}")
+
+    def single(self, name: str, kind: str, about: str, value: float) -> None:
+        self.head(name, kind, about)
+        self.add({}, value)
+
+    def counter(self, name: str, about: str, meters: Iterable[Meter], part: str) -> None:
+        self.head(name, "counter", about)
+        for meter in meters:
+            self.add(_names(meter), getattr(meter, part))
+
+    def histogram(self, name: str, about: str, meters: Iterable[Meter], part: str) -> None:
+        self.head(name, "histogram", about)
+        for meter in meters:
+            histogram: Histogram = getattr(meter, part)
+            cumulative, count, total = histogram.read()
+            for bound, below in zip(histogram.bounds, cumulative, strict=True):
+                self.add({**_names(meter), "le": f"{bound:g}"}, below, "_bucket")
+            self.add({**_names(meter), "le": "+Inf"}, count, "_bucket")
+            self.add(_names(meter), total, "_sum")
+            self.add(_names(meter), count, "_count")
+
+    def processes(self, vitals: Sequence[Vitals]) -> None:
+        """What Prometheus' own clients tell of a process; of each worker where there are several."""
+        rows = [({"worker": str(each.worker)} if each.worker >= 0 else {}, each) for each in vitals]
+        self.head("process_cpu_seconds_total", "counter", "CPU time.")
+        for labels, each in rows:
+            self.add(labels, each.cpu)
+        self.head("process_start_time_seconds", "gauge", "Start, in seconds since 1970.")
+        for labels, each in rows:
+            self.add(labels, each.started)
+        self.head("process_resident_memory_bytes", "gauge", "Resident memory.")
+        for labels, each in rows:
+            if each.resident is not None:
+                self.add(labels, each.resident)
+
+    def text(self) -> bytes:
+        return ("\n".join(self._lines) + "\n").encode()
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
