@@ -18,7 +18,7 @@ import msgspec
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
-from modelyard.serving.compression import inflate
+from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, coding, compress, inflate
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
 
@@ -95,6 +95,8 @@ class Head(msgspec.Struct, gc=False):
     request_id: str
     #: Seconds that the caller waits.
     seconds: float = inf
+    #: In which coding the caller takes large answers: ``gzip``, ``deflate`` or "".
+    coding: str = ""
 
 
 class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
@@ -113,12 +115,18 @@ class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
             and message.code == "ok"
             and not message.headers
             and message.content_type == _JSON
+            and (not self.head.coding or len(message.body) < COMPRESSED_FROM)
         ):
             body = message.body
             size = len(body)
             length = LENGTHS[size] if size < MOST_LENGTHS else b"\r\ncontent-length: %d\r\n\r\n" % size
             data = b"".join((listener.plain, self.id.encode(), length, body))
         else:
+            if self.head.coding and self._is_worth_compressing(message):
+                if len(message.body) > COMPRESSED_ON_LOOP:
+                    listener.compress_beside(self, message)
+                    return
+                message = compress(message, self.head.coding)
             data = listener.render(self, message)
         unanswered = connection.unanswered
         if unanswered and unanswered[0] is self:
@@ -128,6 +136,10 @@ class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
                 connection.answered(self)
         else:
             self.answered = data
+
+    @staticmethod
+    def _is_worth_compressing(message: Message) -> bool:
+        return len(message.body) >= COMPRESSED_FROM and "content-encoding" not in message.headers
 
     @property
     def is_gone(self) -> bool:
@@ -409,6 +421,7 @@ class Connection(asyncio.Protocol):
             self.listener.application.endpoint(method, target, headers),
             given if is_request_id(given) else "",
             seconds_of(headers, self.listener.request_seconds),
+            coding(headers["accept-encoding"]) if "accept-encoding" in headers else "",
         )
 
     def _too_large(self) -> TooLarge:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wsgiref.handlers import format_date_time
 
 from modelyard.messages import Message
+from modelyard.serving.compression import compress
 from modelyard.serving.http import Connection, Head, HttpExchange, TooSlow
 
 if TYPE_CHECKING:
@@ -142,6 +143,14 @@ class Listener:
         if self._access_log == "all" or (self._access_log == "errors" and status >= 400 and not is_probe(head.target)):
             self._note_access(exchange, message, status)
         return b"".join(lines)
+
+    def compress_beside(self, exchange: HttpExchange, message: Message) -> None:
+        """Compress a large answer in a thread, and then send it."""
+
+        def work() -> None:
+            exchange.answer_from_thread(compress(message, exchange.head.coding))
+
+        self.application.later(work)
 
     def _note_access(self, exchange: HttpExchange, message: Message, status: int) -> None:
         milliseconds = round((perf_counter() - exchange.received) * 1000, 3)
