@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from modelyard.errors import ModelyardError
+from modelyard.errors import InvalidInput, ModelyardError
 
-__all__ = ["Unimplemented", "Unsupported", "code_of", "segments"]
+__all__ = ["Unimplemented", "Unsupported", "code_of", "segments", "told"]
 
 
 # Errors of protocols, not of the tree in ``modelyard.errors``: only a caller over a wire ever meets them.
@@ -47,3 +47,13 @@ def _decoded(part: str) -> str:
 def code_of(error: Exception) -> str:
     """The stable code word of an error; ``internal`` for a bug."""
     return error.code if isinstance(error, ModelyardError) else "internal"
+
+
+def told(error: Exception) -> str:
+    """An error as one text, for protocols that have no more than a message; nothing of what is inside for a bug."""
+    if not isinstance(error, ModelyardError):
+        return "something went wrong inside the server"
+    text = error.message
+    if isinstance(error, InvalidInput) and len(error.problems) > 1:
+        text = "; ".join(str(problem) for problem in error.problems)
+    return f"{text} (hint: {error.hint})" if error.hint else text

@@ -8,25 +8,40 @@
 
 The answer mirrors the form of the request: a record, a list of records, or columns. NaN and infinite outputs are
 written as null, and ``warnings`` says so.
+
+Rows may also come as CSV with a header, as one JSON record a line, or in columnar form (Arrow, Parquet), as the
+content type says; any other content type is read as JSON. The answer is JSON unless ``Accept`` asks for an Arrow
+stream, CSV or a record a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from modelyard import __version__
-from modelyard.decoding import RowDecoder
+from modelyard.decoding import CsvDecoder, RowDecoder
+from modelyard.decoding.arrow import KINDS, STREAM, ArrowDecoder, stream_of
 from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.interfaces import Catalog, Served
 from modelyard.messages import Batch, Call, Message, Request, Response
-from modelyard.schema import Field
 from modelyard.wires import code_of, segments
+from modelyard.wires.answers import RowTexts, csv_header, csv_of, is_labelled
 
 _encode = msgspec.json.encode
+
+JSON, CSV = "application/json", "text/csv"
+LINES = ("application/jsonlines", "application/x-ndjson")
+
+#: What requests accept that take JSON.
+_USUAL = frozenset({"*/*", JSON})
+
+#: Forms of answers that hold the rows alone, by their media types.
+_FORMS = frozenset({STREAM, CSV, *LINES})
 
 
 class NativeWire:
@@ -125,53 +140,79 @@ class NativeCodec:
     def __init__(self, served: Served) -> None:
         self._rows = RowDecoder.of(served.signature.inputs).decode
         self._outputs = served.signature.outputs
-        row = [f"{_escaped(field.name)}:{_template(field)}" for field in self._outputs]
-        is_plain = bool(row) and {field.name for field in self._outputs} <= {"prediction", "probabilities"}
-        #: The outputs of one row, not closed: ``{"prediction":%b,"probabilities":{"no":%b,"yes":%b}``.
-        text = ",".join(row)
-        self._row = ("{" + text if is_plain else '{"prediction":{' + text + "}").encode()
-        self._is_plain = is_plain
+        #: Every name of an output says what it is, so that they need no object of their own.
+        self._is_plain = bool(self._outputs) and {field.name for field in self._outputs} <= {
+            "prediction",
+            "probabilities",
+        }
+        self._texts = RowTexts.of(self._outputs, bare=False)
         about = {"model": served.name, "version": version_of(served)}
         known = _encode({key: value for key, value in about.items() if value is not None})[1:-1]
         about_bytes = known.replace(b"%", b"%%")
         self._tail = b"," + about_bytes + b',"request_id":"%b"}'
 
+        arrow = ArrowDecoder(served.signature.inputs)
+        self._readers: dict[str, Callable[[bytes], Request]] = {
+            CSV: CsvDecoder.of(served.signature.inputs).decode,
+            **dict.fromkeys(LINES, self._lines),
+            **{kind: partial(arrow.decode, kind=kind) for kind in KINDS},
+        }
+
     def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
-        return self._rows(body)
+        kind = headers.get("content-type", JSON)
+        if kind == JSON:
+            request = self._rows(body)
+        else:
+            request = self._readers.get(kind.partition(";")[0].strip().lower(), self._rows)(body)
+        accept = headers.get("accept", JSON)
+        if accept not in _USUAL:
+            request.form = _form(accept) or request.form
+        return request
+
+    def _lines(self, body: bytes) -> Request:
+        """One record a line; blank lines are no rows."""
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        request = self._rows(b"[" + b",".join(lines) + b"]")
+        if request.rows != len(lines):
+            raise InvalidInput.at("body", "one record a line", f"{request.rows} records on {len(lines)} lines")
+        request.form = "records"
+        return request
 
     def encode(self, request: Request, response: Response) -> Message:
         batch = response.batch
+        if request.form in _FORMS:
+            return self._table(request.form, response)
         if request.form == "columns":
             body = self._columns(batch, response.start, response.stop)
         else:
-            rows: list[bytes] = batch.kept.get(self) or self._render(batch)
+            rows = self._texts.render(batch)
             if request.form == "record":
-                body = rows[response.start]
+                body = rows[response.start][:-1] if self._is_plain else b'{"prediction":' + rows[response.start]
+            elif self._is_plain:
+                body = b'{"predictions":[' + b",".join(rows[response.start : response.stop]) + b"]"
             else:
-                body = b'{"predictions":[' + b"},".join(rows[response.start : response.stop]) + b"}]"
+                inside = b'},{"prediction":'.join(rows[response.start : response.stop])
+                body = b'{"predictions":[{"prediction":' + inside + b"}]"
         if batch.has_gaps:
             body += self._warnings(response)
         return Message(body + self._tail % response.id.encode())
 
-    def _render(self, batch: Batch) -> list[bytes]:
-        """The outputs of every row of a batch as JSON members, made once for all its requests."""
-        parts: list[list[bytes]] = []
-        for field in self._outputs:
-            if _is_labelled(field):
-                cells, width = batch.cells(field.name), len(field.categories or ())
-                parts.extend(cells[i::width] for i in range(width))
-            else:
-                parts.append(batch.texts(field.name))
-        template = self._row
-        rows = [template % values for values in zip(*parts, strict=True)]
-        batch.kept[self] = rows
-        return rows
+    def _table(self, form: str, response: Response) -> Message:
+        """The rows alone, in a form for programs that read tables."""
+        batch, start, stop = response.batch, response.start, response.stop
+        if form == STREAM:
+            body = stream_of(response.columns(), [field.name for field in self._outputs])
+        elif form == CSV:
+            body = csv_header(self._outputs) + csv_of(batch, self._outputs, start, stop)
+        else:
+            body = b"\n".join(self._texts.render(batch)[start:stop]) + b"\n"
+        return Message(body, content_type=form)
 
     def _columns(self, batch: Batch, start: int, stop: int) -> bytes:
         members = []
         for field in self._outputs:
             key = _encode(field.name)
-            if _is_labelled(field):
+            if is_labelled(field):
                 labels = field.categories or ()
                 cells, width = batch.cells(field.name)[start * len(labels) : stop * len(labels)], len(labels)
                 inside = b",".join(
@@ -194,18 +235,12 @@ class NativeCodec:
         return b',"warnings":' + _encode(told) if told else b""
 
 
-def _is_labelled(field: Field) -> bool:
-    """Whether the last axis of an output is named by labels, so that it is an object in JSON."""
-    return field.shape == (len(field.categories or ()),) and field.is_numeric and bool(field.shape)
-
-
-def _escaped(text: str) -> str:
-    """A text as JSON inside a template of ``%``."""
-    return _encode(text).decode().replace("%", "%%")
-
-
-def _template(field: Field) -> str:
-    if not _is_labelled(field):
-        return "%b"
-    labels = (_escaped(label) for label in field.categories or ())
-    return "{" + ",".join(f"{label}:%b" for label in labels) + "}"
+def _form(accept: str) -> str | None:
+    """The first of the media types in ``accept`` that rows can be answered in; None for JSON."""
+    for part in accept.split(","):
+        kind, _, parameters = part.strip().lower().partition(";")
+        if kind in ("*/*", "application/*", JSON):
+            return None
+        if kind in _FORMS and parameters.replace(" ", "") not in ("q=0", "q=0.0"):
+            return kind
+    return None

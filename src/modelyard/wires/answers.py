@@ -1,0 +1,114 @@
+"""Outputs as one text a row, which is what answers are put together from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from modelyard.errors import InvalidInput
+from modelyard.messages import Batch
+from modelyard.schema import Field
+
+_encode = msgspec.json.encode
+
+
+def is_labelled(field: Field) -> bool:
+    """Whether the last axis of an output is named by labels, so that it is an object in JSON."""
+    return field.shape == (len(field.categories or ()),) and field.is_numeric and bool(field.shape)
+
+
+class RowTexts:
+    """Outputs as one JSON text a row: ``{"prediction":"no","probabilities":{"no":0.9,"yes":0.1}}``, or, where they
+    may be ``bare``, the value alone of a single one.
+    """
+
+    def __init__(self, outputs: tuple[Field, ...], bare: bool) -> None:
+        self._outputs = outputs
+        self._bare = outputs[0].name if bare and len(outputs) == 1 else None
+        members = [f"{_escaped(field.name)}:{_template(field)}" for field in outputs]
+        self._row = ("{" + ",".join(members) + "}").encode()
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def of(outputs: tuple[Field, ...], bare: bool = True) -> RowTexts:
+        return RowTexts(outputs, bare)
+
+    def render(self, batch: Batch) -> list[bytes]:
+        """Every row of a batch, made once for all its requests."""
+        if self._bare is not None:
+            return batch.texts(self._bare)
+        found: list[bytes] | None = batch.kept.get(self)
+        if found is None:
+            parts: list[list[bytes]] = []
+            for field in self._outputs:
+                if is_labelled(field):
+                    cells, width = batch.cells(field.name), len(field.categories or ())
+                    parts.extend(cells[i::width] for i in range(width))
+                else:
+                    parts.append(batch.texts(field.name))
+            template = self._row
+            found = batch.kept[self] = [template % values for values in zip(*parts, strict=True)]
+        return found
+
+
+def _escaped(text: str) -> str:
+    """A text as JSON inside a template of ``%``."""
+    return _encode(text).decode().replace("%", "%%")
+
+
+def _template(field: Field) -> str:
+    if not is_labelled(field):
+        return "%b"
+    labels = (_escaped(label) for label in field.categories or ())
+    return "{" + ",".join(f"{label}:%b" for label in labels) + "}"
+
+
+def main_outputs(outputs: Sequence[Field]) -> tuple[Field, ...]:
+    """What protocols answer that have no place for more than a prediction: it alone, where the model has one."""
+    return tuple(field for field in outputs if field.name == "prediction") or tuple(outputs)
+
+
+def choose(outputs: Sequence[Field], names: Any, path: str) -> tuple[str, ...]:
+    """The outputs that a caller asks for by name. Raises InvalidInput where that is no list of their names."""
+    known = [field.name for field in outputs]
+    if not isinstance(names, list) or not names or any(name not in known for name in names):
+        got = str(names) if len(str(names)) <= 60 else f"{str(names)[:57]}..."
+        raise InvalidInput.at(path, f"a list of outputs: {', '.join(known)}", got)
+    return tuple(dict.fromkeys(names))
+
+
+def csv_of(batch: Batch, outputs: Sequence[Field], start: int, stop: int) -> bytes:
+    """Rows as CSV without a header: a cell for each output, and for each element of one with a shape."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns: list[list[Any]] = [_cells(batch.values(field.name)[start:stop]) for field in outputs]
+    writer.writerows([cell for cells in row for cell in cells] for row in zip(*columns, strict=True))
+    return text.getvalue().encode()
+
+
+def csv_header(outputs: Sequence[Field]) -> bytes:
+    """The header of such rows: ``prediction,probabilities.no,probabilities.yes``."""
+    text = io.StringIO()
+    names: list[str] = []
+    for field in outputs:
+        width = math.prod(field.shape)
+        labels = field.categories if is_labelled(field) and field.categories else map(str, range(width))
+        names += [f"{field.name}.{label}" for label in labels] if field.shape else [field.name]
+    csv.writer(text, lineterminator="\n").writerow(names)
+    return text.getvalue().encode()
+
+
+def _cells(values: list[Any]) -> list[list[Any]]:
+    return [_flat(value) for value in values]
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return [cell for inner in value for cell in _flat(inner)]
+    return ["true" if value else "false"] if isinstance(value, bool) else [value]
