@@ -199,7 +199,7 @@ def _request(decoder: RowDecoder, rows: list[tuple[Any, ...]], form: str, proble
 
 
 def _row(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Problems) -> tuple[Any, ...]:
-    _check_names(value, decoder, prefix, problems)
+    check_names(value, decoder, prefix, problems)
     return tuple(
         element(value[field.name], field, field.shape, f"{prefix}{field.name}", problems)
         if field.name in value
@@ -209,7 +209,7 @@ def _row(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Prob
 
 
 def _columns(value: dict[str, Any], decoder: RowDecoder, problems: Problems) -> Request | None:
-    _check_names(value, decoder, "", problems)
+    check_names(value, decoder, "", problems)
     lists: list[list[Any]] = []
     rows = -1
     for field in decoder.layout.fields:
@@ -235,7 +235,7 @@ def _columns(value: dict[str, Any], decoder: RowDecoder, problems: Problems) -> 
         return None
 
 
-def _check_names(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Problems) -> None:
+def check_names(value: dict[str, Any], decoder: RowDecoder, prefix: str, problems: Problems) -> None:
     names = [field.name for field in decoder.fields]
     if isinstance(value, Repeated):
         problems.add(f"{prefix}{value.key}", "each key once", "the same key twice")
