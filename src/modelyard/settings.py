@@ -29,6 +29,10 @@ class Setting(msgspec.Struct, frozen=True):
     def variable(self) -> str:
         return f"MODELYARD_{self.name.upper()}"
 
+    @property
+    def is_switch(self) -> bool:
+        return self.parse is _switch
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.replace(",", " ").split() if word)

@@ -22,7 +22,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "register": ("package", "Register a bundle: a folder or a one-file bundle."),
     },
     "Use a model": {
-        "serve": ("serve", "Serve models over HTTP."),
+        "serve": ("serve", "Serve models over HTTP and gRPC, on one port."),
         "predict": ("predict", "Score a file of any size."),
     },
     "Move a model": {
@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),
+        "explain-batching": ("explain_batching", "Show why a running server joined the requests it joined."),
     },
     "Around": {
         "demo": ("demo", "Train on real data, register, serve, and show predictions from the live server."),

@@ -10,6 +10,7 @@ import click
 
 from modelyard.cli import screen
 from modelyard.cli.frame import command, print_json, wants_json
+from modelyard.cli.options import of_settings
 from modelyard.cli.references import REFERENCE, trusted
 
 if TYPE_CHECKING:
@@ -21,17 +22,21 @@ if TYPE_CHECKING:
     examples="""
     modelyard serve churn@production
     modelyard serve churn@production churn@staging risk:7 --port 9000
-    modelyard serve churn.zip --host 0.0.0.0 --wires native,oip
+    modelyard serve churn@production --workers 4 --host 0.0.0.0 --keys
+    modelyard serve churn.zip --wires native,oip
     curl -d '{"x1": 1.5, "x2": 2}' localhost:8080/predict
     """,
 )
 @click.argument("refs", type=REFERENCE, nargs=-1, required=True)
-@click.option("--host", default=None, help="Address to bind to.  [MODELYARD_HOST, else 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), default=None, help="0 picks one.  [MODELYARD_PORT, else 8080]")
-@click.option("--wires", default=None, metavar="NAMES", help="Protocols to speak.  [MODELYARD_WIRES, else native,oip]")
+@of_settings(
+    "host", "port", "wires", "workers", "keys", "public", "production", "control", "admin_port",
+    "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "cache",
+    "request_seconds", "model_seconds", "max_body", "max_rows", "batch_rows",
+    "queue_requests", "queue_rows", "queue_seconds", "poll_seconds", "drain_seconds", "access_log",
+)  # fmt: skip
 @trusted
-def serve(refs: tuple[str, ...], host: str | None, port: int | None, wires: str | None, trust: tuple[str, ...]) -> None:
-    """Serve models over HTTP.
+def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None:
+    """Serve models over HTTP and gRPC, on one port.
 
     Each REF is churn@production, churn:4, churn, or a bundle. An alias is followed: after a promote or rollback the
     server changes over within a second and drops no request. Ctrl-C or SIGTERM ends it once what is in flight is
@@ -40,7 +45,6 @@ def serve(refs: tuple[str, ...], host: str | None, port: int | None, wires: str 
     from modelyard import api
 
     as_json = wants_json()
-    words = [word for word in wires.split(",") if word] if wires is not None else None
 
     def ready(server: Server) -> None:
         if as_json:
@@ -48,7 +52,8 @@ def serve(refs: tuple[str, ...], host: str | None, port: int | None, wires: str 
         else:
             _show(server)
 
-    api.serve(*refs, trust=trust, host=host, port=port, wires=words, on_ready=ready)
+    given = {name: value for name, value in options.items() if value is not None}
+    api.serve(*refs, trust=trust, on_ready=ready, **given)
 
 
 def _told(server: Server, loaded: Any) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Asking a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import urllib.error
+import urllib.request
+from typing import Any
+
+import click
+
+from modelyard.errors import InvalidInput, ModelyardError, NotFound, Refused, RemoteFailed
+
+URL_OPTION = click.option(
+    "--url", default=lambda: os.environ.get("MODELYARD_URL", "http://127.0.0.1:8080"), metavar="URL",
+    show_default="MODELYARD_URL, else http://127.0.0.1:8080", help="The running server.",
+)  # fmt: skip
+
+KEY_OPTION = click.option(
+    "--key", default=None, envvar="MODELYARD_KEY", show_envvar=True, metavar="KEY", help="An API key with scope admin."
+)
+
+#: Statuses that mean more than that a server is unwell.
+_ERRORS: dict[int, type[ModelyardError]] = {400: InvalidInput, 401: Refused, 403: Refused, 404: NotFound}
+
+
+def ask(url: str, path: str, *, key: str | None = None, seconds: float = 10.0) -> Any:
+    """The JSON that a server answers to a GET. Raises what it says, and RemoteFailed where it does not answer."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput.at("--url", "http://HOST:PORT or https://HOST:PORT", url)
+    request = urllib.request.Request(url.rstrip("/") + path, headers={"authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise _told(error) from None
+    except ssl.SSLError as error:
+        raise RemoteFailed(
+            f"no TLS with {url}: {error.reason}", hint="SSL_CERT_FILE names authorities to trust"
+        ) from None
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise RemoteFailed(
+            f"no answer from {url}: {reason}", hint="is `modelyard serve` running there? see --url"
+        ) from None
+
+
+def _told(error: urllib.error.HTTPError) -> ModelyardError:
+    kind = _ERRORS.get(error.code, RemoteFailed)
+    try:
+        told = json.loads(error.read(65_536))["error"]
+        message, hint = (told["message"], told.get("hint", "")) if isinstance(told, dict) else (str(told), "")
+    except (ValueError, KeyError, TypeError, OSError):
+        message, hint = f"the server answered {error.code} {error.reason}", ""
+    if error.code == 401 and not hint:
+        hint = "give a key with --key or MODELYARD_KEY"
+    return kind(message, hint=hint)
