@@ -40,7 +40,11 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Loads and saves one model format."""
+    """Loads and saves one model format.
+
+    One whose predictions run no Python has ``is_native = True`` beside these: its models may then run in the server's
+    own process, where all others get processes of their own.
+    """
 
     name: str
 

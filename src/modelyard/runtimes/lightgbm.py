@@ -27,6 +27,7 @@ class LightGBMRuntime:
     """LightGBM's own predictor."""
 
     name = "lightgbm"
+    is_native = True
 
     def claims(self, thing: object) -> bool:
         """A wrapper, a ``Booster``, or the path of a native text file, known by its content."""

@@ -31,6 +31,7 @@ class OnnxRuntime:
     """Serves ONNX graphs on ONNX Runtime's CPU provider."""
 
     name = "onnx"
+    is_native = True
 
     def claims(self, thing: object) -> bool:
         """An ``OnnxGraph``, an ``onnx.ModelProto``, or the path of a file that starts as a graph does."""

@@ -34,6 +34,7 @@ class XGBoostRuntime:
     """XGBoost's own predictor; it needs no scikit-learn to load."""
 
     name = "xgboost"
+    is_native = True
 
     def claims(self, thing: object) -> bool:
         """A wrapper, a ``Booster``, or the path of a native file, known by its content."""

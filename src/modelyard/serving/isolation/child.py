@@ -224,7 +224,7 @@ def _receive(caller: socket.socket, scratch: Any) -> Any:
     frame = np.empty(size, dtype=np.uint8)
     frame[:got] = scratch[:got]
     while got < size:
-        more = caller.recv_into(frame[got:])
+        more = caller.recv_into(frame.data[got:])
         if not more:
             return None
         got += more

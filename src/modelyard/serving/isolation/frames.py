@@ -80,11 +80,12 @@ def pack(columns: Columns, seconds: float = 0.0) -> list[Any]:
     blocks: list[tuple[str, list[int], int]] = []
     pieces: list[Any] = []
     for block in columns.blocks:
-        name = _NAMES.get(block.dtype)
-        if name is None:
-            name, data = _texts(block)
-        else:
-            data = memoryview(np.ascontiguousarray(block)).cast("B") if block.size else b""
+        name = _NAMES.get(block.dtype, _TEXTS)
+        data: Any = b""
+        if name == _TEXTS:
+            data = _texts(block)
+        elif block.size:
+            data = np.ascontiguousarray(block).data.cast("B")
         size = len(data)
         blocks.append((name, list(block.shape), size))
         pieces.append(data)
@@ -93,10 +94,10 @@ def pack(columns: Columns, seconds: float = 0.0) -> list[Any]:
     return _frame(Note(columns.rows, blocks, seconds), pieces)
 
 
-def _texts(block: Array) -> tuple[str, bytes]:
+def _texts(block: Array) -> bytes:
     if block.dtype != object:
         raise TypeError(f"a block of {block.dtype}, which no field is stored in")
-    return _TEXTS, _encode(block.ravel().tolist())
+    return _encode(block.ravel().tolist())
 
 
 def pack_failure(error: BaseException) -> list[Any]:

@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -98,6 +99,7 @@ class Keeper:
         self._pools: dict[str, _Pool] = {}
         self._made = 0
         self.folder = Path(tempfile.mkdtemp(prefix="modelyard-"))
+        weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def start(self, order: Order) -> Address:
         with self._lock:
@@ -131,6 +133,12 @@ class Keeper:
         for pool in pools:
             pool.end()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove the folder, but not on behalf of a process that was forked from ours."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Pool:
@@ -302,8 +310,9 @@ def _how(process: subprocess.Popen[bytes]) -> str:
     code = process.returncode
     if code >= 0:
         return f"exit {code}"
-    name = signal.Signals(-code).name if -code in signal.Signals else str(-code)
-    return "a call took too long" if name == "SIGALRM" else f"killed by {name}"
+    if -code == signal.SIGALRM:
+        return "a call took too long"
+    return f"killed by {signal.strsignal(-code) or 'signal'} ({-code})"
 
 
 def _paths(interpreter: str, folder: Path) -> tuple[list[str], list[str]]:

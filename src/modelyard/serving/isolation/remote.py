@@ -34,7 +34,7 @@ Done = Callable[[Columns | BaseException], None]
 
 
 class Remote:
-    """The processes of one loaded version. ``call`` and ``close`` are for the loop's thread, the rest for any."""
+    """The processes of one loaded version. ``call`` is for the loop's thread, the rest for any."""
 
     def __init__(self, address: Address, signature: Signature, seconds: float = 60.0) -> None:
         #: Calls that may be under way at once; more of them wait here.
@@ -47,6 +47,7 @@ class Remote:
         self._lines = [_Line(path, self) for path in address.sockets]
         self._doors = [Door(path) for path in address.sockets]
         self._turn = 0
+        self._is_closed = False
 
     def call(self, columns: Columns, seconds: float, done: Done) -> None:
         """Predict; ``done`` is called once, later, on this loop's thread, with the outputs or with what went wrong.
@@ -72,7 +73,7 @@ class Remote:
                 return
         if is_busy:
             self.waiting.append(call)
-        elif call.ended and perf_counter() - call.ended < PATIENCE:
+        elif call.ended and perf_counter() - call.ended < PATIENCE and not self._is_closed:
             call.loop.call_later(LOOK_SECONDS, self.place, call)
         else:
             call.loop.call_soon(call.done, _not_ready())
@@ -119,14 +120,14 @@ class Remote:
                 line = door.take(2 * self._seconds + 1)
                 if line is not None:
                     return door, line
-            if not ended or perf_counter() - ended > PATIENCE:
+            if not ended or perf_counter() - ended > PATIENCE or self._is_closed:
                 raise _not_ready()
             time.sleep(LOOK_SECONDS)
 
     @property
     def is_alive(self) -> bool:
         """Whether a process can answer, now."""
-        return any([door.is_alive() for door in self._doors])
+        return any(door.is_alive() for door in self._doors)
 
     @property
     def memory(self) -> int:
@@ -134,11 +135,8 @@ class Remote:
         return sum(door.memory() for door in self._doors)
 
     def close(self) -> None:
-        """Let go of the connections; what is under way is answered NotReady."""
-        calls = [call for line in self._lines if (call := line.close()) is not None]
-        for call in (*calls, *self.waiting):
-            call.loop.call_soon(call.done, NotReady("the model was unloaded"))
-        self.waiting.clear()
+        """Nobody calls any more. The loop's connections end with the processes, and calls under way with them."""
+        self._is_closed = True
         for door in self._doors:
             door.close()
 

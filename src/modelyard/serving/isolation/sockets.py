@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,10 +46,9 @@ def is_open(line: socket.socket) -> bool:
 def process_behind(line: socket.socket) -> int:
     """The number of the process that listens at the other end; 0 where the system does not tell."""
     with suppress(OSError):
-        if sys.platform == "linux":
-            return int(struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
-        if sys.platform == "darwin":
-            return int(struct.unpack("i", line.getsockopt(0, 2, 4))[0])  # SOL_LOCAL, LOCAL_PEERPID
+        # Elsewhere it is macOS: SOL_LOCAL and LOCAL_PEERPID.
+        level, option = (socket.SOL_SOCKET, socket.SO_PEERCRED) if hasattr(socket, "SO_PEERCRED") else (0, 2)
+        return int(struct.unpack_from("i", line.getsockopt(level, option, 12))[0])
     return 0
 
 
