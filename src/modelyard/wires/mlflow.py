@@ -8,12 +8,12 @@ is refused rather than cast. The answer holds the predictions alone; ``{"params"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from modelyard import __version__
-from modelyard.decoding import AnyDecoder, CsvDecoder, ListsDecoder, check_envelope, check_json, under
+from modelyard.decoding import CsvDecoder, EnvelopeDecoder
 from modelyard.decoding.arrow import PARQUET, ArrowDecoder
 from modelyard.errors import InvalidInput, NotReady
 from modelyard.interfaces import Catalog, Served
@@ -24,11 +24,6 @@ from modelyard.wires.answers import RowTexts, choose, main_outputs
 _encode = msgspec.json.encode
 
 JSON, CSV = "application/json", "text/csv"
-
-_NOTHING = msgspec.Raw(b"")
-
-#: Orders of columns whose decoders a codec keeps.
-_MOST_ORDERS = 64
 
 #: Code words and what MLflow calls such errors; the rest are its BAD_REQUEST.
 _ERROR_CODES = {
@@ -75,39 +70,18 @@ class MlflowWire:
         )
 
 
-class _Split(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    data: msgspec.Raw
-    columns: list[str | int] | None = None
-    index: msgspec.Raw = _NOTHING
-
-
-class _Frame(msgspec.Struct, gc=False):
-    dataframe_split: _Split | None = None
-    dataframe_records: msgspec.Raw = _NOTHING
-    instances: msgspec.Raw = _NOTHING
-    inputs: msgspec.Raw = _NOTHING
-    params: msgspec.Raw = _NOTHING
-    signature_name: msgspec.Raw = _NOTHING
-
-
-_read_frame = msgspec.json.Decoder(_Frame).decode
-
-_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-
-
 class MlflowCodec:
     """Reads and answers invocations of one loaded version."""
 
     def __init__(self, served: Served) -> None:
-        self._fields = served.signature.inputs
-        self._rows = AnyDecoder.of(self._fields, loose=True)
-        self._lists = ListsDecoder.of(self._fields)
-        self._csv = CsvDecoder.of(self._fields)
-        self._arrow = ArrowDecoder(self._fields)
+        self._frames = EnvelopeDecoder(
+            served.signature.inputs, rows=("dataframe_records", "instances", "inputs"), splits=("dataframe_split",),
+            others=("params", "signature_name"), loose=True,
+        )  # fmt: skip
+        self._csv = CsvDecoder.of(served.signature.inputs)
+        self._arrow = ArrowDecoder(served.signature.inputs)
         self._outputs = {field.name: field for field in served.signature.outputs}
         self._main = RowTexts.of(main_outputs(served.signature.outputs))
-        #: The orders of columns that came so far.
-        self._orders: dict[tuple[str | int, ...], ListsDecoder] = {}
 
     def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
         content_type = headers.get("content-type", JSON)
@@ -119,65 +93,12 @@ class MlflowCodec:
         return self._arrow.decode(body, PARQUET, loose=True)
 
     def _json(self, body: bytes) -> Request:
-        try:
-            frame = _read_frame(body)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise _explain(body, error) from None
-        split, keys, parts = frame.dataframe_split, 1, []
-        form = "dataframe_split"
-        given = [
-            (name, raw)
-            for name, raw in zip(_FORMS[1:], (frame.dataframe_records, frame.instances, frame.inputs), strict=True)
-            if raw
-        ]
-        if len(given) + (split is not None) != 1:
-            got = ", ".join([*(["dataframe_split"] if split else []), *(name for name, _ in given)]) or "none of them"
-            raise InvalidInput.at("body", f"exactly one of {', '.join(_FORMS)}", got)
-        if split is not None:
-            text = bytes(split.data)
-            keys += 1 + (split.columns is not None)
-            read: Callable[[bytes, str], Request] = self._columns_of(split)
-            form = "dataframe_split.data"
-            if split.index:
-                keys += 1
-                parts.append(bytes(split.index))
-        else:
-            form, raw = given[0]
-            text = bytes(raw)
-            read = self._rows.decode
-        for raw in (frame.params, frame.signature_name):
-            if raw:
-                keys += 1
-                parts.append(bytes(raw))
-        check_envelope(body, keys, text, *parts)
-        request = read(text, form)
-        if frame.params:
-            self._take(frame.params, request)
+        request, others = self._frames.decode(body)
+        if "params" in others:
+            self._take(others["params"], request)
         return request
 
-    def _columns_of(self, split: _Split) -> Callable[[bytes, str], Request]:
-        """The reader for the columns that a frame names; one that only counts them has the signature's."""
-        names = split.columns
-        if names is None:
-            return self._lists.decode
-        order = tuple(names)
-        decoder = self._orders.get(order)
-        if decoder is None:
-            try:
-                decoder = self._order(order)
-            except InvalidInput as error:
-                raise under("dataframe_split", error) from None
-            if len(self._orders) >= _MOST_ORDERS:
-                self._orders.clear()
-            self._orders[order] = decoder
-        return decoder.decode
-
-    def _order(self, names: tuple[str | int, ...]) -> ListsDecoder:
-        if all(isinstance(name, int) for name in names):
-            return self._lists
-        return ListsDecoder.of(self._fields, tuple(map(str, names)), True)
-
-    def _take(self, params: msgspec.Raw, request: Request) -> None:
+    def _take(self, params: bytes, request: Request) -> None:
         """Parameters that mean nothing here are passed over, as in MLflow."""
         given = msgspec.json.decode(params)
         if given is None:
@@ -206,15 +127,3 @@ def _kind(content_type: str) -> str:
     if kind.lower() not in (JSON, CSV, PARQUET):
         raise Unsupported(f"no such content type: {kind[:60]} (known: {JSON}, {CSV}, {PARQUET})")
     return kind.lower()
-
-
-def _explain(body: bytes, error: Exception) -> InvalidInput:
-    """What is wrong with a body that is no object with one of the forms."""
-    try:
-        check_json(body)
-    except InvalidInput as found:
-        return found
-    message, _, place = str(error).partition(" - at `")
-    path = place.rstrip("`").removeprefix("$").lstrip(".")
-    expected = '{"columns": [names], "data": [rows]}' if path else f"an object with one of {', '.join(_FORMS)}"
-    return InvalidInput.at(path or "body", expected, message)
