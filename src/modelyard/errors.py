@@ -142,6 +142,12 @@ class RateLimited(Overloaded):
     code = "rate_limited"
 
 
+class NoRoom(ModelyardError):
+    """The memory that models may take is taken; ``details`` has the figures."""
+
+    code = "no_room"
+
+
 class ModelFailed(ModelyardError):
     """The user's model raised, or broke its own signature."""
 

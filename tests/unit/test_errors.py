@@ -10,7 +10,7 @@ def every_error() -> list[type[ModelyardError]]:
 
 def test_codes_are_different_words() -> None:
     codes = [kind.code for kind in every_error()]
-    assert len(set(codes)) == len(codes) == 14
+    assert len(set(codes)) == len(codes) == 15
     assert all(code.replace("_", "").isalpha() and code.islower() for code in codes)
 
 

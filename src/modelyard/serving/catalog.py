@@ -1,21 +1,33 @@
 """From declared references to loaded, verified versions, kept in step with the registry.
 
-``churn@production``, ``churn:4``, ``churn`` are asked of a registry; a bundle's folder or file is served as it is,
-under its own name or another (``churn=path/to/bundle``). A version counts only once it is loaded, warmed and has
-reproduced its golden rows; until then, and where it fails, the one before goes on serving.
+``churn@production``, ``churn:4``, ``churn`` are asked of a registry, and so are ``churn:latest``, ``churn:latest-2``
+(the newest two) and ``churn:all``; a bundle's folder or file is served as it is, under its own name or another
+(``churn=path/to/bundle``). A version counts only once it is loaded, warmed and has reproduced its golden rows; until
+then, and where it fails, the one before goes on serving.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from functools import partial
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Literal
 
-from modelyard.errors import Conflict, InvalidInput, NotFound, NotReady, Refused
+import msgspec
+
+from modelyard.errors import InvalidInput, NotFound, NotReady, Refused
 from modelyard.interfaces import Served, State, Stats
 from modelyard.serving.loading import Loaded, load
-from modelyard.serving.sources import Source, Wanted
+from modelyard.serving.memory import Memory, hand_back
+from modelyard.serving.rounds import Failure, Round, Serving
+from modelyard.serving.sources import Source, Wanted, model_of
+from modelyard.serving.states import States
+from modelyard.serving.table import Table
+from modelyard.settings import Chosen
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -25,61 +37,28 @@ if TYPE_CHECKING:
 #: A version that failed to load is tried again after this many seconds.
 RETRY_SECONDS = 5.0
 
+#: A table is taken over in one turn of the event loop; a loop that takes longer has other troubles.
+_TAKE_OVER_SECONDS = 10.0
 
-class Table:
-    """What is served at one moment. Never changed once made; the next one takes its place as a whole."""
-
-    def __init__(
-        self, declared: Sequence[tuple[str, Loaded]] = (), aliases: dict[tuple[str, str], Loaded] | None = None
-    ):
-        #: Each version once, in the order of the references.
-        self.versions: tuple[Loaded, ...] = tuple({id(loaded): loaded for _, loaded in declared}.values())
-        self._aliases = aliases or {}
-        self._models: dict[str, list[Loaded]] = {}
-        for loaded in self.versions:
-            self._models.setdefault(loaded.name, []).append(loaded)
-
-    def find(self, model: str | None, version: str | None, alias: str | None) -> Loaded:
-        """See ``interfaces.Catalog``."""
-        if model is None:
-            if len(self._models) != 1:
-                names = ", ".join(sorted(self._models))
-                hint = f"ask one of them by name, as in /models/{min(self._models)}/predict" if self._models else ""
-                raise NotFound(f"this server serves several models: {names}", hint=hint)
-            model = next(iter(self._models))
-        versions = self._models.get(model)
-        if versions is None:
-            raise NotFound.among("model", model, self._models)
-        if version is not None:
-            for loaded in versions:
-                if loaded.version == version:
-                    return loaded
-            raise NotFound.among(f"version of {model} on this server", version, (v.version for v in versions))
-        if alias is not None:
-            named = self._aliases.get((model, alias))
-            if named is None:
-                known = [known for name, known in self._aliases if name == model]
-                raise NotFound.among(f"alias of {model} on this server", alias, known)
-            return named
-        return self._aliases.get((model, "production"), versions[0])
+#: How often somebody who waits for another thread looks, in seconds.
+_LOOK_SECONDS = 0.002
 
 
-def _check_reachable(loaded: Loaded, reference: str, served: Mapping[str, Loaded]) -> None:
-    """Raise Conflict where no path would lead to ``loaded``: a bundle without a version beside another of its name."""
-    for other, taken in served.items():
-        if taken is loaded or taken.name != loaded.name:
-            continue
-        if not taken.version or not loaded.version or taken.version == loaded.version:
-            raise Conflict(
-                f"two models would be served under one name: {loaded.name} ({other} and {reference})",
-                hint=f"give a bundle another name: NAME={reference.rpartition('=')[2]}",
-            )
+class Change(msgspec.Struct, frozen=True):
+    """What somebody wants to be served: one reference more, one model less, or exactly these references."""
+
+    action: Literal["load", "unload", "replace"]
+    names: tuple[str, ...]
 
 
 class ServerCatalog:
     """Loads what is declared and follows the registry (a ``Catalog``).
 
-    ``publish(table)`` is called, on the catalog's own thread, with each new table.
+    ``publish(table)`` is called, on the catalog's own thread, with each new table; whoever is told sets ``table``.
+
+    Where several processes serve, ``coordinate`` is set in each of them: it takes a ``Change`` that a client asked
+    this process for, has every process ``apply`` it, and returns once all have; where one raises, it has the others
+    ``apply(Change("replace", references))`` with their ``references`` of before, and raises the same.
     """
 
     def __init__(
@@ -87,27 +66,37 @@ class ServerCatalog:
         references: Sequence[str],
         source: Callable[[], Source],
         *,
+        settings: Chosen,
         trust: Trust | None,
-        poll_seconds: float,
         publish: Callable[[Table], None],
         log: Log,
         metrics: Metrics,
     ) -> None:
-        if not references:
+        if not references and not settings.control:
             raise InvalidInput.at("references", "at least one model to serve", "none")
-        self._references = list(dict.fromkeys(references))
         self._open_source = source
+        self._settings = settings
         self._trust = trust
-        self._poll_seconds = poll_seconds
         self._publish = publish
         self._log = log
         self._metrics = metrics
-        self._faults: dict[str, str] = dict.fromkeys(self._references, "not loaded yet")
-        self._served: dict[str, Loaded] = {}
+        self._source: Source
+        #: What is declared, in order; a change replaces the whole.
+        self.references: tuple[str, ...] = tuple(dict.fromkeys(references))
+        #: What unloaded models were declared as, so that they can be loaded again by their names.
+        self._former: dict[str, tuple[str, ...]] = {}
+        self._faults: dict[str, str] = dict.fromkeys(self.references, "not loaded yet")
+        #: The versions that answer for each reference.
+        self._served: Serving = {}
+        self._states = States()
+        self._memory = Memory(settings.memory)
         self._marker = -1
         self._retry_at = 0.0
+        #: What the catalog's thread has been asked to do; None wakes it to stop.
+        self._asked: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self.coordinate: Callable[[Change], None] | None = None
         #: Set by whoever ``publish`` tells, so that it changes between two requests and never within one.
         self.table = Table()
         self.draining = False
@@ -121,14 +110,19 @@ class ServerCatalog:
 
     @property
     def ready(self) -> bool:
-        """Every declared reference has a version that serves, and the server is not stopping."""
-        return not self.draining and len(self._served) == len(self._references)
+        """Every declared reference has a version that serves, and the server is not stopping.
+
+        A server of nothing is ready where clients may say what to load.
+        """
+        return not self.draining and self.settled.is_set() and len(self._served) == len(self.references)
 
     def models(self) -> Sequence[Loaded]:
         return self.table.versions
 
     def find(self, model: str | None, version: str | None, alias: str | None) -> Loaded:
         if not self.table.versions:
+            if self.ready:
+                raise NotFound("this server serves no model at the moment", hint="load one")
             raise NotReady("the models are being loaded", hint="try again in a moment")
         return self.table.find(model, version, alias)
 
@@ -136,21 +130,42 @@ class ServerCatalog:
         return dict(self._faults)
 
     def states(self) -> Sequence[State]:
-        ready = [State(model=v.name, version=v.version, state="ready") for v in self.table.versions]
-        failed = [State(model=name, version="", state="failed", reason=why) for name, why in self.faults().items()]
-        return ready + failed
+        return self._states.all(self.table.versions)
 
     def stats(self, served: Served) -> Stats:
-        return self._metrics.stats(served.name, served.version)
+        counted = self._metrics.stats(served.name, served.version)
+        return msgspec.structs.replace(counted, memory=getattr(served, "memory", None))
 
     def load(self, reference: str) -> Served:
-        raise Refused("clients may not load models here", hint="start the server with --control on")
+        self._change(Change("load", (reference,)))
+        served = self._served.get(reference)
+        return served[0] if served else self.table.find(model_of(reference), None, None)
 
     def unload(self, model: str) -> None:
-        raise Refused("clients may not unload models here", hint="start the server with --control on")
+        going = [weakref.ref(loaded) for loaded in self.table.versions if loaded.name == model]
+        self._change(Change("unload", (model,)))
+        self._wait(lambda: all(held() is None for held in going), self._settings.drain_seconds)
 
     def replace(self, references: Sequence[str]) -> None:
-        raise Refused("clients may not choose the models here", hint="start the server with --control on")
+        self._change(Change("replace", tuple(references)))
+
+    def _change(self, change: Change) -> None:
+        if not self._settings.control:
+            raise Refused("clients may not choose what is served here", hint="start the server with --control")
+        (self.coordinate or self.apply)(change)
+
+    def apply(self, change: Change) -> None:
+        """Make a change in this process; returns once it serves, or raises, and then all is as before."""
+        done: Future[None] = Future()
+        self._asked.put(partial(self._apply, change, done))
+        try:
+            done.result(self._settings.request_seconds)
+        except TimeoutError:
+            done.cancel()  # it is not even begun then
+            raise NotReady(
+                f"to {change.action} {' '.join(change.names)} takes longer than {self._settings.request_seconds:g} s",
+                hint="it goes on if it was begun: ask for the state of the model",
+            ) from None
 
     # The thread that loads.
 
@@ -162,26 +177,35 @@ class ServerCatalog:
     def stop(self) -> None:
         """Stop following the registry."""
         self._stopping.set()
+        self._asked.put(None)
         if self._thread is not None:
             self._thread.join(timeout=10)
 
     def _work(self) -> None:
         try:
-            source = self._open_source()
-            self._marker = source.marker()
-            self._refresh(source, first=True)
+            self._source = self._open_source()
+            self._marker = self._source.marker()
+            self._refresh(self.references, must=self.references)
         except Exception as error:
             self.failure = error
         finally:
             self.settled.set()
-        while self.failure is None and not self._stopping.wait(self._poll_seconds):
-            self._poll(source)
+        poll_at = monotonic()
+        while self.failure is None and not self._stopping.is_set():
+            try:
+                task = self._asked.get(timeout=max(0.0, poll_at - monotonic()))
+            except queue.Empty:
+                self._poll()
+                poll_at = monotonic() + self._settings.poll_seconds
+                continue
+            if task is not None:
+                task()
 
-    def _poll(self, source: Source) -> None:
+    def _poll(self) -> None:
         try:
-            marker = source.marker()
+            marker = self._source.marker()
             if marker != self._marker or (self._faults and perf_counter() > self._retry_at):
-                self._refresh(source)
+                self._refresh(self.references)
                 self._marker = marker
         except Exception as error:
             if not self.registry_fault:
@@ -193,52 +217,115 @@ class ServerCatalog:
             self._log.write("info", "registry answers again")
             self.registry_fault = ""
 
-    def _refresh(self, source: Source, first: bool = False) -> None:
-        """Look every reference up, load what is new, publish a table if anything changed."""
-        known = {(v.name, v.version, v.digest): v for v in self._served.values()}
-        aliases: dict[tuple[str, str], Loaded] = {}
-        served: dict[str, Loaded] = {}
-        for reference in self._references:
-            before = self._served.get(reference)
-            wanted: Wanted | None = None
-            try:
-                wanted = source.resolve(reference)
-                loaded = known.get(wanted.key)
-                if loaded is None:
-                    loaded = known[wanted.key] = self._load(wanted, reference)
-                _check_reachable(loaded, reference, served)
-                loaded.aliases = wanted.aliases
-                self._faults.pop(reference, None)
-            except Exception as error:
-                if first:
-                    raise
-                self._note_fault(reference, wanted, before, error)
-                if before is None:
-                    continue
-                loaded = before
-            served[reference] = loaded
-            for alias in loaded.aliases:
-                aliases[loaded.name, alias] = loaded
-            if "@" in reference and not reference.partition("@")[2].startswith("sha256:"):
-                aliases[loaded.name, reference.partition("@")[2]] = loaded
-        self._served = served
-        self._retry_at = perf_counter() + RETRY_SECONDS
-        self._publish(Table(list(served.items()), aliases))
+    def _apply(self, change: Change, done: Future[None]) -> None:
+        """``apply`` on the catalog's thread."""
+        if not done.set_running_or_notify_cancel():
+            return
+        try:
+            references, must = self._meant(change)
+            for reference in must:
+                self._source.forget(reference)
+            self._refresh(references, must=must)
+            for model in change.names if change.action == "unload" else ():
+                self._former[model] = tuple(r for r in self.references if r not in references)
+            self._log.write("info", f"{change.action} done", names=change.names)
+        except Exception as error:
+            done.set_exception(_bare(error))
+        else:
+            done.set_result(None)
 
-    def _load(self, wanted: Wanted, reference: str) -> Loaded:
+    def _meant(self, change: Change) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The references to serve after a change, and those of them that must not fail. Raises NotFound."""
+        before = self.references
+        if change.action == "replace":
+            after = tuple(dict.fromkeys(change.names))
+            return after, tuple(r for r in after if r not in self._served)
+        (name,) = change.names
+        own = tuple(r for r in before if self._model_of(r) == name)
+        if change.action == "unload":
+            if not own:
+                raise NotFound.among("model", name, {self._model_of(r) for r in before})
+            return tuple(r for r in before if r not in own), ()
+        meant = (name,) if name in before else own or self._former.get(name) or (name,)
+        return tuple(dict.fromkeys((*before, *meant))), meant
+
+    def _model_of(self, reference: str) -> str:
+        served = self._served.get(reference)
+        return served[0].name if served else model_of(reference)
+
+    def _refresh(self, references: Sequence[str], must: Collection[str] = ()) -> None:
+        """Look every reference up, load what is new, publish a table. Raises where one of ``must`` cannot be served;
+        then all is as before.
+        """
+        this = Round(self._source, self._load, self._served, self.table)
+        for reference in references:
+            this.take(reference, must=reference in must)
+        self._faults = {
+            reference: "; ".join([self._fault(reference, failure) for failure in failures])
+            for reference, failures in this.failures.items()
+        }
+        before, table = self.table, this.table()
+        self.references, self._served = tuple(references), this.served
+        self._retry_at = perf_counter() + RETRY_SECONDS
+        self._publish(table)
+        self._wait(lambda: self.table is table, _TAKE_OVER_SECONDS)
+        for loaded in before.versions:
+            if loaded not in table.versions:
+                self._states.note(loaded.name, loaded.version, "unloading")
+
+    def _load(self, wanted: Wanted) -> Loaded:
         started = perf_counter()
-        loaded = load(wanted, self._trust)
+        self._states.note(wanted.model, wanted.version, "loading")
+        try:
+            bundle = wanted.open()
+            what = f"version {wanted.version} of {wanted.model}" if wanted.version else wanted.model
+            loaded = self._memory.admit(
+                what, bundle, lambda: load(wanted, bundle, self._trust, self._settings.batch_rows)
+            )
+        except Exception as error:
+            self._states.note(wanted.model, wanted.version, "failed", error)
+            raise
+        gone = weakref.finalize(loaded, self._note_gone, loaded.name, loaded.version, loaded.memory or 0)
+        gone.atexit = False
         self._log.write(
-            "info", "model loaded", reference=reference, model=loaded.name, version=loaded.version,
-            digest=loaded.digest, platform=loaded.platform, seconds=round(perf_counter() - started, 3),
+            "info", "model loaded", model=loaded.name, version=loaded.version, digest=loaded.digest,
+            platform=loaded.platform, memory=loaded.memory, seconds=round(perf_counter() - started, 3),
         )  # fmt: skip
         return loaded
 
-    def _note_fault(self, reference: str, wanted: Wanted | None, before: Loaded | None, error: Exception) -> None:
+    def _fault(self, reference: str, failure: Failure) -> str:
+        """What stands in the way of a reference, in words; logged when it is new."""
+        wanted, error = failure.wanted, failure.error
         meant = f"version {wanted.version} of {wanted.model}" if wanted else reference
-        kept = f"; version {before.version} goes on serving" if before else ""
-        fault = f"{meant} cannot be served: {getattr(error, 'message', error)}{kept}"
-        if self._faults.get(reference) != fault:
-            self._log.write("error", "load failed", reference=reference, error=error, kept=before and before.version)
+        kept = [loaded.version for loaded in self._served.get(reference, ())]
+        serving = f"; version {kept[0]} goes on serving" if kept else ""
+        fault = f"{meant} cannot be served: {getattr(error, 'message', error)}{serving}"
+        if fault not in self._faults.get(reference, ""):
+            self._log.write("error", "load failed", reference=reference, error=error, kept=", ".join(kept) or None)
             self._metrics.failed_loads[wanted.model if wanted else reference] += 1
-        self._faults[reference] = fault
+        _bare(error)
+        return fault
+
+    def _note_gone(self, model: str, version: str, size: int) -> None:
+        """Nobody holds a version any more. Called on any thread."""
+        self._asked.put(partial(self._tidy, model, version, size))
+
+    def _tidy(self, model: str, version: str, size: int) -> None:
+        self._states.note(model, version, "unloaded")
+        hand_back(size)
+        self._log.write("info", "model unloaded", model=model, version=version)
+
+    def _wait(self, until: Callable[[], bool], seconds: float) -> None:
+        """Block until something has come true, for so long at most, and no longer than the server lives."""
+        end = monotonic() + seconds
+        while not until() and monotonic() < end and not self._stopping.wait(_LOOK_SECONDS):
+            pass
+
+
+def _bare(error: Exception) -> Exception:
+    """The error without its traces: their frames would keep models in memory for as long as somebody keeps it."""
+    told: BaseException | None = error
+    while told is not None:
+        told.__traceback__ = None
+        told = told.__cause__ or told.__context__
+    return error

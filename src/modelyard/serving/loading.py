@@ -38,11 +38,12 @@ class Loaded:
         self.cost = Cost()
         #: One input row with which the model is known to work.
         self.example: dict[str, Any] = {}
+        #: Bytes of memory that it takes; None until that was measured.
+        self.memory: int | None = None
 
 
-def load(wanted: Wanted, trust: Trust | None, rows: int = 256) -> Loaded:
-    """Open, load, verify and warm a version, with calls of up to ``rows`` rows. Raises whatever stands in the way."""
-    bundle = wanted.open()
+def load(wanted: Wanted, bundle: LoadableBundle, trust: Trust | None, rows: int) -> Loaded:
+    """Load, verify and warm an opened version, with calls of up to ``rows`` rows. Raises what stands in the way."""
     loaded = Loaded(wanted, bundle, bundle.load(trust=trust))
     bundle.check_golden(loaded.predict)
     warm(loaded, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,10 +50,52 @@ class Source(Protocol):
         """A number that changes whenever a reference may mean something else."""
 
     def resolve(self, reference: str) -> Wanted:
-        """What a reference means now. Raises NotFound."""
+        """What a reference that means one version means now. Raises NotFound."""
+
+    def versions(self, model: str) -> Sequence[str]:
+        """The versions of a model, newest first. Raises NotFound."""
+
+    def forget(self, reference: str) -> None:
+        """Look the reference up anew when it is next asked for, even where nothing tells that it changed."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: ``churn:latest``, ``churn:latest-3``, ``churn:all``, and what was meant to be one of them.
+_POLICY = re.compile(rf"(?P<model>{_NAME.pattern}):(?P<words>[A-Za-z].*)")
+_LATEST = re.compile(r"latest(-(?P<count>[1-9][0-9]{0,5}))?")
+
+
+def resolve_all(source: Source, reference: str) -> list[Wanted]:
+    """What a reference means now: one version, or as many as its policy says, newest first. Raises NotFound."""
+    policy = _POLICY.fullmatch(reference)
+    if policy is None:
+        return [source.resolve(reference)]
+    model, words = policy.group("model", "words")
+    latest = _LATEST.fullmatch(words)
+    if latest is None and words != "all":
+        raise InvalidInput.at(
+            "reference", "a number, latest, latest-2 (the newest two) or all after the colon", repr(words),
+            hint=f"{model}:latest is the newest version, {model}@{words} is what an alias points to",
+        )  # fmt: skip
+    numbers = source.versions(model)
+    if latest is not None:
+        numbers = numbers[: int(latest["count"] or 1)]
+    return [source.resolve(f"{model}:{number}") for number in numbers]
+
+
+def model_of(reference: str) -> str:
+    """The model whose versions a reference means, as far as its text tells."""
+    name, equals, path = reference.rpartition("=")
+    if equals:
+        return name
+    named = re.match(rf"({_NAME.pattern})(?=[:@]|$)", path)
+    return named[1] if named else name_of(path)
+
+
+def name_of(path: str) -> str:
+    """The name under which a bundle at a path is served where none is given."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).resolve().stem)
 
 
 class FolderSource:
@@ -75,12 +117,15 @@ class FolderSource:
             found = self._known[reference] = self._open(reference)
         return found
 
+    def forget(self, reference: str) -> None:
+        self._known.pop(reference, None)
+
     def _open(self, reference: str) -> Wanted:
         from modelyard.bundle import Bundle
 
         name, _, path = reference.rpartition("=")
         bundle = Bundle.open(Path(path))
-        name = name or re.sub(r"[^A-Za-z0-9._-]", "-", Path(path).resolve().stem)
+        name = name or name_of(path)
         if not _NAME.fullmatch(name):
             raise InvalidInput.at("model name", "letters, digits, '.', '_' or '-'", name, hint="serve NAME=PATH")
         return Wanted(model=name, version="", digest=bundle.digest, aliases=(), open=lambda: bundle)
@@ -99,6 +144,12 @@ class RegistrySource:
 
     def models(self) -> list[str]:
         return self._registry.models()
+
+    def versions(self, model: str) -> Sequence[str]:
+        return [str(version.number) for version in reversed(self._registry.versions(model))]
+
+    def forget(self, reference: str) -> None:
+        """Names are looked up anew every time."""
 
     def resolve(self, reference: str) -> Wanted:
         version = self._registry.resolve(reference)
@@ -126,6 +177,12 @@ class MixedSource:
         if self._folder.knows(reference) or self._is_path(reference):
             return self._folder.resolve(reference)
         return self._names().resolve(reference)
+
+    def versions(self, model: str) -> Sequence[str]:
+        return self._names().versions(model)
+
+    def forget(self, reference: str) -> None:
+        self._folder.forget(reference)
 
     def _is_path(self, reference: str) -> bool:
         return "=" in reference or is_path(reference, lambda: self._names().models())

@@ -53,13 +53,14 @@ class MemorySource:
     """A registry in memory: versions by number, aliases that may be moved."""
 
     def __init__(self) -> None:
-        self.versions: dict[str, list[Any]] = {}
+        self.bundles: dict[str, list[Any]] = {}
         self.aliases: dict[tuple[str, str], int] = {}
+        self.forgotten: list[str] = []
         self.changes = 0
         self.gone: Exception | None = None
 
     def add(self, model: str, bundle: Any, alias: str | None = None) -> int:
-        numbered = self.versions.setdefault(model, [])
+        numbered = self.bundles.setdefault(model, [])
         numbered.append(bundle)
         if alias:
             self.aliases[model, alias] = len(numbered)
@@ -79,18 +80,26 @@ class MemorySource:
         if self.gone:
             raise self.gone
         model, _, rest = reference.replace(":", "@").partition("@")
-        if model not in self.versions:
-            raise NotFound.among("model", model, self.versions)
+        if model not in self.bundles:
+            raise NotFound.among("model", model, self.bundles)
         if rest.isdigit():
             number = int(rest)
         elif rest:
             number = self.aliases[model, rest]
         else:
-            number = self.aliases.get((model, "production"), len(self.versions[model]))
-        bundle = self.versions[model][number - 1]
+            number = self.aliases.get((model, "production"), len(self.bundles[model]))
+        bundle = self.bundles[model][number - 1]
         aliases = tuple(alias for (name, alias), n in self.aliases.items() if (name, n) == (model, number))
         digest = getattr(bundle, "digest", "sha256:broken")
         return Wanted(model=model, version=str(number), digest=digest, aliases=aliases, open=lambda: _opened(bundle))
+
+    def versions(self, model: str) -> list[str]:
+        if model not in self.bundles:
+            raise NotFound.among("model", model, self.bundles)
+        return [str(number) for number in range(len(self.bundles[model]), 0, -1)]
+
+    def forget(self, reference: str) -> None:
+        self.forgotten.append(reference)
 
 
 def _opened(bundle: Any) -> Any:

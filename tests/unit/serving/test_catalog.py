@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from modelyard.errors import Conflict, NotFound
-from modelyard.serving.catalog import Table, _check_reachable
 from modelyard.serving.loading import Loaded, load
 from modelyard.serving.sources import Wanted
+from modelyard.serving.table import Table, check_reachable
 
 from .conftest import linear
 
 
 def loaded(name: str, version: str) -> Loaded:
     bundle = linear()
-    return load(Wanted(model=name, version=version, digest="d", aliases=(), open=lambda: bundle), None)
+    return load(Wanted(model=name, version=version, digest="d", aliases=(), open=lambda: bundle), bundle, None, 64)
 
 
 def test_loading_warms_learns_and_finds_an_example() -> None:
@@ -55,10 +55,10 @@ def test_a_bundle_that_no_path_would_lead_to_is_refused(
 ) -> None:
     one = loaded("m", version)
     served = {reference: loaded(*other) for reference, other in others.items()}
-    _check_reachable(one, "y/m", {"again": one})
+    check_reachable(one, "y/m", [("again", one)])
     if not clash:
-        _check_reachable(one, "y/m", served)
+        check_reachable(one, "y/m", served.items())
         return
     with pytest.raises(Conflict, match="two models would be served under one name: m") as caught:
-        _check_reachable(one, "y/m", served)
+        check_reachable(one, "y/m", served.items())
     assert caught.value.hint == "give a bundle another name: NAME=y/m"
