@@ -14,7 +14,7 @@ from modelyard import plugins
 from modelyard.interfaces import Wire
 from modelyard.serving.batching import Limits
 from modelyard.serving.cache import AnswerCache
-from modelyard.serving.catalog import ServerCatalog, Table
+from modelyard.serving.catalog import ServerCatalog
 from modelyard.serving.debug import DebugWire, apply_changes
 from modelyard.serving.engine import Lane
 from modelyard.serving.loading import Loaded
@@ -22,6 +22,7 @@ from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.operations import OperationsWire
 from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
+from modelyard.serving.table import Table
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
 
@@ -55,8 +56,8 @@ class Application:
         self.catalog = ServerCatalog(
             references,
             source or (lambda: MixedSource(registry)),
+            settings=self.settings,
             trust=trust,
-            poll_seconds=self.settings.poll_seconds,
             publish=self._publish,
             log=self.log,
             metrics=self.metrics,
