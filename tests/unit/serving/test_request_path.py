@@ -1,0 +1,210 @@
+"""Deadlines, rows, large bodies, compressed answers and the debug pages, over a socket."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from http.client import HTTPConnection
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.errors import InvalidInput
+from modelyard.schema import Field, Signature
+from modelyard.serving import compression, routing
+from modelyard.serving.compression import coding
+from modelyard.serving.debug import read_changes
+from modelyard.serving.patience import seconds_of
+from modelyard.testing.memory import MemoryBundle
+
+from .conftest import INPUTS, MemorySource, linear
+
+Serve = Callable[..., Any]
+
+
+def ask(server: Any, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    method = named.pop("method", "POST" if body is not None else "GET")
+    connection.request(method, path, body, named)
+    answer = connection.getresponse()
+    told = answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+    connection.close()
+    return told
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0.25", 0.25), ("250ms", 0.25), ("2s", 2), ("1m", 60), ("500us", 0.0005), ("soon", 9), ("-1", 9), ("", 9)],
+)  # fmt: skip
+def test_how_long_a_caller_waits(text: str, seconds: float) -> None:
+    assert seconds_of({"x-request-timeout": text}, 9) == pytest.approx(seconds)
+
+
+def test_envoy_tells_it_too() -> None:
+    assert seconds_of({"x-envoy-expected-rq-timeout-ms": "1500"}, 9) == 1.5
+    assert seconds_of({}, 9) == 9
+
+
+@pytest.fixture
+def gate() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def held(source: MemorySource, serve: Serve, gate: threading.Event) -> Any:
+    """A server whose model answers x1 = 0 at once, and others when ``gate`` is open."""
+
+    def predict(columns: Any) -> dict[str, Any]:
+        if (columns["x1"] != 0).any():
+            gate.wait(10)
+        return {"prediction": columns["x1"]}
+
+    signature = Signature(inputs=INPUTS, outputs=(Field(name="prediction", dtype="float64"),))
+    source.add("m", MemoryBundle(signature, predict, {"x1": [0.0], "x2": [0.0]}), "production")
+    server = serve("m")
+    loaded = server.catalog.models()[0]
+    for _ in range(100):
+        loaded.cost.learn(1, 0.5)  # so that calls run in threads
+    yield server
+    gate.set()
+
+
+def test_a_deadline_in_a_header(held: Any) -> None:
+    status, _, body = ask(held, "/predict", b'{"x1": 1, "x2": 0}', x_request_timeout="100ms")
+    assert status == 504
+    error = json.loads(body)["error"]
+    assert error["code"] == "deadline_passed" and "x-request-timeout" in error["hint"]
+
+
+def test_too_many_who_wait_are_told_when_to_come_again(held: Any, gate: threading.Event) -> None:
+    held.application.limits.queue_seconds = 0.2
+    answers: list[tuple[int, dict[str, str], bytes]] = []
+    callers = [
+        threading.Thread(target=lambda: answers.append(ask(held, "/predict", b'{"x1": 1, "x2": 0}'))) for _ in range(12)
+    ]
+    for caller in callers:
+        caller.start()
+    while not any(status == 503 for status, _, _ in answers):
+        assert any(caller.is_alive() for caller in callers)
+        time.sleep(0.01)
+    gate.set()
+    for caller in callers:
+        caller.join()
+    refused = [(headers, body) for status, headers, body in answers if status == 503]
+    assert len(answers) == 12 and {status for status, _, _ in answers} == {200, 503}
+    assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused)
+    assert b'"overloaded"' in refused[0][1]
+
+
+def test_more_rows_than_a_request_may_hold(source: MemorySource, serve: Serve) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m", max_rows=3)
+    assert ask(server, "/predict", b'{"x1": [1, 2, 3], "x2": [1, 2, 3]}')[0] == 200
+    status, _, body = ask(server, "/predict", b'{"x1": [1, 2, 3, 4], "x2": [1, 2, 3, 4]}')
+    assert status == 400 and b"at most 3 rows" in body and b"MODELYARD_MAX_ROWS" in body
+
+
+def test_a_large_body_is_decoded_beside_the_loop(
+    source: MemorySource, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+    names: set[str] = set()
+    real = routing.Predicting._decode_in_thread
+
+    def noted(self: Any, *arguments: Any) -> None:
+        names.add(threading.current_thread().name)
+        real(self, *arguments)
+
+    monkeypatch.setattr(routing.Predicting, "_decode_in_thread", noted)
+    count = 30_000
+    values = [float(i) for i in range(count)]
+    status, _, body = ask(server, "/predict", json.dumps({"x1": values, "x2": values}).encode())
+    assert status == 200
+    assert np.allclose(json.loads(body)["prediction"], 3 * np.array(values) + 1)
+    assert all(name.startswith("modelyard-slow") for name in names) and names
+    status, _, body = ask(server, "/predict", json.dumps({"x1": values, "x2": [*values[:-1], "no"]}).encode())
+    assert status == 400 and b"[29999].x2" in body.replace(b"x2[29999]", b"[29999].x2")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chosen"),
+    [
+        ("gzip", "gzip"), ("deflate", "deflate"), ("gzip, deflate, br", "gzip"), ("deflate, gzip;q=0.5", "deflate"),
+        ("br", ""), ("gzip;q=0", ""), ("*", "gzip"), ("identity, gzip;q=0.5", ""), ("", ""), ("gzip;q=x", ""),
+        ("GZIP;q=1.0", "gzip"),
+    ],
+)  # fmt: skip
+def test_the_coding_of_an_answer(accepted: str, chosen: str) -> None:
+    assert coding(accepted) == chosen
+
+
+@pytest.mark.parametrize("rows", [500, 30_000])
+def test_large_answers_are_compressed_for_those_who_take_them(source: MemorySource, serve: Serve, rows: int) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+    body = json.dumps({"x1": list(range(rows)), "x2": [0] * rows}).encode()
+    status, headers, plain = ask(server, "/predict", body, x_request_id="r")
+    assert status == 200 and "content-encoding" not in headers
+    for how, wbits in (("gzip", 31), ("deflate", 15)):
+        status, headers, packed = ask(server, "/predict", body, accept_encoding=how, x_request_id="r")
+        assert (status, headers["content-encoding"], headers["vary"]) == (200, how, "accept-encoding")
+        assert len(packed) < len(plain) and zlib.decompress(packed, wbits) == plain
+    status, headers, _ = ask(server, "/predict", b'{"x1": 1, "x2": 2}', accept_encoding="gzip")
+    assert status == 200 and "content-encoding" not in headers
+
+
+def test_errors_are_compressed_as_well(source: MemorySource, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.add("m", linear(), "production")
+    monkeypatch.setattr("modelyard.serving.http.COMPRESSED_FROM", 10)
+    status, headers, packed = ask(serve("m"), "/predict", b"{}", accept_encoding="gzip")
+    assert status == 400 and headers["content-encoding"] == "gzip"
+    assert json.loads(gzip.decompress(packed))["error"]["code"] == "invalid_input"
+    assert compression.COMPRESSED_FROM > 10
+
+
+def test_the_pages_of_those_who_ask_why(source: MemorySource, serve: Serve) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+    for _ in range(3):
+        assert ask(server, "/predict", b'{"x1": 1, "x2": 2}')[0] == 200
+    status, _, body = ask(server, "/debug/batching/m")
+    (told,) = json.loads(body)["batching"]
+    assert status == 200 and told["requests"] == 3 and told["reasons"][0]["reason"] == "alone"
+    assert json.loads(ask(server, "/debug/batching")[2])["batching"][0]["model"] == "m"
+    status, _, body = ask(server, "/debug/batching/n")
+    assert status == 404 and b"known: m" in body
+
+
+def test_limits_change_live(source: MemorySource, serve: Serve) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+    two = b'{"x1": [1, 2], "x2": [1, 2]}'
+    assert ask(server, "/predict", two)[0] == 200
+    status, _, body = ask(server, "/debug/limits", b'{"max_rows": 1}', method="PATCH")
+    assert status == 200 and json.loads(body)["max_rows"] == 1
+    assert ask(server, "/predict", two)[0] == 400
+    assert json.loads(ask(server, "/debug/limits")[2])["max_rows"] == 1
+    status, _, body = ask(server, "/debug/limits", b'{"max_rows": 0}', method="PATCH")
+    assert status == 400 and b"a whole number above 0" in body
+    assert ask(server, "/debug/limits", b"{}", method="PUT")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b"", "body"), (b"[]", "body"), (b'{"rows": 1}', "rows"), (b'{"batch_rows": 1.5}', "batch_rows"),
+        (b'{"batch_rows": true}', "batch_rows"), (b'{"queue_seconds": "1"}', "queue_seconds"),
+        (b'{"queue_seconds": -1}', "queue_seconds"), (b'{"queue_seconds": 1e400}', "body"),
+    ],
+)  # fmt: skip
+def test_limits_that_make_no_sense(body: bytes, path: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_changes(body)
+    assert caught.value.problems[0].path == path
