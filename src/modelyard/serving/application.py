@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
 
 from modelyard import plugins
-from modelyard.interfaces import Wire
+from modelyard.interfaces import Catalog, Wire
 from modelyard.serving.batching import Limits
 from modelyard.serving.cache import AnswerCache
 from modelyard.serving.catalog import ServerCatalog
 from modelyard.serving.debug import DebugWire, apply_changes
 from modelyard.serving.engine import Lane
+from modelyard.serving.gate import Gate
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
+from modelyard.serving.narrowed import Narrowed
 from modelyard.serving.operations import OperationsWire
+from modelyard.serving.reticence import Reticent
 from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
 from modelyard.serving.table import Table
@@ -64,7 +67,9 @@ class Application:
         )
         named: Sequence[str | Wire] = self.settings.wires if wires is None else wires
         self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
-        operations = OperationsWire(self._render_metrics, lambda: self.catalog.registry_fault)
+        operations = OperationsWire(
+            self._render_metrics, lambda: self.catalog.registry_fault, is_terse=self.settings.production
+        )
         chosen = self.settings
         #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
         self.limits = Limits(
@@ -76,9 +81,23 @@ class Application:
             model_seconds=chosen.model_seconds,
         )
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
-        self.router = Router([*self.wires, operations, debug], self.catalog, self.lane, self.later, self.metrics, self.log)
+        every: list[Wire] = [*self.wires, operations, debug]
+        if chosen.production:
+            every = [Reticent(wire) for wire in every]
+
+        def route(catalog: Catalog) -> Router:
+            return Router(every, catalog, self.lane, self.later, self.metrics, self.log)
+
+        def narrow(models: tuple[str, ...]) -> Router:
+            return route(Narrowed(self.catalog, models))
+
+        self.router = route(self.catalog)
         #: Called whenever endpoints are to be found anew; listeners add what they remember of them.
         self.on_change: list[Callable[[], None]] = [self.router.forget]
+        self.gate: Gate | None = None
+        if Gate.is_needed(chosen):
+            self.gate = Gate(chosen, registry, self.router, narrow, self.metrics, self.log)
+            self.on_change.append(self.gate.forget)
         #: How many connections are open, where somebody counts them.
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
@@ -93,6 +112,8 @@ class Application:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to load. From now on everything but ``catalog``'s own work happens on ``loop``'s thread."""
         self.loop = loop
+        if self.gate is not None:
+            self.gate.start(loop, self._forget)
         self.catalog.start()
 
     async def settled(self, stopping: asyncio.Event) -> bool:
@@ -107,11 +128,15 @@ class Application:
     def close(self) -> None:
         """Stop following the registry, and the threads."""
         self.catalog.stop()
+        if self.gate is not None:
+            self.gate.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
         self.log.flush()
 
-    def endpoint(self, method: str, target: str, headers: Mapping[str, str]) -> Endpoint:
+    def endpoint(
+        self, method: str, target: str, headers: Mapping[str, str], *, is_admin_port: bool = False
+    ) -> Endpoint:
         """What answers a method and a target in any of HTTP's forms: every request of every listener enters here."""
         path, _, query = target.partition("#")[0].partition("?")
         if not path.startswith("/"):
@@ -119,7 +144,11 @@ class Application:
                 path = urlsplit(path).path or "/"
             except ValueError:
                 path = "*"
-        endpoint = self.router.find("GET" if method == "HEAD" else method, path)
+        method = "GET" if method == "HEAD" else method
+        if self.gate is None:
+            endpoint = self.router.find(method, path)
+        else:
+            endpoint = self.gate.find(method, path, headers, is_admin_port)
         return Asked(endpoint, query) if query else endpoint
 
     def refusing(self, path: str, error: ModelyardError) -> Refusing:
@@ -154,14 +183,17 @@ class Application:
     def _take_over(self, table: Table) -> None:
         """From here on requests go to the versions of ``table``; those under way end where they began."""
         self.catalog.table = table
-        for forget in self.on_change:
-            forget()
+        self._forget()
         for loaded in table.versions:
             self.lane(loaded)
         for loaded in [loaded for loaded in self._lanes if loaded not in table.versions]:
             del self._lanes[loaded]
             if self.cache is not None:
                 self.cache.forget(loaded.digest)
+
+    def _forget(self) -> None:
+        for forget in self.on_change:
+            forget()
 
     def _render_metrics(self) -> bytes:
         return self.metrics.render(self._lanes.values())

@@ -21,9 +21,13 @@ class OperationsWire:
     name = "operations"
     prefix = "/health"
 
-    def __init__(self, metrics: Callable[[], bytes], registry_fault: Callable[[], str]) -> None:
+    def __init__(
+        self, metrics: Callable[[], bytes], registry_fault: Callable[[], str], *, is_terse: bool = False
+    ) -> None:
         self._metrics = metrics
         self._registry_fault = registry_fault
+        #: Readiness says yes or no, and keeps models and reasons to itself.
+        self._is_terse = is_terse
         self._native = NativeWire()
 
     def match(self, method: str, path: str) -> Call | None:
@@ -54,15 +58,16 @@ class OperationsWire:
 
     def _ready(self, catalog: Catalog) -> Message:
         told: dict[str, object] = {"ready": catalog.ready}
-        told["models"] = [
-            {"name": served.name, "version": served.version, "aliases": served.aliases, "digest": served.digest}
-            for served in catalog.models()
-        ]
-        faults = catalog.faults()
-        if faults:
-            told["faults"] = faults
-        if self._registry_fault():
-            told["registry"] = self._registry_fault()
+        if not self._is_terse:
+            told["models"] = [
+                {"name": served.name, "version": served.version, "aliases": served.aliases, "digest": served.digest}
+                for served in catalog.models()
+            ]
+            faults = catalog.faults()
+            if faults:
+                told["faults"] = faults
+            if self._registry_fault():
+                told["registry"] = self._registry_fault()
         return Message(_encode(told), code="ok" if catalog.ready else "not_ready")
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:

@@ -250,11 +250,15 @@ class Router:
         allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]
         if allowed:
             words = ", ".join(["GET", "HEAD"] if allowed == ["GET"] else allowed)
-            error: ModelyardError = MethodNotAllowed(
+            error = MethodNotAllowed(
                 f"{method} is not what {path} takes: {words}", hint=f"use {allowed[0]}", headers={"allow": words}
             )
-        else:
-            error = NotFound(f"no such path: {path}", hint="GET / lists what this server answers")
+            return Refusing(self.speaker(path), None, error, self._metrics, self._log)
+        return self.missing(path)
+
+    def missing(self, path: str) -> Refusing:
+        """What says that nothing is at a path."""
+        error = NotFound(f"no such path: {path}", hint="GET / lists what this server answers")
         return Refusing(self.speaker(path), None, error, self._metrics, self._log)
 
     def speaker(self, path: str) -> Wire:
