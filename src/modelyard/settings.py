@@ -209,3 +209,88 @@ def who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+class Cloud(msgspec.Struct, frozen=True, kw_only=True):
+    """What the contract of a cloud's container asks of a server, as the environment tells."""
+
+    #: The wire that speaks it: ``sagemaker``, ``vertex`` or ``azure``.
+    name: str
+    #: Settings by their names, but for those that our own variables set.
+    options: dict[str, Any]
+    #: Where the cloud puts the model; "" where it brings none.
+    folder: str = ""
+    #: SageMaker: models come and go over the wire.
+    is_multi_model: bool = False
+    #: SageMaker: what an answer is where the caller does not say.
+    accept: str = ""
+    #: Vertex AI: the paths of health and prediction.
+    health: str = ""
+    predict: str = ""
+    #: Azure ML: what stands before every path.
+    path_prefix: str = ""
+
+
+def cloud() -> Cloud | None:
+    """The cloud in whose container we run, or None. Raises InvalidInput where a variable holds no number."""
+    known = os.environ
+    base = known.get("SAGEMAKER_BASE_DIR", "/opt/ml")
+    if any(name in known for name in _SAGEMAKER) or any(Path(base, name).is_dir() for name in ("model", "models")):
+        port = known.get("SAGEMAKER_BIND_TO_PORT") or _port_in(known.get("SAGEMAKER_SAFE_PORT_RANGE", ""))
+        is_multi = _switch(known.get("SAGEMAKER_MULTI_MODEL", "off"))
+        return Cloud(
+            name="sagemaker",
+            options=_options(
+                "sagemaker", port, workers="SAGEMAKER_MODEL_SERVER_WORKERS",
+                request_seconds="SAGEMAKER_MODEL_SERVER_TIMEOUT",
+            ) | ({"control": True} if is_multi else {}),
+            folder="" if is_multi else f"{base}/model",
+            is_multi_model=is_multi,
+            accept=known.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", ""),
+        )  # fmt: skip
+    if any(name in known for name in _VERTEX):
+        endpoint, deployed = known.get("AIP_ENDPOINT_ID", "0"), known.get("AIP_DEPLOYED_MODEL_ID", "0")
+        route = f"/v1/endpoints/{endpoint}/deployedModels/{deployed}"
+        return Cloud(
+            name="vertex",
+            options=_options("vertex", known.get("AIP_HTTP_PORT", "8080"), workers="VERTEX_CPR_WEB_CONCURRENCY"),
+            folder=known.get("AIP_STORAGE_URI", ""),
+            health=known.get("AIP_HEALTH_ROUTE") or route,
+            predict=known.get("AIP_PREDICT_ROUTE") or f"{route}:predict",
+        )
+    if any(name in known for name in _AZURE):
+        return Cloud(
+            name="azure",
+            options=_options("azure", "5001", workers="WORKER_COUNT", request_seconds="WORKER_TIMEOUT"),
+            folder=known.get("AZUREML_MODEL_DIR", ""),
+            path_prefix=known.get("SERVICE_PATH_PREFIX", ""),
+        )
+    return None
+
+
+_SAGEMAKER = (
+    "SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_SAFE_PORT_RANGE", "SAGEMAKER_MULTI_MODEL", "SAGEMAKER_PROGRAM",
+    "SAGEMAKER_CONTAINER_LOG_LEVEL", "SAGEMAKER_BASE_DIR", "SAGEMAKER_MODEL_SERVER_WORKERS",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+)  # fmt: skip
+_VERTEX = ("AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "AIP_MODE")
+_AZURE = ("AZUREML_MODEL_DIR", "AZUREML_ENTRY_SCRIPT", "AML_APP_ROOT")
+
+
+def _options(wire: str, port: str, **named: str) -> dict[str, Any]:
+    """The settings that a cloud's variables stand for; a container's address is public, the cloud guards it."""
+    found: dict[str, Any] = {"host": "0.0.0.0", "public": True}
+    texts = {"port": (port, "the cloud's port")} | {name: (os.environ.get(v), v) for name, v in named.items()}
+    for name, (text, where) in texts.items():
+        if text:
+            found[name] = _parse(_BY_NAME[name], text, where)
+    found = {name: value for name, value in found.items() if _BY_NAME[name].variable not in os.environ}
+    return found | {"wires": tuple(dict.fromkeys((wire, *get("wires"))))}
+
+
+def _port_in(span: str) -> str:
+    """8080, or the first port of a range such as ``9000-9999`` that does not hold it."""
+    low, _, high = span.partition("-")
+    if low.isdecimal() and high.isdecimal() and not int(low) <= 8080 <= int(high):
+        return low
+    return "8080"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from modelyard.errors import InvalidInput
-from modelyard.messages import Batch
+from modelyard.messages import Batch, Message, Request, Response
 from modelyard.schema import Field
 
 _encode = msgspec.json.encode
@@ -74,13 +74,43 @@ def main_outputs(outputs: Sequence[Field]) -> tuple[Field, ...]:
     return tuple(field for field in outputs if field.name == "prediction") or tuple(outputs)
 
 
-def choose(outputs: Sequence[Field], names: Any, path: str) -> tuple[str, ...]:
-    """The outputs that a caller asks for by name. Raises InvalidInput where that is no list of their names."""
-    known = [field.name for field in outputs]
-    if not isinstance(names, list) or not names or any(name not in known for name in names):
-        got = str(names) if len(str(names)) <= 60 else f"{str(names)[:57]}..."
-        raise InvalidInput.at(path, f"a list of outputs: {', '.join(known)}", got)
-    return tuple(dict.fromkeys(names))
+class Predictions:
+    """``{"predictions": [...]}``, one a row, of the outputs that a request chooses or else of the ``usual`` ones."""
+
+    def __init__(self, outputs: tuple[Field, ...], usual: tuple[Field, ...]) -> None:
+        self._outputs = {field.name: field for field in outputs}
+        self._usual = usual
+        self._texts = RowTexts.of(usual)
+
+    def take(self, request: Request, text: bytes | None, path: str) -> None:
+        """Note the parameters of a request, JSON in ``text``; ``outputs`` among them chooses, others mean nothing."""
+        given = msgspec.json.decode(text) if text else None
+        if given is None:
+            return
+        if not isinstance(given, dict):
+            raise InvalidInput.at(path, "an object", type(given).__name__)
+        request.parameters = given
+        if "outputs" in given:
+            request.outputs = self.choose(given["outputs"], f"{path}.outputs")
+
+    def choose(self, names: Any, path: str) -> tuple[str, ...]:
+        """The outputs that a caller asks for. Raises InvalidInput where that is no list of their names."""
+        if not isinstance(names, list) or not names or any(name not in self._outputs for name in names):
+            got = str(names) if len(str(names)) <= 60 else f"{str(names)[:57]}..."
+            raise InvalidInput.at(path, f"a list of outputs: {', '.join(self._outputs)}", got)
+        return tuple(dict.fromkeys(names))
+
+    def chosen(self, request: Request) -> tuple[Field, ...]:
+        """The outputs of the answer."""
+        return self._usual if request.outputs is None else tuple(self._outputs[name] for name in request.outputs)
+
+    def rows(self, request: Request, response: Response) -> list[bytes]:
+        """One JSON text a row."""
+        texts = self._texts if request.outputs is None else RowTexts.of(self.chosen(request))
+        return texts.render(response.batch)[response.start : response.stop]
+
+    def answer(self, request: Request, response: Response) -> Message:
+        return Message(b'{"predictions":[' + b",".join(self.rows(request, response)) + b"]}")
 
 
 def csv_of(batch: Batch, outputs: Sequence[Field], start: int, stop: int) -> bytes:

@@ -15,11 +15,11 @@ import msgspec
 from modelyard import __version__
 from modelyard.decoding import CsvDecoder, EnvelopeDecoder
 from modelyard.decoding.arrow import PARQUET, ArrowDecoder
-from modelyard.errors import InvalidInput, NotReady
+from modelyard.errors import NotReady
 from modelyard.interfaces import Catalog, Served
 from modelyard.messages import Call, Message, Request, Response
 from modelyard.wires import Unsupported, code_of, told
-from modelyard.wires.answers import RowTexts, choose, main_outputs
+from modelyard.wires.answers import Predictions, main_outputs
 
 _encode = msgspec.json.encode
 
@@ -80,8 +80,8 @@ class MlflowCodec:
         )  # fmt: skip
         self._csv = CsvDecoder.of(served.signature.inputs)
         self._arrow = ArrowDecoder(served.signature.inputs)
-        self._outputs = {field.name: field for field in served.signature.outputs}
-        self._main = RowTexts.of(main_outputs(served.signature.outputs))
+        outputs = served.signature.outputs
+        self._predictions = Predictions(outputs, main_outputs(outputs))
 
     def decode(self, body: bytes, headers: Mapping[str, str]) -> Request:
         content_type = headers.get("content-type", JSON)
@@ -94,27 +94,11 @@ class MlflowCodec:
 
     def _json(self, body: bytes) -> Request:
         request, others = self._frames.decode(body)
-        if "params" in others:
-            self._take(others["params"], request)
+        self._predictions.take(request, others.get("params"), "params")
         return request
 
-    def _take(self, params: bytes, request: Request) -> None:
-        """Parameters that mean nothing here are passed over, as in MLflow."""
-        given = msgspec.json.decode(params)
-        if given is None:
-            return
-        if not isinstance(given, dict):
-            raise InvalidInput.at("params", "an object", type(given).__name__)
-        request.parameters = given
-        if "outputs" in given:
-            request.outputs = choose(list(self._outputs.values()), given["outputs"], "params.outputs")
-
     def encode(self, request: Request, response: Response) -> Message:
-        texts = self._main
-        if request.outputs is not None:
-            texts = RowTexts.of(tuple(self._outputs[name] for name in request.outputs))
-        rows = texts.render(response.batch)[response.start : response.stop]
-        return Message(b'{"predictions":[' + b",".join(rows) + b"]}")
+        return self._predictions.answer(request, response)
 
 
 def _kind(content_type: str) -> str:
