@@ -19,15 +19,27 @@ from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
 from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, coding, compress, inflate
+from modelyard.serving.frames import PREFACE
+from modelyard.serving.limits import (
+    BUSY_SECONDS,
+    HEAD_SECONDS,
+    IDLE_SECONDS,
+    LINGER_SECONDS,
+    MOST_HEAD_BYTES,
+    MOST_HEADERS,
+    STUCK_SECONDS,
+    BadRequest,
+    ExpectationFailed,
+    TooSlow,
+    head_too_large,
+    is_request_id,
+    is_slow_body,
+)
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
 
 if TYPE_CHECKING:
     from modelyard.serving.listener import Listener
-
-#: Limits of a head: bytes in all, and headers.
-MOST_HEAD_BYTES = 65_536
-MOST_HEADERS = 128
 
 #: Unanswered requests of one connection at which no more is read from it, and at which reading goes on.
 MOST_UNANSWERED = 32
@@ -41,40 +53,6 @@ _JSON = "application/json"
 #: The end of an answer's head by the length of its body.
 MOST_LENGTHS = 1024
 LENGTHS = tuple(b"\r\ncontent-length: %d\r\n\r\n" % size for size in range(MOST_LENGTHS))
-
-
-# The listener's own errors, not of the tree in ``modelyard.errors``: they speak of HTTP and never leave the server,
-# so that neither the command line nor a caller in Python need know them.
-
-
-class BadRequest(ModelyardError):
-    """Not HTTP as it should be."""
-
-    code = "bad_request"
-
-
-class TooLarge(ModelyardError):
-    """The body is larger than the server accepts."""
-
-    code = "too_large"
-
-
-class HeadTooLarge(ModelyardError):
-    """The request's head is larger than the server accepts."""
-
-    code = "head_too_large"
-
-
-class TooSlow(ModelyardError):
-    """The request did not arrive in time."""
-
-    code = "too_slow"
-
-
-class ExpectationFailed(ModelyardError):
-    """An ``Expect`` header asks for what the server does not do."""
-
-    code = "expectation_failed"
 
 
 class Head(msgspec.Struct, gc=False):
@@ -153,9 +131,9 @@ class Connection(asyncio.Protocol):
     """One connection. Everything that most requests do not need is kept out of ``data_received``."""
 
     __slots__ = (
-        "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_last_head", "_parser", "_reading_paused",
-        "_rest", "_size", "_url", "_writing_paused", "began", "in_body", "is_between", "is_closing", "last", "listener",
-        "needs_care", "owes_continue", "transport", "unanswered",
+        "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_last_head", "_lingers", "_opening", "_parser",
+        "_reading_paused", "_rest", "_size", "_url", "_writing_paused", "began", "in_body", "is_between", "is_closing",
+        "last", "listener", "needs_care", "owes_continue", "transport", "unanswered",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -177,6 +155,10 @@ class Connection(asyncio.Protocol):
         self._fault: ModelyardError | None = None
         self._completed = 0
         self._last_head: Head | None = None
+        #: What has come while it may still become the preface of HTTP/2; None once it cannot.
+        self._opening: bytes | None = b""
+        #: All is written, and the client may read it before the connection is closed.
+        self._lingers = False
         #: What was received but waits until earlier requests are answered.
         self._rest = b""
         self._reset()
@@ -245,6 +227,13 @@ class Connection(asyncio.Protocol):
     # Reading what is not known by heart.
 
     def _feed_slices(self, data: bytes) -> None:
+        if self._opening is not None:
+            data = self._opening + data
+            if PREFACE.startswith(data[: len(PREFACE)]) and not self.unanswered:
+                self._begin_http2(data)
+                return
+            self._opening = None
+            self.is_between = True
         if len(data) <= SLICE:
             self._feed(data)
         else:
@@ -257,6 +246,22 @@ class Connection(asyncio.Protocol):
                 self._feed(data[start : start + SLICE])
         if self._has_enough:
             self._pause_reading()
+
+    def _begin_http2(self, data: bytes) -> None:
+        """Hand the connection over once the preface of HTTP/2 is whole."""
+        if len(data) < len(PREFACE):
+            if self.is_between:
+                self.is_between = False
+                self.began = perf_counter()
+            self._opening = data
+            return
+        from modelyard.serving.http2 import Http2Connection  # a server that is only asked in HTTP/1.1 needs none of it
+
+        self.listener.connections.discard(self)
+        successor = Http2Connection(self.listener)
+        self.transport.set_protocol(successor)
+        successor.connection_made(self.transport)
+        successor.data_received(data)
 
     @property
     def _has_enough(self) -> bool:
@@ -277,7 +282,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fault = self._fault or BadRequest(f"not a proper HTTP request: {error}")
         if self._fault is None and not self.in_body and self._head_bytes > MOST_HEAD_BYTES and not self.is_between:
-            self._fault = _head_too_large()
+            self._fault = head_too_large()
         if self._fault is not None:
             self.give_up(self._fault)
             return
@@ -311,14 +316,14 @@ class Connection(asyncio.Protocol):
         if not self.in_body:  # trailers are of no interest
             self._headers.append((name, value))
             if len(self._headers) > MOST_HEADERS:
-                self._fault = self._fault or _head_too_large()
+                self._fault = self._fault or head_too_large()
 
     def on_headers_complete(self) -> None:
         self.in_body = True
         if self._fault is not None or self.is_closing or self._is_upgrade:
             return
         if sum(len(n) + len(v) for n, v in self._headers) + len(self._url) > MOST_HEAD_BYTES:
-            self._fault = _head_too_large()
+            self._fault = head_too_large()
             return
         length, expects, chunked, hosts = 0, b"", False, 0
         for name, value in self._headers:
@@ -339,7 +344,7 @@ class Connection(asyncio.Protocol):
         elif chunked and version == "1.0":
             self._fault = BadRequest("HTTP/1.0 has no Transfer-Encoding")
         elif length > self.listener.max_body:
-            self._fault = self._too_large()
+            self._fault = self.listener.too_large()
         elif expects and expects != b"100-continue":
             self._fault = ExpectationFailed(f"no such expectation: {expects.decode('latin-1')}")
         elif expects and (length or chunked) and version != "1.0":
@@ -352,7 +357,7 @@ class Connection(asyncio.Protocol):
         if self._fault is None and not self.is_closing:
             self._size += len(body)
             if self._size > self.listener.max_body:
-                self._fault = self._too_large()
+                self._fault = self.listener.too_large()
                 self._chunks.clear()
                 return
             self._chunks.append(body)
@@ -391,7 +396,7 @@ class Connection(asyncio.Protocol):
         try:
             plain = inflate(body, encoding, self.listener.max_body)
             if plain is None:
-                raise self._too_large()
+                raise self.listener.too_large()
         except ModelyardError as error:
             exchange.endpoint = self.listener.application.refusing(head.target, error)
             exchange.endpoint.accept(exchange, b"", head.headers)
@@ -423,11 +428,6 @@ class Connection(asyncio.Protocol):
             seconds_of(headers, self.listener.request_seconds),
             coding(headers["accept-encoding"]) if "accept-encoding" in headers else "",
         )
-
-    def _too_large(self) -> TooLarge:
-        most = self.listener.max_body
-        hint = "send fewer rows at once, or set MODELYARD_MAX_BODY for the server"
-        return TooLarge(f"the body is larger than {most} bytes", hint=hint)
 
     # Giving up, closing, going on.
 
@@ -481,7 +481,7 @@ class Connection(asyncio.Protocol):
         if last.head.length < 0 and self.transport.can_write_eof():
             self.transport.write_eof()
             self.began = perf_counter()
-            self.listener.lingering.add(self)
+            self._lingers = True
         else:
             self.transport.close()
 
@@ -506,21 +506,40 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self.transport.resume_reading()
 
+    # Looked after by the listener.
+
+    def forget(self) -> None:
+        """Nothing is remembered here: the listener knows the heads of all connections."""
+
     @property
     def is_stuck(self) -> bool:
         """The client does not read its answers."""
         return self._writing_paused
 
     @property
-    def received_bytes(self) -> int:
-        """Bytes so far of the body that is being read."""
-        return self._size
+    def in_flight(self) -> int:
+        """Requests that are not answered."""
+        return len(self.unanswered)
 
+    def drain(self, now: float) -> None:
+        """End once what was asked so far is answered. Called repeatedly.
 
-def is_request_id(text: str) -> bool:
-    """Whether a caller's request id can be taken over: at most 128 harmless characters."""
-    return 0 < len(text) <= 128 and text.isascii() and all(c.isalnum() or c in "._-:/+=@~" for c in text)
+        A client that was busy a moment ago may have its next request under way, and is told with that answer.
+        """
+        if self.is_between and not self.unanswered and now - self.last > BUSY_SECONDS:
+            self.transport.close()
 
-
-def _head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"the head is larger than {MOST_HEAD_BYTES} bytes or {MOST_HEADERS} headers")
+    def tend(self, now: float) -> None:
+        """Once a second: end a connection that idles, dawdles or never reads."""
+        waited = now - self.began
+        if self._lingers:
+            if waited > LINGER_SECONDS:
+                self.transport.abort()
+        elif self.is_stuck:
+            if now - self.last > STUCK_SECONDS:
+                self.transport.abort()
+        elif self.is_between:
+            if not self.unanswered and now - self.last > IDLE_SECONDS:
+                self.transport.close()
+        elif not self.is_closing and (is_slow_body(waited, self._size) if self.in_body else waited > HEAD_SECONDS):
+            self.give_up(TooSlow(f"the request was not complete after {waited:.0f} seconds"))

@@ -11,29 +11,19 @@ from wsgiref.handlers import format_date_time
 
 from modelyard.messages import Message
 from modelyard.serving.compression import compress
-from modelyard.serving.http import Connection, Head, HttpExchange, TooSlow
+from modelyard.serving.http import Connection, Head, HttpExchange
+from modelyard.serving.limits import TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from modelyard.serving.application import Application
+    from modelyard.serving.http2 import Http2Connection
+    from modelyard.serving.streams import PlainExchange, StreamExchange
 
 #: Heads remembered, and the largest of them.
 MOST_HEADS = 1024
 LARGEST_HEAD = 4096
-
-#: Seconds that a connection may idle, take for a head, take before its body's rate is looked at, linger, or not read.
-IDLE_SECONDS = 75.0
-HEAD_SECONDS = 15.0
-BODY_SECONDS = 30.0
-LINGER_SECONDS = 2.0
-STUCK_SECONDS = 60.0
-
-#: A connection that had a request within this many seconds is likely to send another.
-BUSY_SECONDS = 0.5
-
-#: Bytes a second below which a body is given up.
-SLOWEST_BODY = 1024
 
 STATUS = {
     "ok": 200,
@@ -81,28 +71,35 @@ class Listener:
         self.max_body: int = chosen.max_body
         #: Seconds that a request may take where its caller says nothing.
         self.request_seconds: float = chosen.request_seconds
-        self.connections: set[Connection] = set()
-        self.lingering: set[Connection] = set()
+        self.connections: set[Connection | Http2Connection] = set()
         self.heads: dict[bytes, Head] = {}
         self._seen_once: set[int] = set()
         self.id_prefix = os.urandom(6).hex() + "-"
         self.count = 0
         self._access_log: str = chosen.access_log
+        #: Whether every answer is logged.
+        self.notes_all = self._access_log == "all"
         #: No answer needs more than the plain template: nothing is being closed, and successes are not logged.
-        self.is_plain = self._access_log != "all"
+        self.is_plain = not self.notes_all
         self.note_lost = lost
         self.is_draining = False
         #: Runs a function on the loop's thread.
         self.call_from_thread = loop.call_soon_threadsafe
-        application.on_change.append(self.heads.clear)
+        application.on_change.append(self.forget)
         application.connections = lambda: len(self.connections)
         self._tell_time()
 
     def _tell_time(self) -> None:
-        date = format_date_time(time()).encode()
-        self._stamp = b"server: modelyard\r\ndate: " + date + b"\r\n"
+        self.date = format_date_time(time())
+        self._stamp = f"server: modelyard\r\ndate: {self.date}\r\n".encode()
         #: How most answers begin; the id, the length and the body follow.
         self.plain = _LINES[200] + self._stamp + b"content-type: application/json\r\nx-request-id: "
+
+    def forget(self) -> None:
+        """Find every endpoint anew."""
+        self.heads.clear()
+        for connection in self.connections:
+            connection.forget()
 
     def new_id(self) -> str:
         """An id for a request: unique to this process, then counted."""
@@ -126,13 +123,10 @@ class Listener:
     def render(self, exchange: HttpExchange, message: Message) -> bytes:
         """The bytes of an answer, of any kind."""
         head = exchange.head
-        status = STATUS.get(message.code, 500)
         is_last = not head.keep_alive or (self.is_draining and exchange.connection.ends_with(exchange))
-        lines = [_LINES[status], self._stamp, f"content-type: {message.content_type}\r\n".encode()]
-        lines.append(f"x-request-id: {exchange.id}\r\ncontent-length: {len(message.body)}\r\n".encode())
-        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in message.headers.items()]
-        if status in (429, 503) and "retry-after" not in message.headers:
-            lines.append(b"retry-after: 1\r\n")
+        status, fields = self.describe(exchange, message)
+        lines = [_LINES[status], self._stamp]
+        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields]
         if is_last:
             lines.append(b"connection: close\r\n")
         elif head.is_old:
@@ -140,11 +134,31 @@ class Listener:
         lines.append(b"\r\n")
         if head.method != "HEAD":
             lines.append(message.body)
-        if self._access_log == "all" or (self._access_log == "errors" and status >= 400 and not is_probe(head.target)):
-            self._note_access(exchange, message, status)
         return b"".join(lines)
 
-    def compress_beside(self, exchange: HttpExchange, message: Message) -> None:
+    def describe(self, exchange: HttpExchange | StreamExchange, message: Message) -> tuple[int, list[tuple[str, str]]]:
+        """Status and headers of an answer, in any version of HTTP; the answer is logged."""
+        status = STATUS.get(message.code, 500)
+        fields = [("content-type", message.content_type), ("x-request-id", exchange.id)]
+        fields.append(("content-length", str(len(message.body))))
+        fields += message.headers.items()
+        if status in (429, 503) and "retry-after" not in message.headers:
+            fields.append(("retry-after", "1"))
+        self.note(exchange, message)
+        return status, fields
+
+    def note(self, exchange: HttpExchange | StreamExchange, message: Message) -> None:
+        """Write an answer into the log, if it is one of those that are logged."""
+        status = STATUS.get(message.code, 500)
+        target = exchange.head.target
+        if self.notes_all or (self._access_log == "errors" and status >= 400 and not is_probe(target)):
+            milliseconds = round((perf_counter() - exchange.received) * 1000, 3)
+            self.log.write(
+                "info" if status < 500 else "warning", "request", request_id=exchange.id, method=exchange.head.method,
+                target=target[:200], status=status, code=message.code, milliseconds=milliseconds,
+            )  # fmt: skip
+
+    def compress_beside(self, exchange: HttpExchange | PlainExchange, message: Message) -> None:
         """Compress a large answer in a thread, and then send it."""
 
         def work() -> None:
@@ -152,45 +166,23 @@ class Listener:
 
         self.application.later(work)
 
-    def _note_access(self, exchange: HttpExchange, message: Message, status: int) -> None:
-        milliseconds = round((perf_counter() - exchange.received) * 1000, 3)
-        self.log.write(
-            "info" if status < 500 else "warning", "request", request_id=exchange.id, method=exchange.head.method,
-            target=exchange.head.target[:200], status=status, code=message.code, milliseconds=milliseconds,
-        )  # fmt: skip
+    def too_large(self) -> TooLarge:
+        """What to tell a client whose body is larger than we accept."""
+        hint = "send fewer rows at once, or set MODELYARD_MAX_BODY for the server"
+        return TooLarge(f"the body is larger than {self.max_body} bytes", hint=hint)
 
     def drain(self) -> None:
-        """Connections end once what they asked so far is answered; those that idle are closed. Called repeatedly.
-
-        One that was busy a moment ago may have its next request under way, and is told with that answer.
-        """
+        """Connections end once what they asked so far is answered; those that idle are closed. Called repeatedly."""
         self.is_draining = True
         self.is_plain = False
         now = perf_counter()
         for connection in list(self.connections):
-            if connection.is_between and not connection.unanswered and now - connection.last > BUSY_SECONDS:
-                connection.transport.close()
+            connection.drain(now)
 
     def sweep(self) -> None:
         """Once a second: tell the time, end connections that idle, dawdle or never read, write the log."""
         self._tell_time()
         now = perf_counter()
         for connection in list(self.connections):
-            waited = now - connection.began
-            if connection in self.lingering:
-                if waited > LINGER_SECONDS:
-                    connection.transport.abort()
-            elif connection.is_stuck:
-                if now - connection.last > STUCK_SECONDS:
-                    connection.transport.abort()
-            elif connection.is_between:
-                if not connection.unanswered and now - connection.last > IDLE_SECONDS:
-                    connection.transport.close()
-            elif not connection.is_closing and self._is_slow(connection, waited):
-                connection.give_up(TooSlow(f"the request was not complete after {waited:.0f} seconds"))
+            connection.tend(now)
         self.log.flush()
-
-    def _is_slow(self, connection: Connection, waited: float) -> bool:
-        if not connection.in_body:
-            return waited > HEAD_SECONDS
-        return waited > BODY_SECONDS + connection.received_bytes / SLOWEST_BODY

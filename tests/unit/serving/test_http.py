@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from modelyard.schema import Field, Signature
-from modelyard.serving import http, listener
+from modelyard.serving import http, limits, listener
 from modelyard.serving.listener import is_probe
 from modelyard.serving.server import Server
 from modelyard.testing.memory import MemoryBundle
@@ -500,21 +500,21 @@ class TestLimits:
         assert client.answer()[0] == 404
 
     def test_a_slow_head_is_given_up(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(listener, "HEAD_SECONDS", 0.1)
+        monkeypatch.setattr(http, "HEAD_SECONDS", 0.1)
         client.send(b"POST /predict HT")
         status, headers, _ = client.answer()
         assert (status, headers["connection"]) == (408, "close")
         assert client.is_closed()
 
     def test_a_slow_body_is_given_up(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(listener, "BODY_SECONDS", 0.1)
+        monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
         client.send(request()[:-3])
         assert client.answer()[0] == 408
 
     def test_an_idle_connection_is_closed(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         client.send(request())
         client.answer()
-        monkeypatch.setattr(listener, "IDLE_SECONDS", 0.1)
+        monkeypatch.setattr(http, "IDLE_SECONDS", 0.1)
         assert client.is_closed()
 
     def test_known_heads_stay_bounded(self, server: Server, client: Client) -> None:

@@ -1,0 +1,291 @@
+"""gRPC over HTTP/2: calls whose messages are requests to a wire, one exchange each, answered in their order.
+
+Whether a method takes one message or many is nothing that the listener knows: a call is over when the client has
+said all and all of it is answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from struct import Struct
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from modelyard.errors import InvalidInput, ModelyardError
+from modelyard.messages import Message
+from modelyard.serving import frames
+from modelyard.serving.compression import inflate
+from modelyard.serving.frames import END_HEADERS, END_STREAM, HEADERS
+from modelyard.serving.routing import Endpoint
+from modelyard.serving.streams import Stream, StreamExchange
+
+if TYPE_CHECKING:
+    from modelyard.serving.heads import Head
+    from modelyard.serving.http2 import Http2Connection
+
+OK, UNKNOWN, INTERNAL, UNIMPLEMENTED = 0, 2, 13, 12
+
+#: From the code word of an error to the status of a call.
+STATUS = {
+    "ok": OK,
+    "cancelled": 1,
+    "invalid_input": 3,
+    "bad_request": 3,
+    "unsupported": 3,
+    "deadline_passed": 4,
+    "too_slow": 4,
+    "not_found": 5,
+    "conflict": 6,
+    "refused": 7,
+    "too_large": 8,
+    "head_too_large": 8,
+    "rate_limited": 8,
+    "no_room": 8,
+    "missing_dependency": UNIMPLEMENTED,
+    "unimplemented": UNIMPLEMENTED,
+    "method_not_allowed": UNIMPLEMENTED,
+    "internal": INTERNAL,
+    "model_failed": INTERNAL,
+    "bad_bundle": INTERNAL,
+    "overloaded": 14,
+    "not_ready": 14,
+    "remote_failed": 14,
+    "unauthenticated": 16,
+}
+
+#: A DATA frame's head and that of the message in it: whether it is compressed, and its length.
+_MESSAGE = Struct(">HBBBIBI")
+_PREFIX = Struct(">BI")
+
+_BEGIN = frames.status(200) + frames.field(b"content-type", b"application/grpc")
+_ACCEPTED = frames.field(b"grpc-accept-encoding", b"identity, deflate, gzip")
+_ID = frames.field(b"x-request-id", b"")[:-1]
+_STATUS_FIELDS = {number: frames.field(b"grpc-status", b"%d" % number) for number in range(17)}
+_DONE = _STATUS_FIELDS[OK]
+_HEAD = frames.FRAME
+
+#: The longest text of an error; clients give up where trailers exceed 8 kB, and each byte may become three.
+LONGEST_TEXT = 1800
+
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+class Unimplemented(ModelyardError):
+    """The server has no such method, or cannot read the compression that the client chose."""
+
+    code = "unimplemented"
+
+
+class Malformed(ModelyardError):
+    """The messages of a call are not framed as gRPC says."""
+
+    code = "internal"
+
+
+def is_grpc(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request is a call of gRPC, whose messages are protobuf's."""
+    kind = headers.get("content-type", "").partition(";")[0].rstrip()
+    return method == "POST" and kind in ("application/grpc", "application/grpc+proto")
+
+
+def patience(headers: Mapping[str, str], otherwise: float) -> float:
+    """The seconds that the caller waits: its ``grpc-timeout``; ``otherwise`` where there is none to be understood."""
+    text = headers.get("grpc-timeout", "")
+    number, unit = text[:-1], _UNITS.get(text[-1:])
+    if unit is None or not (number.isascii() and number.isdigit() and len(number) <= 8):
+        return otherwise
+    return int(number) * unit
+
+
+class GrpcStream(Stream):
+    """One call."""
+
+    __slots__ = ("_is_complete", "_is_started", "unanswered")
+
+    def __init__(self, connection: Http2Connection, number: int, head: Head) -> None:
+        super().__init__(connection, number, head)
+        self.unanswered: deque[GrpcExchange] = deque()
+        #: All that the client said has become exchanges.
+        self._is_complete = False
+        #: The headers of the answer are sent.
+        self._is_started = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.unanswered)
+
+    @property
+    def is_reading(self) -> bool:
+        return bool(self.buffer)
+
+    # In.
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        if not self.buffer and len(data) > 5 and not data[0] and int.from_bytes(data[1:5], "big") == len(data) - 5:
+            self._is_complete = ended
+            self._accept(data[5:])  # most often: one frame, one message
+            return
+        if not self.buffer:
+            self.began = self.connection.last
+        self.connection.hold(len(data))
+        self.buffer += data
+        self._split()
+        if ended and not self.is_over:
+            if self.buffer:
+                self.give_up(Malformed("the call ended within a message"))
+                return
+            self._is_complete = True
+            if not self.unanswered:
+                self.finish(Message(b""))
+
+    def _split(self) -> None:
+        """Accept the messages that are whole."""
+        buffer, at = self.buffer, 0
+        most = self.connection.listener.max_body
+        while len(buffer) - at >= 5 and not self.is_over:
+            flag, size = _PREFIX.unpack_from(buffer, at)
+            if flag > 1:
+                self.give_up(Malformed(f"a message begins with the byte {flag}, which means nothing"))
+            elif size > most:
+                self.give_up(self.connection.listener.too_large())
+            elif len(buffer) - at - 5 < size:
+                break
+            else:
+                body = bytes(memoryview(buffer)[at + 5 : at + 5 + size])
+                at += 5 + size
+                if flag:
+                    self._accept_compressed(body)
+                else:
+                    self._accept(body)
+        self.connection.hold(-at)
+        del buffer[:at]
+
+    def _accept_compressed(self, body: bytes) -> None:
+        listener = self.connection.listener
+        encoding = self.head.headers.get("grpc-encoding", "identity")
+        try:
+            if encoding == "identity":
+                raise Malformed("a compressed message, but no grpc-encoding")
+            plain = inflate(body, encoding, listener.max_body)
+            if plain is None:
+                raise listener.too_large()
+        except InvalidInput:
+            self.give_up(Malformed(f"a message that is not in the encoding {encoding}"))
+        except ModelyardError as error:
+            told = Unimplemented(error.message) if error.code == "unsupported" else error
+            self.give_up(told)
+        else:
+            self._accept(plain)
+
+    def _accept(self, body: bytes) -> None:
+        connection, head = self.connection, self.head
+        listener = connection.listener
+        received = connection.last
+        listener.count = count = listener.count + 1
+        exchange = GrpcExchange(
+            id=head.request_id or listener.id_prefix + hex(count)[2:],
+            received=received,
+            endpoint=head.endpoint,
+            deadline=received + head.seconds,
+            stream=self,
+        )
+        self.unanswered.append(exchange)
+        connection.unanswered += 1
+        head.endpoint.accept(exchange, body, head.headers)
+
+    # Out.
+
+    def write(self, exchange: GrpcExchange, message: Message) -> None:
+        """Send an answer whose turn it is."""
+        connection = self.connection
+        if message.content_type != "application/grpc" or (message.code != "ok" and not message.body):
+            self._refuse(exchange, message)
+            return
+        body, number = message.body, self.number
+        size = len(body)
+        if self._is_started:
+            begin = b""
+        else:
+            self._is_started = True
+            name = exchange.id.encode()
+            block = connection.block(b"".join((_BEGIN, _ID, frames.length(len(name)), name)))
+            begin = _HEAD.pack(len(block) >> 8, len(block) & 255, HEADERS, END_HEADERS, number) + block
+        end = b""
+        if self._is_complete and not self.unanswered:
+            end = _HEAD.pack(0, len(_DONE), HEADERS, END_HEADERS | END_STREAM, number) + _DONE
+        connection.send(self, begin, _PREFIX.pack(0, size), body, end)
+        if connection.listener.notes_all or message.code != "ok":
+            self._note(exchange, message)
+
+    def _refuse(self, exchange: GrpcExchange, message: Message) -> None:
+        """End the call as a wire says; where it is no wire of gRPC, or knows no such method, gRPC has a word for it."""
+        endpoint = exchange.endpoint
+        code, headers = message.code, message.headers
+        is_ours = message.content_type == "application/grpc"
+        if code in ("ok", "not_found", "method_not_allowed") and (not is_ours or endpoint.call is None):
+            code, headers = "unimplemented", {"grpc-message": f"no such method: {self.head.target}"}
+        elif not is_ours:
+            headers = {"grpc-message": message.body.decode(errors="replace")}
+        message = Message(b"", headers, code, "application/grpc")
+        self._note(exchange, message)
+        self.finish(message, exchange.id)
+
+    def finish(self, message: Message, name: str = "") -> None:
+        """End the call with the status that ``message`` tells, and no further answer."""
+        connection = self.connection
+        connection.unanswered -= len(self.unanswered)
+        self.unanswered.clear()
+        status = STATUS.get(message.code, UNKNOWN)
+        block = _STATUS_FIELDS[status]
+        if not self._is_started:
+            block = _BEGIN + _ACCEPTED + block
+            if name:
+                block += _ID + frames.length(len(name)) + name.encode()
+        block += frames.fields(
+            (name, percent(value) if name == "grpc-message" else value) for name, value in message.headers.items()
+        )
+        trailers = frames.headers(self.number, connection.block(block), END_STREAM)
+        connection.send(self, b"", b"", b"", trailers)
+
+    def give_up(self, error: ModelyardError) -> None:
+        listener = self.connection.listener
+        listener.metrics.refused[error.code] += 1
+        self.finish(Message(b"", {"grpc-message": str(error)}, error.code))
+
+    def _note(self, exchange: GrpcExchange, message: Message) -> None:
+        self.connection.listener.note(exchange, message)
+
+    def cancel(self) -> None:
+        self.connection.unanswered -= len(self.unanswered)
+        self.unanswered.clear()
+        super().cancel()
+
+
+class GrpcExchange(StreamExchange, gc=False, kw_only=True, eq=False):
+    """One message of a call."""
+
+    endpoint: Endpoint
+    stream: GrpcStream
+    answered: Message | None = None
+
+    def answer(self, message: Message) -> None:
+        stream = self.stream
+        if stream.is_over:
+            return
+        unanswered = stream.unanswered
+        if unanswered[0] is not self:
+            self.answered = message
+            return
+        unanswered.popleft()
+        stream.connection.unanswered -= 1
+        stream.write(self, message)
+        while unanswered and (answered := unanswered[0].answered) is not None:
+            first = unanswered.popleft()
+            stream.connection.unanswered -= 1
+            stream.write(first, answered)
+
+
+def percent(text: str) -> str:
+    """A text as ``grpc-message`` has it."""
+    return quote(text[:LONGEST_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
