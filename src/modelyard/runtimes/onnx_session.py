@@ -112,7 +112,12 @@ def predict_with(session: Any, options: dict[str, Any], signature: Signature) ->
     settings = ort.RunOptions()
     run = getattr(session, "_sess", session).run
     predict_row = _bound_row(session, inputs, tensors, gathers, settings)
-    most = int(options.get("max_rows") or sys.maxsize)
+    most = _most_rows(options)
+
+    # None of these functions knows itself: a session would then go only when the garbage collector finds the circle.
+    def call(columns: Columns) -> Columns:
+        arrays = run(tensors, feed_all(columns), settings)
+        return Columns(layout, [gather(arrays, columns.rows) for gather in gathers], columns.rows)
 
     def predict(columns: Columns) -> Columns:
         if columns.layout is not expected and columns.layout.fields != expected.fields:
@@ -120,19 +125,27 @@ def predict_with(session: Any, options: dict[str, Any], signature: Signature) ->
         rows = columns.rows
         if not rows:
             return layout.from_tuples([])  # some kernels divide by the number of rows
-        if rows > most:
-            return layout.concatenate([predict(columns.slice(i, min(i + most, rows))) for i in range(0, rows, most)])
         try:
             if rows == 1 and predict_row is not None:
                 return Columns(layout, predict_row(columns), 1)
-            arrays = run(tensors, feed_all(columns), settings)
-            return Columns(layout, [gather(arrays, rows) for gather in gathers], rows)
+            if rows > most:
+                return layout.concatenate([call(columns.slice(i, min(i + most, rows))) for i in range(0, rows, most)])
+            return call(columns)
         except ModelFailed:
             raise
         except Exception as error:
             raise ModelFailed(f"the ONNX model failed: {first_line(error)}") from error
 
     return predict
+
+
+def _most_rows(options: dict[str, Any]) -> int:
+    most = options.get("max_rows")
+    if most is None:
+        return sys.maxsize
+    if type(most) is not int or most < 1:
+        raise BadBundle(f"max_rows of the model must be a whole number above 0, not {most!r}")
+    return most
 
 
 def _feed_all(inputs: list[_Input]) -> Callable[[Columns], dict[str, Array]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,21 @@ def test_many_rows_are_run_in_parts_where_the_options_say_so(tmp_path: Path) -> 
     for options, expected in (({}, [7] * 7), ({"max_rows": 3}, [3, 3, 3, 3, 3, 3, 1])):
         predict = OnnxRuntime().load(tmp_path, ModelSpec(runtime="onnx", options=options), signature)
         assert predict(columns)["prediction"].tolist() == expected
+    for most in (0, -1, True, 2.5, "9"):
+        with pytest.raises(BadBundle, match="max_rows of the model must be a whole number above 0"):
+            OnnxRuntime().load(tmp_path, ModelSpec(runtime="onnx", options={"max_rows": most}), signature)
+
+
+def test_a_model_goes_with_its_function(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()  # a server freezes what it has loaded: what only the collector would find stays for good
+    try:
+        predict = load(linear(), tmp_path, Signature(inputs=numbers("a", "b", "c"), outputs=PREDICTION))
+        held = weakref.ref(predict)
+        del predict
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_columns_of_another_order_are_laid_out_again(tmp_path: Path) -> None:
