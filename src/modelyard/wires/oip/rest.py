@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from modelyard.errors import InvalidInput, ModelyardError
+from modelyard.errors import InvalidInput
 from modelyard.interfaces import Catalog, Served
 from modelyard.messages import Call, Message
-from modelyard.wires import Unimplemented, code_of, segments
+from modelyard.wires import Unimplemented, code_of, segments, told
 from modelyard.wires.oip import about
 from modelyard.wires.oip.codec import OipCodec
 
@@ -78,16 +78,6 @@ class OipWire:
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(_encode({"error": told(error)}), code=code_of(error))
-
-
-def told(error: Exception) -> str:
-    """An error in one line."""
-    if not isinstance(error, ModelyardError):
-        return "something went wrong inside the server"
-    text = error.message
-    if isinstance(error, InvalidInput) and len(error.problems) > 1:
-        text = "; ".join(str(problem) for problem in error.problems)
-    return f"{text} (hint: {error.hint})" if error.hint else text
 
 
 def _posted(parts: tuple[str, ...]) -> Call | None:

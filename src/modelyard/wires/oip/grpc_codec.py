@@ -1,0 +1,216 @@
+"""Infer requests and answers over gRPC.
+
+The description of raw tensors is often the same from one request to the next, so what it means is remembered; raw
+answers are put together by hand, because most of their bytes never change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modelyard.errors import InvalidInput
+from modelyard.interfaces import Served
+from modelyard.messages import Message, Response
+from modelyard.wires.oip.codec import check_parameters
+from modelyard.wires.oip.datatypes import BINARY, HALVES
+from modelyard.wires.oip.outputs import Output, Outputs, Wanted
+from modelyard.wires.oip.protos import messages
+from modelyard.wires.oip.raw import RawPlan, checked, stored_texts
+from modelyard.wires.oip.tensors import Inputs, TensorRequest
+
+#: Where the typed contents of a datatype lie; FP16 and BF16 have none.
+_CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+
+#: Asked for with a message of a stream, so that its last answer is marked.
+_MARK = "triton_enable_empty_final_response"
+
+#: Descriptions that are remembered, and the largest of them.
+_MOST_KNOWN = 256
+_LARGEST_KNOWN = 16_384
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """What the description of raw tensors means."""
+
+    plan: RawPlan
+    wanted: Wanted
+    parameters: dict[str, Any] | None
+    is_marked: bool
+
+
+class OipGrpcCodec:
+    """Reads and answers infer requests of one loaded version."""
+
+    def __init__(self, served: Served, *, is_streamed: bool) -> None:
+        self._inputs = Inputs(served.signature.inputs)
+        self._outputs = Outputs(served.signature.outputs)
+        self._is_streamed = is_streamed
+        self._head = chunk(1, served.name.encode())
+        if served.version:
+            self._head += chunk(2, served.version.encode())
+        self._known: dict[tuple[bytes, tuple[int, ...]], _Known] = {}
+        self._seen_once: set[int] = set()
+        self._described: dict[tuple[Any, ...], bytes] = {}
+
+    # Reading.
+
+    def decode(self, body: Any, headers: Mapping[str, str]) -> TensorRequest:
+        request_id: str = body.id
+        blobs: list[bytes] = list(body.raw_input_contents)
+        if not blobs:
+            known, form = self._understand(body, []), "typed"
+        else:
+            body.ClearField("raw_input_contents")
+            body.ClearField("id")
+            key = (body.SerializeToString(), tuple(map(len, blobs)))
+            form, found = "raw", self._known.get(key)
+            if found is None:
+                found = self._understand(body, blobs)
+                self._remember(key, found)
+            known = found
+        columns = known.plan.read(blobs[0] if len(blobs) == 1 else b"".join(blobs), 0)
+        wanted = known.wanted
+        return TensorRequest(
+            columns.rows, None, columns, form, request_id, wanted.names, known.parameters, wanted, "", known.is_marked
+        )
+
+    def _understand(self, body: Any, blobs: list[bytes]) -> _Known:
+        tensors = [_Tensor(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in body.inputs]
+        if blobs:
+            for i, tensor in enumerate(body.inputs):
+                if tensor.HasField("contents") and tensor.contents.ByteSize():
+                    raise InvalidInput.at(f"inputs[{i}].contents", "nothing beside raw_input_contents", "values")
+            if len(blobs) != len(tensors):
+                raise InvalidInput.at("raw_input_contents", f"{len(tensors)}, one an input", str(len(blobs)))
+            plan = RawPlan(self._inputs, tensors, [len(blob) for blob in blobs])
+        else:
+            plan = RawPlan(self._inputs, tensors, [None] * len(tensors), self._contents(body, tensors))
+        parameters = _plain(body.parameters)
+        is_marked = parameters.pop(_MARK, False) is True
+        _, own = check_parameters(parameters)
+        named = [(output.name, _plain(output.parameters)) for output in body.outputs]
+        return _Known(plan, self._outputs.choose(named, is_binary=False), own, is_marked)
+
+    def _contents(self, body: Any, tensors: list[_Tensor]) -> list[Any]:
+        """The typed values of each tensor."""
+        _, places = self._inputs.arrange(tensors, is_binary=True)
+        found: list[Any] = []
+        for i, (tensor, place) in enumerate(zip(tensors, places, strict=True)):
+            datatype = tensor.datatype
+            if datatype in HALVES:
+                raise InvalidInput.at(f"inputs[{i}]", f"{datatype} in raw_input_contents", "typed contents")
+            path = f"inputs[{i}].contents.{_CONTENTS[datatype]}"
+            values = list(getattr(body.inputs[i].contents, _CONTENTS[datatype]))
+            expected = math.prod(tensor.shape)
+            if len(values) != expected:
+                raise InvalidInput.at(path, f"{expected} elements, as the shape {tensor.shape} says", str(len(values)))
+            if datatype == "BYTES":
+                found.append(stored_texts(values, place, f"inputs[{i}]"))
+                continue
+            try:
+                array = np.array(values, "?" if datatype == "BOOL" else BINARY[datatype])
+            except OverflowError:
+                raise InvalidInput.at(path, f"numbers that fit {datatype}", "one that does not") from None
+            found.append(checked(array, place, datatype, i))
+        return found
+
+    def _remember(self, key: tuple[bytes, tuple[int, ...]], known: _Known) -> None:
+        """Know a description by heart when it comes the second time."""
+        if len(key[0]) > _LARGEST_KNOWN:
+            return
+        mark = hash(key)
+        if mark in self._seen_once:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = known
+        else:
+            if len(self._seen_once) >= 4 * _MOST_KNOWN:
+                self._seen_once.clear()
+            self._seen_once.add(mark)
+
+    # Answering.
+
+    def encode(self, request: TensorRequest, response: Response) -> Message:
+        batch, start, stop = response.batch, response.start, response.stop
+        body = self._head + chunk(3, response.id.encode())
+        if request.is_marked:
+            body += _FINAL
+        outputs = request.wanted.outputs
+        if request.form == "raw":
+            raw = [chunk(6, output.raw(batch, start, stop)) for output in outputs]
+            shapes = [self._describe(output, output.shape(batch, stop - start)) for output in outputs]
+            body += b"".join(shapes) + b"".join(raw)
+        else:
+            answer = messages().ModelInferResponse()
+            for output in outputs:
+                shape = output.shape(batch, stop - start)
+                tensor = answer.outputs.add(name=output.name, datatype=output.datatype, shape=shape)
+                contents = getattr(tensor.contents, _CONTENTS[output.datatype])
+                if output.datatype == "BYTES":
+                    contents.extend([text.encode() for text in output.texts(batch, start, stop)])
+                else:
+                    contents.extend(batch.columns[output.name][start:stop].ravel().tolist())
+            body += answer.SerializeToString()
+        if self._is_streamed:
+            body = chunk(2, body)
+        return Message(body, content_type="application/grpc")
+
+    def _describe(self, output: Output, shape: list[int]) -> bytes:
+        """The description of a raw tensor."""
+        key = (output.name, output.datatype, *shape)
+        found = self._described.get(key)
+        if found is None:
+            sizes = b"".join(map(varint, shape))
+            inside = chunk(1, output.name.encode()) + chunk(2, output.datatype.encode()) + chunk(3, sizes)
+            if len(self._described) >= _MOST_KNOWN:
+                self._described.clear()
+            found = self._described[key] = chunk(5, inside)
+        return found
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a map of parameters."""
+    found = {}
+    for name, value in parameters.items():
+        kind = value.WhichOneof("parameter_choice")
+        if kind is None:
+            raise InvalidInput.at(f"parameters.{name}", "a value", "nothing")
+        found[name] = getattr(value, kind)
+    return found
+
+
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, the lowest first."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def chunk(field: int, content: bytes) -> bytes:
+    """A field of bytes, text or a message."""
+    size = len(content)
+    if size < 128:
+        return bytes((field << 3 | 2, size)) + content
+    return bytes((field << 3 | 2,)) + varint(size) + content
+
+
+#: The parameter that marks the last answer to a message of a stream.
+_FINAL = chunk(4, chunk(1, b"triton_final_response") + chunk(2, b"\x08\x01"))
