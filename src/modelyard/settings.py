@@ -227,8 +227,6 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     #: Vertex AI: the paths of health and prediction.
     health: str = ""
     predict: str = ""
-    #: Azure ML: what stands before every path.
-    path_prefix: str = ""
 
 
 def cloud() -> Cloud | None:
@@ -261,9 +259,8 @@ def cloud() -> Cloud | None:
     if any(name in known for name in _AZURE):
         return Cloud(
             name="azure",
-            options=_options("azure", "5001", workers="WORKER_COUNT", request_seconds="WORKER_TIMEOUT"),
+            options=_options("azure", "5001", workers="WORKER_COUNT"),
             folder=known.get("AZUREML_MODEL_DIR", ""),
-            path_prefix=known.get("SERVICE_PATH_PREFIX", ""),
         )
     return None
 

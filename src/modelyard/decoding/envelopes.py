@@ -82,10 +82,25 @@ class EnvelopeDecoder:
         members = [(name, msgspec.Raw, _NOTHING) for name in (*self._forms, *others)]
         self._read = msgspec.json.Decoder(msgspec.defstruct("Envelope", members, gc=False)).decode
         split, some = SplitDecoder(fields), AnyDecoder.of(fields, loose)
-        self._decoders: list[SplitDecoder | AnyDecoder] = [*(split for _ in splits), *(some for _ in rows)]
+        self._decoders: dict[str, SplitDecoder | AnyDecoder] = {
+            **dict.fromkeys(splits, split),
+            **dict.fromkeys(rows, some),
+        }
+
+    def open(self, body: bytes) -> tuple[str, bytes]:
+        """The one name that ``body`` has, and what lies under it; "" where it has none of them or is no object."""
+        try:
+            form, text, _ = self._open(body)
+        except InvalidInput:
+            return "", body
+        return form, text
 
     def decode(self, body: bytes) -> tuple[Request, dict[str, bytes]]:
         """The rows, and the texts of what else there is. Raises InvalidInput."""
+        form, text, others = self._open(body)
+        return self._decoders[form].decode(text, form), others
+
+    def _open(self, body: bytes) -> tuple[str, bytes, dict[str, bytes]]:
         try:
             parts: tuple[Any, ...] = msgspec.structs.astuple(self._read(body))
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -101,10 +116,9 @@ class EnvelopeDecoder:
             check_json(body)
             got = ", ".join(self._forms[i] for i in found) or "none of them"
             raise InvalidInput.at("body", f"exactly one of {', '.join(self._forms)}", got)
-        form = found[0]
-        text = bytes(parts[form])
+        text = bytes(parts[found[0]])
         check_envelope(body, 1 + len(others), text, *others.values())
-        return self._decoders[form].decode(text, self._forms[form]), others
+        return self._forms[found[0]], text, others
 
 
 def _explain(text: bytes, error: Exception, path: str, expected: str) -> InvalidInput:
