@@ -95,6 +95,8 @@ class Log:
         self._limit = limit
         self._dropped = 0
         self._lock = threading.Lock()
+        #: Fields of every line, such as which process wrote it.
+        self.always: dict[str, Any] = {}
 
     def write(self, level: str, event: str, **fields: Any) -> None:
         """Keep one line. ``error=`` may be an exception; the trace of one that nobody foresaw goes with it."""
@@ -109,7 +111,7 @@ class Log:
             fields["error"] = f"{type(error).__name__}: {told}"
             if level == "error" and (not isinstance(error, ModelyardError) or error.__cause__ is not None):
                 fields["trace"] = "".join(traceback.format_exception(error))
-        line = {"time": _now(), "level": level, "event": event, **fields}
+        line = {"time": _now(), "level": level, "event": event, **self.always, **fields}
         self._lines.append(msgspec.json.encode(line, enc_hook=str))
         if LEVELS[level] >= LEVELS["error"]:
             self.flush()

@@ -48,7 +48,7 @@ def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None
 
     def ready(server: Server) -> None:
         if as_json:
-            print_json({"url": server.url, "models": [_told(server, loaded) for loaded in server.catalog.models()]})
+            print_json({"url": server.url, "models": [_told(server, loaded) for loaded in server.models]})
         else:
             _show(server)
 
@@ -68,7 +68,7 @@ def _told(server: Server, loaded: Any) -> dict[str, Any]:
 
 def _path(server: Server, loaded: Any) -> str:
     """The shortest path that means this version: ``/predict`` where it is the only one."""
-    versions = server.catalog.models()
+    versions = server.models
     if len(versions) == 1:
         return "/predict"
     if sum(other.name == loaded.name for other in versions) == 1:
@@ -77,11 +77,11 @@ def _path(server: Server, loaded: Any) -> str:
 
 
 def _show(server: Server) -> None:
-    for loaded in server.catalog.models():
+    for loaded in server.models:
         version = f"{loaded.name} version {loaded.version}" if loaded.version else f"{loaded.name}, from a path"
         screen.say(f"serving {version} ({loaded.digest[:19]}…)")
     screen.say(f"at {server.url}; its API is described at {server.url}/openapi.json")
-    loaded = server.catalog.models()[0]
+    loaded = server.models[0]
     screen.say("try:")
     body = shlex.quote(json.dumps(loaded.example, ensure_ascii=False))
     screen.say(f"  curl -d {body} {server.url}{_path(server, loaded)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import pickle
 import signal
 import socket
 import threading
@@ -13,7 +14,8 @@ from typing import Any
 
 from modelyard.errors import Conflict, InvalidInput, ModelyardError, RemoteFailed
 from modelyard.serving.application import Application
-from modelyard.serving.worker import BACKLOG, PortDoor, Worker, new_loop, settle_memory
+from modelyard.serving.link import Model
+from modelyard.serving.worker import BACKLOG, PortEntrance, Worker, new_loop, settle_memory
 
 
 class Server:
@@ -28,6 +30,7 @@ class Server:
         self, references: Sequence[str], *, on_ready: Callable[[Server], None] | None = None, **options: Any
     ) -> None:
         self.application = application = Application(references, **options)
+        self._asked = (references, options)
         chosen = application.settings
         self.host: str = chosen.host
         self.port: int = chosen.port
@@ -40,6 +43,8 @@ class Server:
         self._failure: BaseException | None = None
         self._stopping: asyncio.Event | None = None
         self._worker = Worker(application)
+        #: The versions that were loaded when the server became ready.
+        self.models: list[Model] = []
 
     @property
     def url(self) -> str:
@@ -139,16 +144,42 @@ class Server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
-        def tell() -> None:
-            if with_signals:
-                settle_memory()
+        def tell(models: Sequence[Model]) -> None:
+            self.models = list(models)
             self.log.write("info", "serving", url=self.url, wires=[wire.name for wire in self.application.wires])
             self.log.flush()
             if self._on_ready is not None:
                 self._on_ready(self)
             ready()
 
-        await self._worker.live([PortDoor(bound)], stopping, tell)
+        def tell_alone() -> None:
+            if with_signals:
+                settle_memory()
+            tell([Model.of(served) for served in self.catalog.models()])
+
+        if self.application.settings.workers > 1:
+            await self._supervise(bound, stopping, tell)
+        else:
+            await self._worker.live(PortEntrance([bound]), stopping, tell_alone)
+
+    async def _supervise(
+        self, bound: socket.socket, stopping: asyncio.Event, ready: Callable[[Sequence[Model]], None]
+    ) -> None:
+        from modelyard.serving.supervisor import Supervisor
+
+        references, options = self._asked
+        chosen = self.application.settings
+        handed = {name: value for name, value in options.items() if name != "log_stream"}
+        try:
+            pickled = pickle.dumps(handed)
+        except Exception as error:
+            raise InvalidInput.at(
+                "workers", "1 where an option cannot be handed to another process", f"{chosen.workers} ({error})"
+            ) from error
+        supervisor = Supervisor(
+            chosen.workers, references, pickled, [bound], drain_seconds=chosen.drain_seconds, log=self.log
+        )
+        await supervisor.live(stopping, ready)
 
 
 def serve(references: Sequence[str], **options: Any) -> None:

@@ -22,9 +22,8 @@ from modelyard.serving.metrics import Counts, Snapshot, Vitals
 HALF = 1 << 20
 
 #: At the start of a slot: the process that lives there (0: none), how many were replaced, the number of the snapshot,
-#: and the lengths of both halves.
-_HEAD = struct.Struct("<QQQQQ")
-_PROCESS, _REPLACED, _TURN, _LENGTHS = 0, 8, 16, (24, 32)
+#: the lengths of both halves, and how many connections the process has taken and lost.
+_PROCESS, _REPLACED, _TURN, _LENGTHS, _TAKEN, _LOST = 0, 8, 16, (24, 32), 40, 48
 _NUMBER = struct.Struct("<Q")
 _SLOT = mmap.PAGESIZE + 2 * HALF
 
@@ -56,20 +55,33 @@ class Board:
         self.number = number
         self._map = mmap.mmap(descriptor, 0)
         self._slots = len(self._map) // _SLOT
-        self._start = number * _SLOT
 
     # For the supervisor.
 
     def settle(self, number: int, process: int, replaced: int) -> None:
         """Note which process lives in a slot, 0 for none, and how many did before."""
-        _NUMBER.pack_into(self._map, number * _SLOT + _PROCESS, process)
-        _NUMBER.pack_into(self._map, number * _SLOT + _REPLACED, replaced)
+        for place, value in ((_PROCESS, process), (_REPLACED, replaced), (_TAKEN, 0), (_LOST, 0)):
+            self._set(number, place, value)
 
     def pulse(self, number: int) -> int:
         """A number that changes as long as the worker publishes."""
-        return int(_NUMBER.unpack_from(self._map, number * _SLOT + _TURN)[0])
+        return self._get(number, _TURN)
+
+    def taken(self, number: int) -> int:
+        """How many connections the process in a slot has taken."""
+        return self._get(number, _TAKEN)
+
+    def lost(self, number: int) -> int:
+        """How many of them have ended."""
+        return self._get(number, _LOST)
 
     # For workers.
+
+    def note_taken(self) -> None:
+        self._set(self.number, _TAKEN, self.taken(self.number) + 1)
+
+    def note_lost(self) -> None:
+        self._set(self.number, _LOST, self.lost(self.number) + 1)
 
     def inherited(self) -> Counts:
         """What those before had counted in this slot."""
@@ -84,31 +96,35 @@ class Board:
             data = _encode(Snapshot(before.counts if before is not None else Counts(), snapshot.vitals))
         turn = self.pulse(self.number) + 1
         half = turn & 1
-        start = self._start + mmap.PAGESIZE + half * HALF
+        start = self.number * _SLOT + mmap.PAGESIZE + half * HALF
         self._map[start : start + len(data)] = data
-        _NUMBER.pack_into(self._map, self._start + _LENGTHS[half], len(data))
-        _NUMBER.pack_into(self._map, self._start + _TURN, turn)
+        self._set(self.number, _LENGTHS[half], len(data))
+        self._set(self.number, _TURN, turn)
 
     def collect(self) -> tuple[list[Counts], list[Vitals], int]:
         """The counts of all workers there ever were, the vitals of those that live, and how many were replaced."""
         counts, vitals, replaced = [], [], 0
         for number in range(self._slots):
-            process, before = _HEAD.unpack_from(self._map, number * _SLOT)[:2]
-            replaced += before
+            replaced += self._get(number, _REPLACED)
             snapshot = self._read(number)
             if snapshot is not None:
                 counts.append(snapshot.counts)
-                if process == snapshot.vitals.process:
+                if snapshot.vitals.process == self._get(number, _PROCESS):
                     vitals.append(snapshot.vitals)
         return counts, vitals, replaced
 
     def _read(self, number: int) -> Snapshot | None:
-        base = number * _SLOT
         while turn := self.pulse(number):
             half = turn & 1
-            length = _NUMBER.unpack_from(self._map, base + _LENGTHS[half])[0]
-            start = base + mmap.PAGESIZE + half * HALF
-            data = self._map[start : start + length]
+            start = number * _SLOT + mmap.PAGESIZE + half * HALF
+            data = self._map[start : start + self._get(number, _LENGTHS[half])]
             if self.pulse(number) == turn:  # nobody began to write over what we copied
                 return _decode(data)
         return None
+
+    def _get(self, number: int, place: int) -> int:
+        value: int = _NUMBER.unpack_from(self._map, number * _SLOT + place)[0]
+        return value
+
+    def _set(self, number: int, place: int, value: int) -> None:
+        _NUMBER.pack_into(self._map, number * _SLOT + place, value)

@@ -1,4 +1,4 @@
-"""One process that serves: an application, and the connections that come through its doors, on one event loop."""
+"""One process that serves: an application, and the connections that come in at its entrance, on one event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modelyard.serving.listener import Listener
 BACKLOG = 2048
 
 
-class Door(Protocol):
+class Entrance(Protocol):
     """Where connections come from."""
 
     async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
@@ -27,21 +27,27 @@ class Door(Protocol):
     def close(self) -> None:
         """Let no more in; those that are in stay."""
 
+    def note_lost(self) -> None:
+        """A connection has ended."""
 
-class PortDoor:
-    """Accepts the connections of a bound socket itself."""
 
-    def __init__(self, bound: socket.socket) -> None:
+class PortEntrance:
+    """Accepts the connections of bound sockets itself."""
+
+    def __init__(self, bound: Sequence[socket.socket]) -> None:
         self._bound = bound
-        self._server: asyncio.AbstractServer | None = None
+        self._servers: list[asyncio.AbstractServer] = []
 
     async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(connect, sock=self._bound, backlog=BACKLOG)
+        self._servers = [await loop.create_server(connect, sock=bound, backlog=BACKLOG) for bound in self._bound]
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+
+    def note_lost(self) -> None:
+        """Nobody else counts them."""
 
 
 class Worker:
@@ -50,16 +56,21 @@ class Worker:
     def __init__(self, application: Application) -> None:
         self.application = application
         self.log = application.log
+        self.drain_seconds: float = application.settings.drain_seconds
         self.listener: Listener
 
-    async def live(self, doors: Sequence[Door], stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def live(self, entrance: Entrance, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stopping``; ``ready`` is called once every model is loaded. Raises what stands in the way."""
         loop = asyncio.get_running_loop()
         gone = asyncio.Event()
         application = self.application
-        self.listener = listener = Listener(application, loop, lost=gone.set)
-        for door in doors:
-            await door.open(lambda: Connection(listener))
+
+        def lost() -> None:
+            entrance.note_lost()
+            gone.set()
+
+        self.listener = listener = Listener(application, loop, lost=lost)
+        await entrance.open(lambda: Connection(listener))
         sweeping = asyncio.ensure_future(self._sweep())
         try:
             application.start(loop)
@@ -67,14 +78,12 @@ class Worker:
                 ready()
                 await stopping.wait()
             self.log.write("info", "stopping", in_flight=self._in_flight())
-            for door in doors:
-                door.close()
+            entrance.close()
             await self._drain(gone)
             self.log.write("info", "stopped")
         finally:
             sweeping.cancel()
-            for door in doors:
-                door.close()
+            entrance.close()
             for connection in list(listener.connections):
                 connection.transport.abort()
 
@@ -86,7 +95,7 @@ class Worker:
     async def _drain(self, gone: asyncio.Event) -> None:
         self.application.catalog.draining = True
         self.listener.drain()
-        until = monotonic() + self.application.settings.drain_seconds
+        until = monotonic() + self.drain_seconds
         while self.listener.connections and (left := until - monotonic()) > 0:
             gone.clear()
             with contextlib.suppress(TimeoutError):
@@ -96,7 +105,7 @@ class Worker:
             self.log.write("warning", "stopped with requests unanswered", requests=self._in_flight())
 
     def _in_flight(self) -> int:
-        return sum(len(connection.unanswered) for connection in self.listener.connections)
+        return sum(connection.in_flight for connection in self.listener.connections)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
