@@ -225,9 +225,10 @@ class ServerCatalog:
             references, must = self._meant(change)
             for reference in must:
                 self._source.forget(reference)
+            going = tuple(reference for reference in self.references if reference not in references)
             self._refresh(references, must=must)
-            for model in change.names if change.action == "unload" else ():
-                self._former[model] = tuple(r for r in self.references if r not in references)
+            if change.action == "unload":
+                self._former[change.names[0]] = going
             self._log.write("info", f"{change.action} done", names=change.names)
         except Exception as error:
             done.set_exception(_bare(error))

@@ -55,6 +55,8 @@ class MemorySource:
     def __init__(self) -> None:
         self.bundles: dict[str, list[Any]] = {}
         self.aliases: dict[tuple[str, str], int] = {}
+        #: References of bundles that have no version.
+        self.folders: dict[str, Any] = {}
         self.forgotten: list[str] = []
         self.changes = 0
         self.gone: Exception | None = None
@@ -79,6 +81,10 @@ class MemorySource:
     def resolve(self, reference: str) -> Wanted:
         if self.gone:
             raise self.gone
+        if reference in self.folders:
+            folder = self.folders[reference]
+            name = reference.partition("=")[0]
+            return Wanted(model=name, version="", digest=folder.digest, aliases=(), open=lambda: _opened(folder))
         model, _, rest = reference.replace(":", "@").partition("@")
         if model not in self.bundles:
             raise NotFound.among("model", model, self.bundles)
