@@ -131,13 +131,15 @@ class Connection(asyncio.Protocol):
     """One connection. Everything that most requests do not need is kept out of ``data_received``."""
 
     __slots__ = (
-        "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_last_head", "_lingers", "_opening", "_parser",
-        "_reading_paused", "_rest", "_size", "_url", "_writing_paused", "began", "in_body", "is_between", "is_closing",
-        "last", "listener", "needs_care", "owes_continue", "transport", "unanswered",
+        "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_heads", "_last_head", "_lingers", "_opening",
+        "_parser", "_reading_paused", "_rest", "_size", "_url", "_writing_paused", "began", "in_body", "is_between",
+        "is_closing", "last", "listener", "needs_care", "owes_continue", "transport", "unanswered",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        #: Heads that are known by heart.
+        self._heads = listener.heads
         self.transport: Any = None
         self.unanswered: deque[HttpExchange] = deque()
         #: No request is partly read, and none but whole requests may come.
@@ -176,6 +178,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.listener.connections.add(self)
+        if self.listener.is_admin(transport):
+            self._heads = {}  # they mean something else there, and are few
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closing = True
@@ -187,7 +191,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.is_between:
             end = data.find(b"\r\n\r\n") + 4
-            head = self.listener.heads.get(data[:end])
+            head = self._heads.get(data[:end])
             if head is not None and len(data) == end + head.length:
                 listener = self.listener
                 self.last = received = perf_counter()
@@ -288,7 +292,7 @@ class Connection(asyncio.Protocol):
             return
         if fresh and self._completed == 1 and self.is_between and self._last_head is not None:
             head, end = self._last_head, data.find(b"\r\n\r\n") + 4
-            if head.length >= 0 and len(data) == end + head.length:
+            if head.length >= 0 and len(data) == end + head.length and self._heads is self.listener.heads:
                 self.listener.remember(data[:end], head)
 
     def _feed_without_upgrade(self, rest: bytes) -> None:
@@ -423,7 +427,7 @@ class Connection(asyncio.Protocol):
             keep_alive,
             is_old,
             keep_alive and not is_old and method != "HEAD",
-            self.listener.application.endpoint(method, target, headers),
+            self.listener.endpoint(self.transport, method, target, headers),
             given if is_request_id(given) else "",
             seconds_of(headers, self.listener.request_seconds),
             coding(headers["accept-encoding"]) if "accept-encoding" in headers else "",

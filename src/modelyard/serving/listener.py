@@ -15,10 +15,11 @@ from modelyard.serving.http import Connection, Head, HttpExchange
 from modelyard.serving.limits import TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from modelyard.serving.application import Application
     from modelyard.serving.http2 import Http2Connection
+    from modelyard.serving.routing import Endpoint
     from modelyard.serving.streams import PlainExchange, StreamExchange
 
 #: Heads remembered, and the largest of them.
@@ -72,7 +73,9 @@ class Listener:
         #: Seconds that a request may take where its caller says nothing.
         self.request_seconds: float = chosen.request_seconds
         self.connections: set[Connection | Http2Connection] = set()
+        #: Heads by their bytes, as the main port understands them.
         self.heads: dict[bytes, Head] = {}
+        self._admin_port: int = chosen.admin_port
         self._seen_once: set[int] = set()
         self.id_prefix = os.urandom(6).hex() + "-"
         self.count = 0
@@ -100,6 +103,19 @@ class Listener:
         self.heads.clear()
         for connection in self.connections:
             connection.forget()
+
+    def is_admin(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection came in at the admin port."""
+        if not self._admin_port:
+            return False
+        here = transport.get_extra_info("sockname")
+        return bool(here and here[1] == self._admin_port)
+
+    def endpoint(
+        self, transport: asyncio.BaseTransport, method: str, target: str, headers: Mapping[str, str]
+    ) -> Endpoint:
+        """What answers a request that came over a connection."""
+        return self.application.endpoint(method, target, headers, is_admin_port=self.is_admin(transport))
 
     def new_id(self) -> str:
         """An id for a request: unique to this process, then counted."""
