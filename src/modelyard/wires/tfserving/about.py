@@ -81,7 +81,7 @@ def signatures(served: Served) -> dict[str, Announced]:
     examples = (Tensor("inputs", DATA_TYPES["object"], (-1,)),)
     labels = labels_of(served)
     if labels is not None:
-        outputs = (Tensor("classes", DATA_TYPES["object"], (-1, len(labels.names) or 1)),)
+        outputs: tuple[Tensor, ...] = (Tensor("classes", DATA_TYPES["object"], (-1, len(labels.names) or 1)),)
         if labels.has_scores:
             outputs += (Tensor("scores", DATA_TYPES["float32"], (-1, len(labels.names))),)
         found[SIGNATURE_NAMES["classify"][0]] = Announced(CLASSIFY, examples, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from modelyard.decoding.exact import Problems, got
+from modelyard.decoding.exact import Enough, Problems, got
+from modelyard.errors import InvalidInput
 from modelyard.messages import Request
 from modelyard.schema import Field
 from modelyard.wires.tfserving.reader import Reader, element, is_object
@@ -30,7 +32,7 @@ class ExamplesReader(Reader):
     def __init__(self, fields: tuple[Field, ...], variant: str) -> None:
         super().__init__(fields, variant)
         if self._is_plain:
-            body = msgspec.defstruct(
+            body: Any = msgspec.defstruct(
                 "Body",
                 [("examples", _LIST[self._record(False)]), ("signature_name", str | msgspec.UnsetType, UNSET)],
                 gc=False,
@@ -46,6 +48,16 @@ class ExamplesReader(Reader):
         if not rows:
             raise ValueError("no rows")
         return self._request(body, rows, len(rows), found.signature_name, self._variant)
+
+    def request(self, examples: list[dict[str, Any]], context: dict[str, Any]) -> Request:
+        """The rows of examples that came in another form. Raises InvalidInput."""
+        problems = Problems()
+        request: Request | None = None
+        with contextlib.suppress(Enough):
+            request = self._exactly({"examples": examples, "context": context}, problems)
+        if problems or request is None:
+            raise InvalidInput.of(problems, hint=problems.hint)
+        return request
 
     def _exactly(self, value: dict[str, Any], problems: Problems) -> Request | None:
         context, examples = value.get("context", {}), value.get("examples")
@@ -68,7 +80,7 @@ class ExamplesReader(Reader):
             if name in context:
                 problems.add(f"{path}.{name}", "a feature of the context or of examples", "one of both")
         features = {**context, **value}
-        row = []
+        row: list[Any] = []
         for field in self._ordered:
             inside = features.get(field.name, [])
             if field.nullable and inside == [] and not field.shape:

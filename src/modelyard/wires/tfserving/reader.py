@@ -62,9 +62,9 @@ class Reader:
             if not isinstance(value, dict):
                 problems.add("body", "an object", got(value))
             else:
-                check_once(value, "", problems)
                 self._check_signature(value)
-                request = self._exactly(value, problems)
+                check_once(value, "", problems)
+                request = None if problems else self._exactly(value, problems)
         if problems or request is None:
             raise InvalidInput.of(problems, hint=problems.hint)
         return request
@@ -154,13 +154,13 @@ def element(value: Any, field: Field, shape: Sequence[int], path: str, problems:
         return [element(inside, field, shape[1:], f"{path}[{i}]", problems) for i, inside in enumerate(value)]
     if isinstance(value, list) and len(value) == 1 and not field.shape:
         value = value[0]  # the inputs of a row may have the shape [1]
-    if isinstance(value, Token) and value.text in _CONSTANTS and field.dtype.startswith("float"):
-        number = _CONSTANTS[value.text]
-        if not math.isnan(number):
-            return number
-        if field.nullable:
-            return None
-        problems.add(path, field.describe(), "NaN, which stands for a missing value")
+    if isinstance(value, Token):
+        value = _CONSTANTS.get(value.text, value)
+    if isinstance(value, float) and field.dtype.startswith("float") and not math.isfinite(value):
+        if math.isinf(value):
+            return value
+        if not field.nullable:
+            problems.add(path, field.describe(), "NaN, which stands for a missing value")
         return None
     if isinstance(value, dict) and set(value) == {"b64"} and field.dtype in ("string", "datetime"):
         try:

@@ -126,16 +126,16 @@ class PredictReader(Reader):
         if not values:
             problems.add(key, "at least one row", "an empty list")
             return None
-        allow_objects = key == "instances" and is_object(values[0])
-        rows = [self._instance(one, f"{key}[{i}]", allow_objects, problems) for i, one in enumerate(values)]
+        has_objects = key == "instances" and is_object(values[0])
+        rows = [self._instance(one, f"{key}[{i}]", has_objects, problems) for i, one in enumerate(values)]
         return self._stored(rows, "rows" if key == "instances" else "columns", problems)
 
-    def _instance(self, value: Any, path: str, is_object: bool, problems: Problems) -> tuple[Any, ...]:
-        if is_object and is_object(value):
+    def _instance(self, value: Any, path: str, has_objects: bool, problems: Problems) -> tuple[Any, ...]:
+        if has_objects and is_object(value):
             if not (self._is_matrix and set(value) == {MATRIX}):
                 return self._named(value, path, problems)
             value, path = value[MATRIX], f"{path}.{MATRIX}"
-        elif is_object:
+        elif has_objects:
             problems.add(path, "an object, as the first instance", got(value))
             return ()
         width, known = len(self._fields), ", ".join(field.name for field in self._fields[:20])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,34 +20,34 @@ from modelyard.wires.tfserving.rows import PredictReader
 _encode = msgspec.json.encode
 
 
-def texts(batch: Batch, field: Field) -> list[bytes]:
-    """An output of all rows of a batch as one text a row. Made once for all requests of the batch."""
-    key = ("tfserving", field.name)
-    found: list[bytes] | None = batch.kept.get(key)
-    if found is None:
-        found = batch.kept[key] = _texts(batch, field)
-    return found
+def writer(field: Field) -> Callable[[Batch], list[bytes]]:
+    """What writes an output of all rows of a batch as one text a row."""
+    name, depth = field.name, len(field.shape)
+    if field.dtype == "datetime":
+        return lambda batch: batch.texts(name)
+    if field.dtype == "string":
+        plain = _binary if name.endswith("_bytes") else None
+        return lambda batch: [
+            _encode(value)
+            for value in (batch.columns[name].tolist() if plain is None else map(plain, batch.values(name)))
+        ]
+    values = _list if field.storage in ("float64", "bool") or "int" in field.storage else _shortest
+    if depth:
+        return lambda batch: [_numbers(value) for value in values(batch.columns[name])]
+    return lambda batch: _numbers(values(batch.columns[name]))[1:-1].split(b",")
 
 
-def _texts(batch: Batch, field: Field) -> list[bytes]:
-    column = batch.columns[field.name]
-    if column.dtype.kind == "f" and field.dtype != "datetime":
-        values = _shortest(column).tolist()
-        return [_floats(value) for value in values] if field.shape else _floats(values)[1:-1].split(b",")
-    if field.dtype == "string" and field.name.endswith("_bytes"):
-        return [_encode(_binary(value)) for value in batch.values(field.name)]
-    return batch.texts(field.name)
+def _list(column: Array) -> Any:
+    return column.tolist()
 
 
-def _shortest(column: Array) -> Array:
+def _shortest(column: Array) -> Any:
     """Doubles whose shortest digits are those of a smaller float: 0.1, not 0.10000000149."""
-    if column.dtype == "float64":
-        return column
-    return np.array([float(str(value)) for value in column.ravel()]).reshape(column.shape)
+    return np.array([float(str(value)) for value in column.ravel()]).reshape(column.shape).tolist()
 
 
-def _floats(values: object) -> bytes:
-    """Floats, and lists of them. Python's own encoder knows NaN and infinities, and is slower."""
+def _numbers(values: Any) -> bytes:
+    """Numbers, and lists of them. Python's own encoder knows NaN and infinities, and is slower."""
     text = _encode(values)
     return json.dumps(values, separators=(",", ":")).encode() if b"null" in text else text
 
@@ -61,77 +62,83 @@ class PredictCodec:
     """Reads and answers ``:predict`` of one loaded version."""
 
     def __init__(self, served: Served) -> None:
+        outputs = served.signature.outputs
         self.decode = PredictReader(served.signature.inputs).decode
-        self._outputs = served.signature.outputs
-        members = [_encode(field.name).replace(b"%", b"%%") + b":%b" for field in self._outputs]
-        #: One row of several outputs; a single output goes without its name.
-        self._row = b"{" + b",".join(members) + b"}" if len(members) > 1 else b""
+        self._writers = [writer(field) for field in outputs]
+        keys = [_encode(field.name).replace(b"%", b"%%") for field in outputs]
+        #: One row, or one object, of several outputs; a single output goes without its name.
+        self._row = b"{" + b",".join([key + b":%b" for key in keys]) + b"}" if len(keys) > 1 else b"%b"
 
     def encode(self, request: Request, response: Response) -> Message:
         batch, start, stop = response.batch, response.start, response.stop
         if request.form == "columns":
-            return Message(b'{"outputs":' + self._columns(batch, start, stop) + b"}")
-        rows: list[bytes] = batch.kept.get(self) or self._render(batch)
+            parts = batch.kept.get((self, "columns")) or self._columns(batch)
+            told = tuple([b"[" + b",".join(texts[start:stop]) + b"]" for texts in parts])
+            return Message(b'{"outputs":' + self._row % told + b"}")
+        rows = batch.kept.get(self) or self._rows(batch)
         return Message(b'{"predictions":[' + b",".join(rows[start:stop]) + b"]}")
 
-    def _render(self, batch: Batch) -> list[bytes]:
-        parts = [texts(batch, field) for field in self._outputs]
-        rows = [self._row % values for values in zip(*parts, strict=True)] if self._row else parts[0]
+    def _columns(self, batch: Batch) -> list[list[bytes]]:
+        """The outputs of all rows of a batch, made once for all its requests; and so below."""
+        parts = batch.kept[self, "columns"] = [write(batch) for write in self._writers]
+        return parts
+
+    def _rows(self, batch: Batch) -> list[bytes]:
+        parts = [write(batch) for write in self._writers]
+        template = self._row
+        rows = parts[0] if len(parts) == 1 else [template % values for values in zip(*parts, strict=True)]
         batch.kept[self] = rows
         return rows
 
-    def _columns(self, batch: Batch, start: int, stop: int) -> bytes:
-        tensors = [b"[" + b",".join(texts(batch, field)[start:stop]) + b"]" for field in self._outputs]
-        if len(tensors) == 1:
-            return tensors[0]
-        named = zip(self._outputs, tensors, strict=True)
-        return b"{" + b",".join([_encode(field.name) + b":" + tensor for field, tensor in named]) + b"}"
+
+class _ResultsCodec:
+    """Reads examples, and answers each with its result."""
+
+    def __init__(self, served: Served, variant: str, output: Field) -> None:
+        self.decode = ExamplesReader(served.signature.inputs, variant).decode
+        self._write = writer(output)
+
+    def encode(self, request: Request, response: Response) -> Message:
+        batch = response.batch
+        rows = batch.kept.get(self)
+        if rows is None:
+            rows = batch.kept[self] = [self._result(text) for text in self._write(batch)]
+        return Message(b'{"results":[' + b",".join(rows[response.start : response.stop]) + b"]}")
+
+    def _result(self, text: bytes) -> bytes:
+        raise NotImplementedError
 
 
-class ClassifyCodec:
+class ClassifyCodec(_ResultsCodec):
     """Reads and answers ``:classify``: each label and its score, or the label alone where the model has no scores."""
 
     def __init__(self, served: Served) -> None:
         labels = labels_of(served)
         if labels is None:
             raise cannot("classify", served)
-        self.decode = ExamplesReader(served.signature.inputs, "classify").decode
-        self._field = labels.field
-        self._names = [_encode(name) for name in labels.names]
+        super().__init__(served, "classify", labels.field)
+        pairs = [b"[" + _encode(name).replace(b"%", b"%%") + b",%b]" for name in labels.names]
+        self._pairs = b"[" + b",".join(pairs) + b"]"
+        self._has_scores = labels.has_scores
 
-    def encode(self, request: Request, response: Response) -> Message:
-        rows: list[bytes] = response.batch.kept.get(self) or self._render(response.batch)
-        return Message(b'{"results":[' + b",".join(rows[response.start : response.stop]) + b"]}")
-
-    def _render(self, batch: Batch) -> list[bytes]:
-        found = texts(batch, self._field)
-        if self._names:
-            rows = [self._scores(text) for text in found]
-        else:
-            rows = [b"[[%b,0.0]]" % (text if text[:1] == b'"' else b'"%b"' % text) for text in found]
-        batch.kept[self] = rows
-        return rows
-
-    def _scores(self, text: bytes) -> bytes:
-        scores = zip(self._names, text[1:-1].split(b","), strict=True)
-        return b"[" + b",".join([b"[%b,%b]" % pair for pair in scores]) + b"]"
+    def _result(self, text: bytes) -> bytes:
+        if self._has_scores:
+            return self._pairs % tuple(text[1:-1].split(b","))
+        return b"[[%b,0.0]]" % (text if text.startswith(b'"') else b'"%b"' % text)
 
 
-class RegressCodec:
+class RegressCodec(_ResultsCodec):
     """Reads and answers ``:regress``."""
 
     def __init__(self, served: Served) -> None:
         field = regressed(served)
         if field is None:
             raise cannot("regress", served)
-        self.decode = ExamplesReader(served.signature.inputs, "regress").decode
-        self._field = field
-        self._is_float = field.storage.startswith("float")
+        super().__init__(served, "regress", field)
+        self._is_whole = not field.storage.startswith("float")
 
-    def encode(self, request: Request, response: Response) -> Message:
-        rows = texts(response.batch, self._field)[response.start : response.stop]
-        between = b"," if self._is_float else b".0,"  # whole numbers, too, are told as decimal ones
-        return Message(b'{"results":[' + between.join(rows) + between[:-1] + b"]}")
+    def _result(self, text: bytes) -> bytes:
+        return text + b".0" if self._is_whole else text  # a decimal number, always
 
 
 CODECS: Mapping[str, type[PredictCodec] | type[ClassifyCodec] | type[RegressCodec]] = {
