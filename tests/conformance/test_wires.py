@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelyard import plugins
@@ -15,6 +16,7 @@ from modelyard.messages import Batch, Call, Message, Request, Response
 from modelyard.testing import wires
 from modelyard.testing.wires import CHECKS, Case, KitServed, MemoryWire, check_wire
 from modelyard.wires.native import NativeWire
+from modelyard.wires.oip.protos import messages
 
 ROW = {"x1": 1.5, "city": "Rome", "x2": -2.0}
 OTHER = {"x1": 0.0, "city": None, "x2": 4.0}
@@ -104,6 +106,61 @@ OIP_BAD = [
     infer().replace(b'"datatype": "FP64"', b'"datatype":"FP64","datatype": "FP64"', 1),
 ]
 
+
+def binary() -> tuple[bytes, dict[str, str]]:
+    """An infer request of two binary tensors and one in JSON, and its headers."""
+    inputs = [
+        {"name": "x1", "datatype": "FP32", "shape": [2, 1], "parameters": {"binary_data_size": 8}},
+        tensor("x2", "INT8", [-2, 4]),
+        {"name": "city", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 12}},
+    ]
+    head = dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
+    tail = np.array([1.5, 0], "<f4").tobytes() + b"\x04\0\0\0Rome\0\0\0\0"
+    return head + tail, {"inference-header-content-length": str(len(head))}
+
+
+def infer_message(*, is_raw: bool, **changes: Any) -> bytes:
+    """An infer request over gRPC."""
+    request = messages().ModelInferRequest(model_name="kit", id="7")
+    for name, datatype, kind, values in (
+        ("x2", "FP64", "fp64_contents", [-2.0, 4.0]),
+        ("city", "BYTES", "bytes_contents", [b"Rome", b""]),
+        ("x1", "FP64", "fp64_contents", [1.5, 0.0]),
+    ):
+        added = request.inputs.add(name=name, datatype=datatype, shape=[2])
+        if not is_raw:
+            getattr(added.contents, kind).extend(values)
+        elif datatype == "FP64":
+            request.raw_input_contents.append(np.array(values, "<f8").tobytes())
+        else:
+            request.raw_input_contents.append(b"\x04\0\0\0Rome\0\0\0\0")
+    for name, value in changes.items():
+        setattr(request.inputs[0], name, value)
+    text: bytes = request.SerializeToString()
+    return text
+
+
+BINARY, BINARY_HEADERS = binary()
+INSTANCES = {
+    dumps({"instances": [ROW, OTHER]}): [ROW, OTHER],
+    dumps({"inputs": [ROW]}): [ROW],
+    dumps({"instances": [[1.5, "Rome", -2], [0, None, 4.0]], "more": {"instances": 1}}): [ROW, OTHER],
+}
+BAD_INSTANCES = [
+    dumps({}),
+    dumps({"instances": []}),
+    dumps({"instances": ROW}),
+    dumps({"instances": [ROW], "inputs": [ROW]}),
+    dumps({"instances": [[1.5, "Rome"]]}),
+    dumps({"instances": [ROW, [1.5, "Rome", -2]]}),
+    dumps({"instances": [{**ROW, "x3": 1}]}),
+    dumps({"instances": [{**ROW, "x1": "1"}]}),
+    dumps({"instances": [1.5]}),
+    dumps({"instances": "a"}),
+    b'{"instances":[[1,"a",2]],"instances":[[1,"a",2]]}',
+    b'{"instances":[[NaN,"a",2]]}',
+]
+
 CASES = {
     "memory": Case(MemoryWire(), ("POST", "/memory"), RECORDS, BAD_RECORDS),
     "native": Case(
@@ -122,8 +179,33 @@ CASES = {
             ("GET", "/v2"), ("GET", "/v2/"), ("GET", "/v2/health/live"), ("GET", "/v2/health/ready"),
             ("GET", "/v2/models"), ("GET", "/v2/models/kit"), ("GET", "/v2/models/kit/ready"),
             ("GET", "/v2/models/kit/versions/3"), ("GET", "/v2/models/kit/versions/3/ready"),
-            ("GET", "/v2/models/%6bit/"), ("POST", "/v2/repository/index"),
+            ("GET", "/v2/models/%6bit/"), ("POST", "/v2/repository/index"), ("GET", "/v2/models/kit/config"),
+            ("GET", "/v2/models/kit/stats"), ("GET", "/v2/models/stats"), ("GET", "/v2/models/kit/versions/3/stats"),
+            ("POST", "/v2/repository/models/kit/load"), ("POST", "/v2/repository/models/kit/unload/"),
         ],
+    ),
+    "oip with binary tensors": Case(
+        plugins.find("wires", "oip"), ("POST", "/v2/models/kit/infer"), {BINARY: [ROW, OTHER]},
+        [BINARY + b"\0", BINARY[:-1]], headers=BINARY_HEADERS,
+    ),
+    "oip-grpc": Case(
+        plugins.find("wires", "oip-grpc"),
+        ("POST", "/inference.GRPCInferenceService/ModelInfer"),
+        {infer_message(is_raw=True): [ROW, OTHER], infer_message(is_raw=False): [ROW, OTHER]},
+        [
+            infer_message(is_raw=raw, **change)
+            for raw in (True, False)
+            for change in ({"name": "x3"}, {"name": "x1"}, {"datatype": "FP32"}, {"datatype": "BYTES"})
+        ],
+        [
+            ("POST", f"/inference.GRPCInferenceService/{name}")
+            for name in ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
+                         "ModelStatistics", "RepositoryIndex")
+        ] + [("POST", "/inference.model_repository.ModelRepositoryService/RepositoryIndex")],
+    ),
+    "kserve": Case(
+        plugins.find("wires", "kserve"), ("POST", "/v1/models/kit:predict"), INSTANCES, BAD_INSTANCES,
+        [("GET", "/"), ("GET", "/v1/models"), ("GET", "/v1/models/kit"), ("GET", "/v1/models/%6bit/")],
     ),
 }  # fmt: skip
 
