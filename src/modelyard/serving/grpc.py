@@ -68,6 +68,9 @@ _HEAD = frames.FRAME
 #: The longest text of an error; clients give up where trailers exceed 8 kB, and each byte may become three.
 LONGEST_TEXT = 1800
 
+#: Refusals that do not depend on who would answer.
+_OF_SERVER = frozenset(("unauthenticated", "refused", "rate_limited", "overloaded", "not_ready", "deadline_passed"))
+
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -116,20 +119,20 @@ class GrpcStream(Stream):
         return len(self.unanswered)
 
     @property
-    def is_reading(self) -> bool:
+    def is_partial(self) -> bool:
         return bool(self.buffer)
 
     # In.
 
     def feed(self, data: bytes, ended: bool) -> None:
-        if not self.buffer and len(data) > 5 and not data[0] and int.from_bytes(data[1:5], "big") == len(data) - 5:
+        if not self.buffer and len(data) >= 5 and not data[0] and int.from_bytes(data[1:5], "big") == len(data) - 5:
             self._is_complete = ended
             self._accept(data[5:])  # most often: one frame, one message
             return
         if not self.buffer:
             self.began = self.connection.last
-        self.connection.hold(len(data))
         self.buffer += data
+        self.connection.hold(len(data))
         self._split()
         if ended and not self.is_over:
             if self.buffer:
@@ -158,8 +161,9 @@ class GrpcStream(Stream):
                     self._accept_compressed(body)
                 else:
                     self._accept(body)
-        self.connection.hold(-at)
-        del buffer[:at]
+        if not self.is_over:
+            self.connection.hold(-at)
+            del buffer[:at]
 
     def _accept_compressed(self, body: bytes) -> None:
         listener = self.connection.listener
@@ -209,12 +213,12 @@ class GrpcStream(Stream):
         else:
             self._is_started = True
             name = exchange.id.encode()
-            block = connection.block(b"".join((_BEGIN, _ID, frames.length(len(name)), name)))
+            block = connection.outbox.block(b"".join((_BEGIN, _ID, frames.length(len(name)), name)))
             begin = _HEAD.pack(len(block) >> 8, len(block) & 255, HEADERS, END_HEADERS, number) + block
         end = b""
         if self._is_complete and not self.unanswered:
             end = _HEAD.pack(0, len(_DONE), HEADERS, END_HEADERS | END_STREAM, number) + _DONE
-        connection.send(self, begin, _PREFIX.pack(0, size), body, end)
+        connection.outbox.send(self, begin, _PREFIX.pack(0, size), body, end)
         if connection.listener.notes_all or message.code != "ok":
             self._note(exchange, message)
 
@@ -223,7 +227,7 @@ class GrpcStream(Stream):
         endpoint = exchange.endpoint
         code, headers = message.code, message.headers
         is_ours = message.content_type == "application/grpc"
-        if code in ("ok", "not_found", "method_not_allowed") and (not is_ours or endpoint.call is None):
+        if code not in _OF_SERVER if not is_ours else (endpoint.call is None and code == "not_found"):
             code, headers = "unimplemented", {"grpc-message": f"no such method: {self.head.target}"}
         elif not is_ours:
             headers = {"grpc-message": message.body.decode(errors="replace")}
@@ -234,7 +238,7 @@ class GrpcStream(Stream):
     def finish(self, message: Message, name: str = "") -> None:
         """End the call with the status that ``message`` tells, and no further answer."""
         connection = self.connection
-        connection.unanswered -= len(self.unanswered)
+        connection.note_answered(len(self.unanswered))
         self.unanswered.clear()
         status = STATUS.get(message.code, UNKNOWN)
         block = _STATUS_FIELDS[status]
@@ -245,8 +249,8 @@ class GrpcStream(Stream):
         block += frames.fields(
             (name, percent(value) if name == "grpc-message" else value) for name, value in message.headers.items()
         )
-        trailers = frames.headers(self.number, connection.block(block), END_STREAM)
-        connection.send(self, b"", b"", b"", trailers)
+        trailers = frames.headers(self.number, connection.outbox.block(block), END_STREAM)
+        connection.outbox.send(self, b"", b"", b"", trailers)
 
     def give_up(self, error: ModelyardError) -> None:
         listener = self.connection.listener
@@ -255,11 +259,6 @@ class GrpcStream(Stream):
 
     def _note(self, exchange: GrpcExchange, message: Message) -> None:
         self.connection.listener.note(exchange, message)
-
-    def cancel(self) -> None:
-        self.connection.unanswered -= len(self.unanswered)
-        self.unanswered.clear()
-        super().cancel()
 
 
 class GrpcExchange(StreamExchange, gc=False, kw_only=True, eq=False):
@@ -278,11 +277,11 @@ class GrpcExchange(StreamExchange, gc=False, kw_only=True, eq=False):
             self.answered = message
             return
         unanswered.popleft()
-        stream.connection.unanswered -= 1
+        stream.connection.note_answered()
         stream.write(self, message)
         while unanswered and (answered := unanswered[0].answered) is not None:
             first = unanswered.popleft()
-            stream.connection.unanswered -= 1
+            stream.connection.note_answered()
             stream.write(first, answered)
 
 

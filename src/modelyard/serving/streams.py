@@ -11,10 +11,14 @@ from modelyard.serving import frames
 from modelyard.serving.calls import Exchange
 from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, compress, inflate
 from modelyard.serving.frames import DATA, END_STREAM, PROTOCOL_ERROR, StreamFault
+from modelyard.serving.limits import TooSlow, is_slow_body
 
 if TYPE_CHECKING:
     from modelyard.serving.heads import Head
     from modelyard.serving.http2 import Http2Connection
+
+#: Bytes that a client may send ahead in one stream.
+STREAM_WINDOW = 1 << 20
 
 
 class Stream:
@@ -30,8 +34,8 @@ class Stream:
         self.number = number
         self.head = head
         #: Bytes that we may send, and that the client may.
-        self.window = connection.first_window
-        self.credit = connection.first_credit
+        self.window = connection.outbox.first_window
+        self.credit = STREAM_WINDOW
         #: What could not be sent yet, and the frame that ends the stream after it.
         self.backlog = b""  # type: bytes | bytearray
         self.tail = b""
@@ -53,7 +57,7 @@ class Stream:
         raise NotImplementedError
 
     @property
-    def is_reading(self) -> bool:
+    def is_partial(self) -> bool:
         """Whether a message has begun that is not whole yet."""
         raise NotImplementedError
 
@@ -63,8 +67,15 @@ class Stream:
 
     def cancel(self) -> None:
         """Nobody waits for the answers any more."""
+        self.connection.note_answered(self.in_flight)
         self.is_over = True
         self.connection.let_go(self)
+
+    def tend(self, now: float) -> None:
+        """Give up on a message that comes too slowly."""
+        waited = now - self.began
+        if self.is_partial and not self.is_over and is_slow_body(waited, len(self.buffer)):
+            self.give_up(TooSlow(f"the request was not complete after {waited:.0f} seconds"))
 
 
 class StreamExchange(Exchange, gc=False, kw_only=True, eq=False):
@@ -94,14 +105,14 @@ class PlainStream(Stream):
         super().__init__(connection, number, head)
         self._exchange: PlainExchange | None = None
         if head.headers.get("expect", "").lower() == "100-continue":
-            connection.write(frames.headers(number, connection.block(b"\x08\x03100")))
+            connection.outbox.write(frames.headers(number, connection.outbox.block(b"\x08\x03100")))
 
     @property
     def in_flight(self) -> int:
         return int(self._exchange is not None and not self.is_over)
 
     @property
-    def is_reading(self) -> bool:
+    def is_partial(self) -> bool:
         return self._exchange is None
 
     def feed(self, data: bytes, ended: bool) -> None:
@@ -169,13 +180,13 @@ class PlainExchange(StreamExchange, gc=False, kw_only=True, eq=False):
                 listener.compress_beside(self, message)
                 return
             message = compress(message, head.coding)
-        connection.unanswered -= 1
+        connection.note_answered()
         size = len(message.body)
         status, fields = listener.describe(self, message)
         fields += [("server", "modelyard"), ("date", listener.date)]
-        block = connection.block(frames.status(status) + frames.fields(fields))
+        block = connection.outbox.block(frames.status(status) + frames.fields(fields))
         if head.method == "HEAD" or not size:
-            connection.send(stream, b"", b"", b"", frames.headers(stream.number, block, END_STREAM))
+            connection.outbox.send(stream, b"", b"", b"", frames.headers(stream.number, block, END_STREAM))
         else:
             end = frames.frame(DATA, END_STREAM, stream.number)
-            connection.send(stream, frames.headers(stream.number, block), b"", message.body, end)
+            connection.outbox.send(stream, frames.headers(stream.number, block), b"", message.body, end)
