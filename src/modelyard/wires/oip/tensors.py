@@ -188,7 +188,11 @@ class Inputs:
 
     def matrix_columns(self, matrix: Array) -> Columns:
         """Columns around a matrix of all fields; NaN and infinity are looked for."""
-        blocks = [np.ascontiguousarray(matrix, self.layout.blocks[0].storage)]
+        storage = self.layout.blocks[0].storage
+        if matrix.dtype != storage:
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, which is looked for
+                matrix = matrix.astype(storage)
+        blocks = [np.ascontiguousarray(matrix)]
         self._check_finite(blocks)
         return Columns(self.layout, blocks, len(matrix))
 
@@ -205,11 +209,12 @@ class Inputs:
             if block.is_scalar:
                 if blocks[b] is None:
                     blocks[b] = np.empty((rows, len(block.names)), dtype=block.storage)
-                blocks[b][:, index - block.start] = one
+                target = blocks[b][:, index - block.start]
             else:
-                flat = np.empty(len(one), dtype=block.storage)
-                flat[:] = one
-                blocks[b] = flat.reshape(shape)
+                target = np.empty(len(one), dtype=block.storage)
+                blocks[b] = target.reshape(shape)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, which is looked for
+                target[:] = one
         self._check_finite(blocks)
         return Columns(self.layout, blocks, rows)
 
