@@ -134,7 +134,10 @@ def unpack(frame: Any, layout: Layout) -> tuple[Note, Columns | None]:
         start = HEAD.size + said + -said % _ALIGNED
         arrays = []
         for name, shape, size in note.blocks:
-            arrays.append(_array(view[start : start + size], name, shape))
+            data = view[start : start + size]
+            if len(data) != size:
+                raise ValueError(f"{len(data)} bytes for a block of {size}")
+            arrays.append(_array(data, name, shape))
             start += size + -size % _ALIGNED
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Broken(f"{type(error).__name__}: {error}") from error

@@ -232,6 +232,7 @@ class _Guard(threading.Thread):
         delay, longest = BACK_OFF
         while not self._ending.is_set():
             how, lived = self._live()
+            self._let_go()
             if self._ending.is_set() or self._report is not None:
                 break
             if lived > STEADY:
@@ -295,6 +296,12 @@ class _Guard(threading.Thread):
         while self.is_alive():
             self._kill()
             super().join(0.1)
+
+    def _let_go(self) -> None:
+        """Close the pipes to a process that has ended."""
+        for pipe in (self._process.stdin, self._process.stdout) if self._process is not None else ():
+            if pipe is not None:
+                pipe.close()
 
     def _end_process(self) -> None:
         self._kill()

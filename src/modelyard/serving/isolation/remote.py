@@ -173,6 +173,8 @@ class _Line:
     def send(self, call: _Call) -> bool:
         """Begin a call; False where no process is there."""
         for _ in range(2):  # the first time may tell that the process of an earlier call is gone
+            if self._socket is not None and self._loop is not call.loop:
+                self.close()  # that loop is gone, and what it connected with it
             line = self._socket or self._connect(call.loop)
             if line is None:
                 return False
