@@ -26,6 +26,7 @@ from modelyard.serving.reticence import Reticent
 from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
 from modelyard.serving.table import Table
+from modelyard.serving.tls import Certificates
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
 
@@ -54,6 +55,8 @@ class Application:
     ) -> None:
         self.settings = Chosen(options)
         self.log = Log(self.settings.log_level, log_stream)
+        #: The files of TLS, where it is wanted.
+        self.certificates = Certificates.of(self.settings, self.log)
         self.metrics = Metrics()
         self.metrics.vitals = self._vitals
         self.catalog = ServerCatalog(

@@ -21,7 +21,7 @@ from modelyard.serving.catalog import Change, ServerCatalog
 from modelyard.serving.isolation.frames import failure_of
 from modelyard.serving.link import Answer, Apply, Begin, Failed, Leaving, Link, Model, Ready, Said, Stop, Up
 from modelyard.serving.shared import Board
-from modelyard.serving.worker import Worker, new_loop, settle_memory
+from modelyard.serving.worker import Security, Worker, new_loop, settle_memory
 
 #: How often a worker tells what it has counted, in seconds; it is also how it shows that it lives.
 PUBLISH_SECONDS = 0.25
@@ -38,11 +38,13 @@ class LinkEntrance:
         self._board = board
         self._loop = asyncio.get_running_loop()
         self._connect: Callable[[], asyncio.Protocol]
+        self._secure: Security = {}
         self._arriving: set[asyncio.Task[None]] = set()
         self._is_open = False
 
-    async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
+    async def open(self, connect: Callable[[], asyncio.Protocol], secure: Security) -> None:
         self._connect = connect
+        self._secure = secure
         self._is_open = True
         self._loop.add_reader(self._line, self._take)
 
@@ -77,7 +79,7 @@ class LinkEntrance:
     async def _let_in(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
-            await self._loop.connect_accepted_socket(self._connect, connection)
+            await self._loop.connect_accepted_socket(self._connect, connection, **self._secure)
         except OSError:
             connection.close()
             self.note_lost()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import hmac
+import ipaddress
 from collections.abc import Callable, Mapping
 from math import ceil, inf
 from time import monotonic, time
@@ -246,4 +247,17 @@ def _beyond(key: Key, scope: str) -> Refused:
     return Refused(
         f"this key does not allow calls of the scope {scope}: it allows {', '.join(key.scopes)}",
         hint=f"modelyard keys create NAME --scope {','.join((*key.scopes, scope))}",
+    )
+
+
+def check_exposure(address: str, chosen: Chosen) -> None:
+    """Raise Refused where a server would be open to everybody who reaches ``address``, and nobody said so."""
+    if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        return
+    if chosen.keys or chosen.tls_clients or chosen.public:
+        return
+    raise Refused(
+        f"whoever reaches {address} could call this server: it wants neither keys nor certificates of clients",
+        hint="modelyard serve ... --keys      (and `modelyard keys create NAME` for each caller)\n"
+        "modelyard serve ... --public    (where something in front of it decides who may call)",
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from modelyard.errors import Conflict, InvalidInput, ModelyardError, RemoteFailed
 from modelyard.serving.application import Application
+from modelyard.serving.gate import check_exposure
 from modelyard.serving.link import Model
 from modelyard.serving.worker import BACKLOG, PortEntrance, Worker, new_loop, settle_memory
 
@@ -34,6 +35,7 @@ class Server:
         chosen = application.settings
         self.host: str = chosen.host
         self.port: int = chosen.port
+        self.admin_port: int = chosen.admin_port
         self._on_ready = on_ready
         self.log = application.log
         self.metrics = application.metrics
@@ -50,7 +52,8 @@ class Server:
     def url(self) -> str:
         """Where the server listens, as ``http://127.0.0.1:8080``."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "") else ("[::1]" if self.host == "::" else self.host)
-        return f"http://{host}:{self.port}"
+        scheme = "http" if self.application.certificates is None else "https"
+        return f"{scheme}://{host}:{self.port}"
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; then finish what is in flight. Raises what stands in the way of a start."""
@@ -93,34 +96,48 @@ class Server:
 
     # Inside.
 
-    def _bind(self) -> socket.socket:
+    def _bind(self) -> list[socket.socket]:
+        """The listening sockets: the main port's, and the admin port's where there is one."""
+        bound = [self._listen(self.port)]
+        self.port = bound[0].getsockname()[1]
+        if self.admin_port:
+            try:
+                bound.append(self._listen(self.admin_port))
+            except BaseException:
+                bound[0].close()
+                raise
+        return bound
+
+    def _listen(self, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((self.host, self.port))
+            bound.bind((self.host, port))
+            check_exposure(bound.getsockname()[0], self.application.settings)
             bound.listen(BACKLOG)
         except (OSError, OverflowError) as error:
             bound.close()
-            raise self._explain(error) from None
+            raise self._explain(error, port) from None
+        except BaseException:
+            bound.close()
+            raise
         bound.setblocking(False)
-        self.port = bound.getsockname()[1]
         return bound
 
-    def _explain(self, error: OSError | OverflowError) -> ModelyardError:
+    def _explain(self, error: OSError | OverflowError, port: int) -> ModelyardError:
         number = getattr(error, "errno", None)
+        option = "--port" if port == self.port else "--admin-port"
         if number == errno.EADDRINUSE:
             return Conflict(
-                f"port {self.port} on {self.host} is taken: another server listens there",
-                hint=f"modelyard serve ... --port {self.port + 1}   (0 picks a free one)",
+                f"port {port} on {self.host} is taken: another server listens there",
+                hint=f"modelyard serve ... {option} {port + 1}" + ("   (0 picks a free one)" * (option == "--port")),
             )
         if number == errno.EACCES:
-            return RemoteFailed(
-                f"not allowed to listen on port {self.port}", hint="choose a port above 1023 with --port"
-            )
-        return InvalidInput.at("host and port", "an address of this machine", f"{self.host}:{self.port} ({error})")
+            return RemoteFailed(f"not allowed to listen on port {port}", hint=f"choose a port above 1023 with {option}")
+        return InvalidInput.at("host and port", "an address of this machine", f"{self.host}:{port} ({error})")
 
-    def _serve_quietly(self, bound: socket.socket, ready: threading.Event) -> None:
+    def _serve_quietly(self, bound: list[socket.socket], ready: threading.Event) -> None:
         try:
             self._serve(bound, with_signals=False, ready=ready.set)
         except BaseException as error:  # handed to whoever called start()
@@ -128,7 +145,7 @@ class Server:
         finally:
             ready.set()
 
-    def _serve(self, bound: socket.socket, *, with_signals: bool, ready: Callable[[], None]) -> None:
+    def _serve(self, bound: list[socket.socket], *, with_signals: bool, ready: Callable[[], None]) -> None:
         loop = new_loop()
         self._loop = loop
         try:
@@ -136,9 +153,10 @@ class Server:
         finally:
             self.application.close()
             loop.close()
-            bound.close()
+            for each in bound:
+                each.close()
 
-    async def _live(self, bound: socket.socket, with_signals: bool, ready: Callable[[], None]) -> None:
+    async def _live(self, bound: list[socket.socket], with_signals: bool, ready: Callable[[], None]) -> None:
         self._stopping = stopping = asyncio.Event()
         if with_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -160,10 +178,10 @@ class Server:
         if self.application.settings.workers > 1:
             await self._supervise(bound, stopping, tell)
         else:
-            await self._worker.live(PortEntrance([bound]), stopping, tell_alone)
+            await self._worker.live(PortEntrance(bound), stopping, tell_alone)
 
     async def _supervise(
-        self, bound: socket.socket, stopping: asyncio.Event, ready: Callable[[Sequence[Model]], None]
+        self, bound: list[socket.socket], stopping: asyncio.Event, ready: Callable[[Sequence[Model]], None]
     ) -> None:
         from modelyard.serving.supervisor import Supervisor
 
@@ -177,7 +195,7 @@ class Server:
                 "workers", "1 where an option cannot be handed to another process", f"{chosen.workers} ({error})"
             ) from error
         supervisor = Supervisor(
-            chosen.workers, references, pickled, [bound], drain_seconds=chosen.drain_seconds, log=self.log
+            chosen.workers, references, pickled, bound, drain_seconds=chosen.drain_seconds, log=self.log
         )
         await supervisor.live(stopping, ready)
 

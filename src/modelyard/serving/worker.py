@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from modelyard.serving.application import Application
 from modelyard.serving.http import Connection
@@ -18,10 +18,14 @@ from modelyard.serving.listener import Listener
 BACKLOG = 2048
 
 
+#: What the event loop is told of TLS, as ``Certificates.options`` says it.
+Security = Mapping[str, Any]
+
+
 class Entrance(Protocol):
     """Where connections come from."""
 
-    async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
+    async def open(self, connect: Callable[[], asyncio.Protocol], secure: Security) -> None:
         """Let connections in, and make a protocol for each."""
 
     def close(self) -> None:
@@ -38,9 +42,11 @@ class PortEntrance:
         self._bound = bound
         self._servers: list[asyncio.AbstractServer] = []
 
-    async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
+    async def open(self, connect: Callable[[], asyncio.Protocol], secure: Security) -> None:
         loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(connect, sock=bound, backlog=BACKLOG) for bound in self._bound]
+        self._servers = [
+            await loop.create_server(connect, sock=bound, backlog=BACKLOG, **secure) for bound in self._bound
+        ]
 
     def close(self) -> None:
         for server in self._servers:
@@ -70,7 +76,8 @@ class Worker:
             gone.set()
 
         self.listener = listener = Listener(application, loop, lost=lost)
-        await entrance.open(lambda: Connection(listener))
+        certificates = application.certificates
+        await entrance.open(lambda: Connection(listener), certificates.options() if certificates else {})
         sweeping = asyncio.ensure_future(self._sweep())
         try:
             application.start(loop)
@@ -91,6 +98,8 @@ class Worker:
         while True:
             await asyncio.sleep(1.0)
             self.listener.sweep()
+            if self.application.certificates is not None:
+                self.application.certificates.refresh()
 
     async def _drain(self, gone: asyncio.Event) -> None:
         self.application.catalog.draining = True
