@@ -109,6 +109,8 @@ class Supervisor:
                 seat.kill()
             while any(seat.process for seat in self._seats):
                 await self._change()
+            for _, connection in self._again:
+                connection.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
             if self._keeper is not None:
                 self._keeper.close()
@@ -126,6 +128,8 @@ class Supervisor:
         self._pump()
         self._is_stopping = True
         self._listen(False)
+        for bound in self._bound:
+            bound.close()  # who comes from now on is to hear at once that nobody is there
         for seat in self._seats:
             seat.stop()
         until = monotonic() + self._drain_seconds + GRACE
