@@ -26,6 +26,8 @@ from modelyard.wires.answers import Predictions, RowTexts, main_outputs
 
 _encode = msgspec.json.encode
 
+_TEXT = "text/plain; charset=utf-8"
+
 _SERVER = f"modelyard/{__version__}"
 
 #: How each of Azure's own forms is answered.
@@ -55,7 +57,7 @@ class AzureWire:
 
     def inform(self, call: Call, message: Message, catalog: Catalog) -> Message:
         if call.action == "options":
-            return Message(b"", {"allow": "GET, POST, OPTIONS"})
+            return Message(b"", {"allow": "GET, POST, OPTIONS"}, content_type=_TEXT)
         if call.action == "swagger":
             return _swagger(message, catalog)
         if not catalog.ready:
@@ -63,7 +65,7 @@ class AzureWire:
         # KServe's clients ask the same path for JSON.
         if message.headers.get("accept", "").startswith("application/json"):
             return Message(b'{"status":"alive"}')
-        return Message(b"Healthy", content_type="text/plain; charset=utf-8")
+        return Message(b"Healthy", content_type=_TEXT)
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(_encode({"message": told(error)}), {"x-ms-request-id": request_id}, code_of(error))

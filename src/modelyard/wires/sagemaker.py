@@ -83,7 +83,7 @@ class SagemakerWire:
                 # Many models come and go: the container is well without any of them.
                 if not self.is_multi_model and not catalog.ready:
                     raise NotReady("not every declared model is ready")
-                return Message(b"")
+                return Message(b"", content_type="text/plain; charset=utf-8")
             case "list":
                 return Message(_encode(self._list(message, catalog)))
             case "load":
