@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from time import time
 from typing import Any
 
 from modelyard.errors import InvalidInput, ModelyardError
@@ -33,6 +34,8 @@ class Certificates:
         self._clients = clients
         self._log = log
         self._stamps = self._read_stamps()
+        #: When the files were last found to have changed.
+        self._renewed = 0.0
         self.context = self._newest = self._make()
         self.context.sni_callback = self._take_newest
 
@@ -65,15 +68,21 @@ class Certificates:
         self._stamps = stamps
         try:
             self._newest = self._make()
+            self._renewed = time()
         except ModelyardError as error:  # such as a certificate whose key has not been written yet
             self._log.write("warning", "the new certificate cannot be used; keeping the one before", error=error)
         else:
             self._log.write("info", "certificate loaded anew", file=self._certificate)
 
-    def _take_newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Called in every handshake, before a certificate is chosen."""
-        if connection.context is not self._newest:
-            connection.context = self._newest
+    def _take_newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        """Called in every handshake, before a certificate is chosen. A number refuses the handshake."""
+        if self._newest is self.context:
+            return None
+        session = connection.session if self._clients and connection.session_reused else None
+        if session is not None and session.time <= self._renewed:
+            return ssl.ALERT_DESCRIPTION_ACCESS_DENIED  # its certificate was checked by the authorities of then
+        connection.context = self._newest
+        return None
 
     def _read_stamps(self) -> list[tuple[int, int, int]]:
         """What tells that a file was replaced, also behind a link, as Kubernetes does it."""

@@ -6,6 +6,7 @@ import http.client
 import shutil
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,32 @@ class TestNewFiles:
 
         until(is_out)
         assert ask(server, staying) == 200
+
+    def test_a_session_from_before_is_not_resumed(self, secure: Serve, authority: Authority, tmp_path: Path) -> None:
+        clients = tmp_path / "clients.pem"
+        shutil.copy(authority.path, clients)
+        server = secure(tls_clients=str(clients))
+        context = trusting(authority, authority.sign("caller"))
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # with 1.3 there is nothing to resume by
+
+        def come(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
+            address = ("127.0.0.1", server.port)
+            with context.wrap_socket(
+                socket.create_connection(address, 10), server_hostname="localhost", session=session
+            ) as connection:
+                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert b"200 OK" in connection.recv(1000)
+                return connection.session_reused, connection.session
+
+        _, before = come(None)
+        assert come(before)[0] is True
+        clients.write_bytes(authority.path.read_bytes() * 2)
+        until(lambda: any(line["event"] == "certificate loaded anew" for line in server.lines()))  # type: ignore[attr-defined]
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            come(before)
+        time.sleep(1.1)  # sessions tell their age in whole seconds
+        _, after = come(None)
+        assert come(after)[0] is True
 
 
 class TestFaults:
