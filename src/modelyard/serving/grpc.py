@@ -65,8 +65,8 @@ _STATUS_FIELDS = {number: frames.field(b"grpc-status", b"%d" % number) for numbe
 _DONE = _STATUS_FIELDS[OK]
 _HEAD = frames.FRAME
 
-#: The longest text of an error; clients give up where trailers exceed 8 kB, and each byte may become three.
-LONGEST_TEXT = 1800
+#: The longest text of an error, in bytes; clients give up where trailers exceed 8 kB, and each byte may become three.
+LONGEST_TEXT = 2000
 
 #: Refusals that do not depend on who would answer.
 _OF_SERVER = frozenset(("unauthenticated", "refused", "rate_limited", "overloaded", "not_ready", "deadline_passed"))
@@ -86,10 +86,9 @@ class Malformed(ModelyardError):
     code = "internal"
 
 
-def is_grpc(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a request is a call of gRPC, whose messages are protobuf's."""
-    kind = headers.get("content-type", "").partition(";")[0].rstrip()
-    return method == "POST" and kind in ("application/grpc", "application/grpc+proto")
+def is_grpc(method: str, kind: str) -> bool:
+    """Whether a request of this content type is a call of gRPC, whose messages are protobuf's."""
+    return method == "POST" and kind.partition(";")[0].rstrip() in ("application/grpc", "application/grpc+proto")
 
 
 def patience(headers: Mapping[str, str], otherwise: float) -> float:
@@ -287,4 +286,5 @@ class GrpcExchange(StreamExchange, gc=False, kw_only=True, eq=False):
 
 def percent(text: str) -> str:
     """A text as ``grpc-message`` has it."""
-    return quote(text[:LONGEST_TEXT], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    cut = text.encode(errors="replace")[:LONGEST_TEXT].decode(errors="ignore")
+    return quote(cut, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
+from modelyard.serving.compression import coding
 from modelyard.serving.frames import (
     COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
@@ -21,8 +22,15 @@ from modelyard.serving.frames import (
     ConnectionFault,
     StreamFault,
 )
+from modelyard.serving.grpc import GrpcStream, is_grpc, patience
 from modelyard.serving.limits import MOST_HEAD_BYTES, MOST_HEADERS, is_request_id
+from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
+from modelyard.serving.streams import PlainStream
+from modelyard.wires import Unsupported
+
+if TYPE_CHECKING:
+    from modelyard.serving.listener import Listener
 
 #: Blocks known by heart in one connection, and the longest of them.
 MOST_BLOCKS = 64
@@ -53,10 +61,10 @@ class Head(msgspec.Struct, gc=False, eq=False):
 
 
 class Blocks:
-    """Reads the header blocks of one connection. ``understand`` makes a Head of a method, a target and headers."""
+    """Reads the header blocks of one connection."""
 
-    def __init__(self, understand: Callable[[str, str, dict[str, str]], Head]) -> None:
-        self._understand = understand
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self._decoder = Decoder(MOST_HEAD_BYTES)
         self._table = self._decoder.header_table
         #: The table's first entry, how many it has, and its size.
@@ -69,7 +77,7 @@ class Blocks:
         before = self._state
         pairs = self.decode(block)
         method, target, headers = _request(pairs)
-        head = self._understand(method, target, headers)
+        head = _understand(self._listener, method, target, headers)
         if len(block) <= LONGEST_BLOCK and before is self._state:
             if len(self.known) >= MOST_BLOCKS:
                 self.known.clear()
@@ -139,13 +147,30 @@ def _request(pairs: list[tuple[bytes, bytes]]) -> tuple[str, str, dict[str, str]
     return method, target, headers
 
 
-def given_id(headers: Mapping[str, str]) -> str:
-    """The caller's own id for its request, where it can be taken over."""
+def _understand(listener: Listener, method: str, target: str, headers: dict[str, str]) -> Head:
+    application, kind = listener.application, headers.get("content-type", "")
+    is_call = is_grpc(method, kind)
+    if not is_call and kind.startswith("application/grpc"):
+        known = "application/grpc or application/grpc+proto, by POST"
+        endpoint: Endpoint = application.refusing(target, Unsupported(f"no such form of gRPC: {kind[:80]} ({known})"))
+    else:
+        endpoint = application.endpoint(method, target, headers)
     given = headers.get("x-request-id", "")
-    return given if is_request_id(given) else ""
+    seconds = seconds_of(headers, listener.request_seconds)
+    return Head(
+        method,
+        target,
+        headers,
+        endpoint,
+        given if is_request_id(given) else "",
+        _announced(headers),
+        GrpcStream if is_call else PlainStream,
+        patience(headers, seconds) if is_call else seconds,
+        "" if is_call else coding(headers.get("accept-encoding", "")),
+    )
 
 
-def announced(headers: Mapping[str, str]) -> int:
+def _announced(headers: Mapping[str, str]) -> int:
     """The length of the body as the headers tell it; -1 where they do not."""
     text = headers.get("content-length")
     if text is None:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from modelyard.serving import frames
-from modelyard.serving.compression import coding
 from modelyard.serving.frames import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
@@ -24,13 +23,11 @@ from modelyard.serving.frames import (
     ConnectionFault,
     StreamFault,
 )
-from modelyard.serving.grpc import GrpcStream, is_grpc, patience
-from modelyard.serving.heads import Blocks, Head, announced, given_id
+from modelyard.serving.heads import Blocks
 from modelyard.serving.inbox import Inbox
 from modelyard.serving.limits import BODY_SECONDS, IDLE_SECONDS, MOST_HEAD_BYTES, STUCK_SECONDS
 from modelyard.serving.outbox import Outbox
-from modelyard.serving.patience import seconds_of
-from modelyard.serving.streams import STREAM_WINDOW, PlainStream, Stream
+from modelyard.serving.streams import STREAM_WINDOW, Stream
 
 if TYPE_CHECKING:
     from modelyard.serving.listener import Listener
@@ -81,10 +78,10 @@ class Http2Connection(asyncio.Protocol):
         #: Frames are read on: we are neither leaving nor waiting until we have answered some.
         self.is_reading = True
         self.is_closing = False
-        self._call_soon = asyncio.get_running_loop().call_soon
+        self._call_soon = listener.call_soon
         self._inbox = Inbox(self)
         self.outbox = Outbox(self._call_soon, self._end_stream)
-        self._blocks = Blocks(self._understand)
+        self._blocks = Blocks(listener)
         self._known = self._blocks.known
         #: What the client may send, in all.
         self._credit = CONNECTION_WINDOW
@@ -97,22 +94,6 @@ class Http2Connection(asyncio.Protocol):
         #: How often we took leave, and when; when we asked whether anybody is there.
         self._farewells = 0
         self._left = self._probed = 0.0
-
-    def _understand(self, method: str, target: str, headers: dict[str, str]) -> Head:
-        listener = self.listener
-        grpc = is_grpc(method, headers)
-        seconds = seconds_of(headers, listener.request_seconds)
-        return Head(
-            method,
-            target,
-            headers,
-            listener.application.endpoint(method, target, headers),
-            given_id(headers),
-            announced(headers),
-            GrpcStream if grpc else PlainStream,
-            patience(headers, seconds) if grpc else seconds,
-            coding(headers.get("accept-encoding", "")) if not grpc else "",
-        )
 
     def forget(self) -> None:
         """Find every endpoint anew."""

@@ -86,6 +86,8 @@ class Listener:
         self.is_plain = not self.notes_all
         self.note_lost = lost
         self.is_draining = False
+        #: Runs a function in the next turn of the loop.
+        self.call_soon = loop.call_soon
         #: Runs a function on the loop's thread.
         self.call_from_thread = loop.call_soon_threadsafe
         application.on_change.append(self.forget)
