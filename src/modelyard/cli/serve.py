@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     curl -d '{"x1": 1.5, "x2": 2}' localhost:8080/predict
     """,
 )
-@click.argument("refs", type=REFERENCE, nargs=-1, required=True)
+@click.argument("refs", type=REFERENCE, nargs=-1)
 @of_settings(
     "host", "port", "wires", "workers", "keys", "public", "production", "control", "admin_port",
     "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "cache",
@@ -41,8 +41,10 @@ def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None
     Each REF is churn@production, churn:4, churn, or a bundle. An alias is followed: after a promote or rollback the
     server changes over within a second and drops no request. Ctrl-C or SIGTERM ends it once what is in flight is
     answered. Logs are JSON lines on stderr; with --json, one line on stdout tells that it is ready.
+
+    In a container of SageMaker, Vertex AI or Azure ML no REF is needed: wire, port and model are those of the cloud.
     """
-    from modelyard import api
+    from modelyard import api, settings
 
     as_json = wants_json()
 
@@ -53,6 +55,13 @@ def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None
             _show(server)
 
     given = {name: value for name, value in options.items() if value is not None}
+    cloud = settings.cloud()
+    if cloud is not None:
+        given = {**cloud.options, **given}
+        refs = refs or ((cloud.folder,) if cloud.folder else ())
+    if not refs and not settings.Chosen(given).control:
+        context = click.get_current_context()
+        raise click.MissingParameter(ctx=context, param=context.command.params[0])
     api.serve(*refs, trust=trust, on_ready=ready, **given)
 
 
@@ -81,6 +90,8 @@ def _show(server: Server) -> None:
         version = f"{loaded.name} version {loaded.version}" if loaded.version else f"{loaded.name}, from a path"
         screen.say(f"serving {version} ({loaded.digest[:19]}…)")
     screen.say(f"at {server.url}; its API is described at {server.url}/openapi.json")
+    if not server.models:
+        return
     loaded = server.models[0]
     screen.say("try:")
     body = shlex.quote(json.dumps(loaded.example, ensure_ascii=False))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from modelyard.bundle.places import is_path
+from modelyard.bundle.places import bundle_at, is_path
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Predict
 from modelyard.schema import Columns, Signature
@@ -124,7 +124,7 @@ class FolderSource:
         from modelyard.bundle import Bundle
 
         name, _, path = reference.rpartition("=")
-        bundle = Bundle.open(Path(path))
+        bundle = Bundle.open(bundle_at(Path(path).expanduser()))
         name = name or name_of(path)
         if not _NAME.fullmatch(name):
             raise InvalidInput.at("model name", "letters, digits, '.', '_' or '-'", name, hint="serve NAME=PATH")
