@@ -168,8 +168,9 @@ class PredictCodec:
                 raise InvalidInput.at(f"output_filter[{i}]", f"one of {', '.join(self._writers)}", output[:40])
             if output in wanted[:i]:
                 raise InvalidInput.at(f"output_filter[{i}]", "each output once", f"{output} twice")
-        columns = self._read(body.inputs)
-        return Request(columns.rows, None, columns, name, outputs=wanted or None)
+        request = self._read(body.inputs, name)
+        request.outputs = wanted or None
+        return request
 
     def encode(self, request: Request, response: Response) -> Message:
         answer = self._answer(model_spec=self._spec)

@@ -1,4 +1,8 @@
-"""The messages of TensorFlow Serving's gRPC services, as far as they are read or written here."""
+"""The messages of TensorFlow Serving's gRPC services, as far as they are read or written here.
+
+The floats and doubles of a tensor are repeated and packed: in a message they lie just as in an array, so they are
+declared as the bytes that they are, which spares an object for each.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ message TensorProto {
   TensorShapeProto tensor_shape = 2;
   int32 version_number = 3;
   bytes tensor_content = 4;
-  repeated float float_val = 5;
-  repeated double double_val = 6;
+  bytes float_val = 5;
+  bytes double_val = 6;
   repeated int32 int_val = 7;
   repeated bytes string_val = 8;
   repeated int64 int64_val = 10;
