@@ -21,7 +21,8 @@ import msgspec
 
 from modelyard.errors import InvalidInput, NotFound, NotReady, Refused
 from modelyard.interfaces import Served, State, Stats
-from modelyard.serving.loading import Loaded, load
+from modelyard.serving.isolation.choice import Isolation
+from modelyard.serving.loading import WARM_BESIDE_SECONDS, WARM_SECONDS, Loaded, load
 from modelyard.serving.memory import Memory, hand_back
 from modelyard.serving.rounds import Failure, Round, Serving
 from modelyard.serving.sources import Source, Wanted, model_of
@@ -90,6 +91,8 @@ class ServerCatalog:
         self._served: Serving = {}
         self._states = States()
         self._memory = Memory(settings.memory)
+        #: Which models run in processes of their own.
+        self.isolation = Isolation(settings, log)
         self._marker = -1
         self._retry_at = 0.0
         #: What the catalog's thread has been asked to do; None wakes it to stop.
@@ -114,7 +117,8 @@ class ServerCatalog:
 
         A server of nothing is ready where clients may say what to load.
         """
-        return not self.draining and self.settled.is_set() and len(self._served) == len(self.references)
+        complete = self.settled.is_set() and len(self._served) == len(self.references)
+        return complete and not self.draining and all(loaded.is_alive for loaded in self.table.versions)
 
     def models(self) -> Sequence[Loaded]:
         return self.table.versions
@@ -180,6 +184,7 @@ class ServerCatalog:
         self._asked.put(None)
         if self._thread is not None:
             self._thread.join(timeout=10)
+        self.isolation.close()
 
     def _work(self) -> None:
         try:
@@ -280,9 +285,8 @@ class ServerCatalog:
         try:
             bundle = wanted.open()
             what = f"version {wanted.version} of {wanted.model}" if wanted.version else wanted.model
-            loaded = self._memory.admit(
-                what, bundle, lambda: load(wanted, bundle, self._trust, self._settings.batch_rows)
-            )
+            rows, seconds = self._settings.batch_rows, WARM_BESIDE_SECONDS if self.table.versions else WARM_SECONDS
+            loaded = self._memory.admit(what, bundle, lambda: load(wanted, bundle, self._trust, rows, seconds, self.isolation))
         except Exception as error:
             self._states.note(wanted.model, wanted.version, "failed", error)
             raise

@@ -8,13 +8,14 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from modelyard.errors import BadBundle, Conflict, InvalidInput, ModelFailed, NoRoom, NotFound, NotReady, Refused
+from modelyard.schema import Array, Columns
 from modelyard.serving.catalog import Change, ServerCatalog
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics
@@ -85,9 +86,17 @@ def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
 class Staged(MemoryBundle):
     """A model that does something before it is loaded, and may not reproduce its golden rows."""
 
-    def __init__(self, before: Callable[[], object] = lambda: None, fault: Exception | None = None) -> None:
-        light = linear()
-        super().__init__(light.signature, lambda c: {"prediction": c["x1"]}, {"x1": [1.0], "x2": [3.0]})
+    def __init__(
+        self,
+        before: Callable[[], object] = lambda: None,
+        fault: Exception | None = None,
+        predict: Callable[[int], object] = lambda rows: None,
+    ) -> None:
+        def answer(columns: Columns) -> Mapping[str, Array]:
+            predict(columns.rows)
+            return {"prediction": columns["x1"]}
+
+        super().__init__(linear().signature, answer, {"x1": [1.0], "x2": [3.0]})
         self._before = before
         self._fault = fault
 
@@ -439,16 +448,22 @@ def test_a_first_load_without_room_does_not_start(source: MemorySource, catalog:
     assert isinstance(one.failure, NoRoom)
 
 
-def test_warming_learns_the_cost_of_many_rows(source: MemorySource, catalog: Make) -> None:
-    def slow(columns: Any) -> Any:
-        seen.append(columns.rows)
-        time.sleep(columns.rows * 1e-6)
-        return {"prediction": columns["x1"]}
+def test_warming_calls_with_up_to_as_many_rows_as_are_joined(source: MemorySource, catalog: Make) -> None:
+    seen: list[int] = []
+    source.add("m", Staged(predict=seen.append))
+    one = catalog("m", batch_rows=1000)
+    assert set(seen) == {1, 16, 256, 1000}
+    assert one.models()[0].cost.expect(1000) > 0
+    assert [field.name for field in INPUTS] == list(one.models()[0].example)
+
+
+def test_warming_ends_in_time(source: MemorySource, catalog: Make) -> None:
+    def slow(rows: int) -> None:
+        seen.append(rows)
+        if rows == 256:
+            time.sleep(0.35)
 
     seen: list[int] = []
-    light = linear()
-    source.add("m", MemoryBundle(light.signature, slow, {"x1": [1.0, 2.0], "x2": [3.0, 4.0]}))
-    one = catalog("m", batch_rows=1000)
-    assert set(seen) == {1, 2, 16, 256, 1000}  # two are the golden rows
-    assert 0.5e-6 < one.models()[0].cost.per_row < 10e-6
-    assert [field.name for field in INPUTS] == list(one.models()[0].example)
+    source.add("m", Staged(predict=slow))
+    catalog("m", batch_rows=1000)
+    assert set(seen) == {1, 16, 256}

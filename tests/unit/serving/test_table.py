@@ -14,7 +14,7 @@ from .conftest import linear
 
 def loaded(name: str, version: str) -> Loaded:
     bundle = linear()
-    return load(Wanted(model=name, version=version, digest="d", aliases=(), open=lambda: bundle), bundle, None, 64)
+    return load(Wanted(model=name, version=version, digest="d", aliases=(), open=lambda: bundle), bundle, None, 64, 0.1)
 
 
 def test_loading_warms_learns_and_finds_an_example() -> None:
