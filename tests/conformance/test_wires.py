@@ -17,6 +17,7 @@ from modelyard.testing import wires
 from modelyard.testing.wires import CHECKS, Case, KitServed, MemoryWire, check_wire
 from modelyard.wires.native import NativeWire
 from modelyard.wires.oip.protos import messages
+from modelyard.wires.tfserving.protos import messages as tfserving
 
 ROW = {"x1": 1.5, "city": "Rome", "x2": -2.0}
 OTHER = {"x1": 0.0, "city": None, "x2": 4.0}
@@ -161,6 +162,74 @@ BAD_INSTANCES = [
     b'{"instances":[[NaN,"a",2]]}',
 ]
 
+TFSERVING = {
+    dumps({"instances": [ROW, OTHER]}): [ROW, OTHER],
+    dumps({"instances": [{"x1": [1.5], "city": ["Rome"], "x2": [-2]}]}): [ROW],
+    dumps({"signature_name": "serving_default", "instances": [ROW, {**OTHER, "city": [""]}]}): [ROW, OTHER],
+    dumps({"instances": [{**ROW, "city": {"b64": "Um9tZQ=="}}], "more": 1}): [ROW],
+    dumps({"inputs": {"x1": [1.5, 0], "city": ["Rome", None], "x2": [-2, 4]}}): [ROW, OTHER],
+    dumps({"inputs": {"x2": [[4]], "city": [[""]], "x1": [[0]]}}): [OTHER],
+}
+BAD_TFSERVING = [
+    dumps({}),
+    dumps([ROW]),
+    dumps({"instances": []}),
+    dumps({"instances": ROW}),
+    dumps({"instances": [ROW], "inputs": {"x1": [1.5], "city": ["Rome"], "x2": [-2]}}),
+    dumps({"instances": [ROW], "signature_name": "classification"}),
+    dumps({"instances": [ROW], "signature_name": 3}),
+    dumps({"instances": [1.5]}),
+    dumps({"instances": [[1.5, "Rome", -2]]}),
+    dumps({"instances": [ROW, [1.5, "Rome", -2]]}),
+    dumps({"instances": [{**ROW, "x3": 1}]}),
+    dumps({"instances": [{**ROW, "x1": "1"}]}),
+    dumps({"instances": [{**ROW, "x1": [1, 2]}]}),
+    dumps({"instances": [{**ROW, "city": {"b64": "?"}}]}),
+    dumps({"instances": [{**ROW, "city": {"b64": "/w=="}}]}),
+    dumps({"inputs": {"x1": 1.5, "city": "Rome", "x2": -2}}),
+    dumps({"inputs": {"x1": [1.5], "city": ["Rome", ""], "x2": [-2]}}),
+    dumps({"inputs": {"x1": [], "city": [], "x2": []}}),
+    dumps({"inputs": {"x1": [1.5], "city": ["Rome"]}}),
+    b'{"instances":[{"x1":1,"city":"a","x2":2,"x1":1}]}',
+    b'{"instances":[{"x1":1,"city":"a","x2":2}],"instances":[{"x1":1,"city":"a","x2":2}]}',
+    b'{"instances":[{"x1":1e400,"city":"a","x2":2}]}',
+    b'{"instances":[{"x1":NaN,"city":"a","x2":2}]}',
+]
+EXAMPLES = {
+    dumps({"examples": [ROW, OTHER]}): [ROW, OTHER],
+    dumps({"examples": [{"x1": 1.5, "x2": [-2]}], "context": {"city": "Rome"}}): [ROW],
+    dumps({"context": {"x2": 4.0}, "examples": [{"x1": 0, "id": "7"}], "signature_name": "classification"}): [OTHER],
+}
+BAD_EXAMPLES = [
+    dumps({"examples": []}),
+    dumps({"examples": ROW}),
+    dumps({"examples": [1.5]}),
+    dumps({"instances": [ROW]}),
+    dumps({"examples": [ROW], "context": 3}),
+    dumps({"examples": [ROW], "context": {"city": "Rome"}}),
+    dumps({"examples": [{"x1": 1.5}]}),
+    dumps({"examples": [{**ROW, "x1": [1, 2]}]}),
+    dumps({"examples": [ROW], "signature_name": "regression"}),
+]
+
+
+def predict_message(**changes: Any) -> bytes:
+    """A predict request over gRPC; a change replaces one of its tensors, None leaves it out."""
+    request = tfserving().PredictRequest(model_spec={"name": "kit"})
+    two = {"dim": [{"size": 2}]}
+    given = {
+        "x1": {"dtype": 2, "tensor_shape": two, "double_val": np.array([1.5, 0], "<f8").tobytes()},
+        "city": {"dtype": 7, "tensor_shape": two, "string_val": [b"Rome", b""]},
+        "x2": {"dtype": 1, "tensor_shape": two, "tensor_content": np.array([-2, 4], "<f4").tobytes()},
+        **changes,
+    }
+    for name, fields in given.items():
+        if fields is not None:
+            request.inputs[name].CopyFrom(tfserving().TensorProto(**fields))
+    text: bytes = request.SerializeToString(deterministic=True)
+    return text
+
+
 CASES = {
     "memory": Case(MemoryWire(), ("POST", "/memory"), RECORDS, BAD_RECORDS),
     "native": Case(
@@ -202,6 +271,31 @@ CASES = {
             for name in ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
                          "ModelStatistics", "RepositoryIndex")
         ] + [("POST", "/inference.model_repository.ModelRepositoryService/RepositoryIndex")],
+    ),
+    "tfserving": Case(
+        plugins.find("wires", "tfserving"), ("POST", "/v1/models/kit:predict"), TFSERVING, BAD_TFSERVING,
+        [
+            ("GET", "/v1/models/kit"), ("GET", "/V1/models/%6bit/Versions/003"), ("GET", "/v1/models/kit/metadata"),
+            ("GET", "/v1/models/kit/labels/production"), ("GET", "/v1/models/kit/labels/production/metadata"),
+        ],
+        has_words=True,
+    ),
+    "tfserving, classify": Case(
+        plugins.find("wires", "tfserving"), ("POST", "/v1/models/kit:classify"), EXAMPLES, BAD_EXAMPLES, has_words=True
+    ),
+    "tfserving-grpc": Case(
+        plugins.find("wires", "tfserving-grpc"),
+        ("POST", "/tensorflow.serving.PredictionService/Predict"),
+        {predict_message(): [ROW, OTHER]},
+        [
+            predict_message(**change)
+            for change in (
+                {"x1": None}, {"x3": {"dtype": 1}}, {"x1": {"dtype": 7}}, {"x1": {"dtype": 99}}, {"city": {"dtype": 7}},
+                {"x1": {"dtype": 2, "tensor_shape": {"unknown_rank": True}}},
+                {"x1": {"dtype": 2, "tensor_shape": {"dim": [{"size": -2}]}, "double_val": b"12345678" * 2}},
+                {"x1": {"dtype": 2, "tensor_shape": {"dim": [{"size": 2}]}, "float_val": b"12345678"}},
+            )
+        ],
     ),
     "kserve": Case(
         plugins.find("wires", "kserve"), ("POST", "/v1/models/kit:predict"), INSTANCES, BAD_INSTANCES,
