@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -81,11 +82,31 @@ class Histogram(msgspec.Struct, array_like=True):
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
+#: An API key; a value of a query whose name says that it is a secret; a password in a URL.
+_KEY = re.compile(rb"(my_[0-9a-f]{12}_)[A-Za-z0-9_-]+")
+_SECRET = re.compile(
+    rb"([?&][a-z0-9_.-]*(?:key|token|secret|password|passwd|signature|sig|auth|credential)=)[^&#\"\\\s]+", re.IGNORECASE
+)
+_PASSWORD = re.compile(rb"(://[^/:@\s\"]*:)[^@/\s\"]+(?=@)")
+
+
+def masked(text: bytes) -> bytes:
+    """``text`` without the secrets that it may hold: API keys, passwords in URLs, tokens in queries."""
+    if b"my_" in text:
+        text = _KEY.sub(rb"\1***", text)
+    if b"://" in text:
+        text = _PASSWORD.sub(rb"\1***", text)
+    query = text.find(b"?")  # there are no names before
+    if query >= 0 and text.find(b"=", query) >= 0:
+        text = text[:query] + _SECRET.sub(rb"\1***", text[query:])
+    return text
+
+
 class Log:
     """JSON lines: ``{"time": ..., "level": ..., "event": ..., ...}``.
 
     Lines are kept and written by ``flush``, which the server calls once a second, or at once from warning upward.
-    At most ``limit`` lines wait; what is dropped beyond is counted in the next line.
+    At most ``limit`` lines wait; what is dropped beyond is counted in the next line. Secrets are masked.
     """
 
     def __init__(self, level: str = "info", stream: TextIO | None = None, limit: int = 10_000) -> None:
@@ -112,7 +133,7 @@ class Log:
             if level == "error" and (not isinstance(error, ModelyardError) or error.__cause__ is not None):
                 fields["trace"] = "".join(traceback.format_exception(error))
         line = {"time": _now(), "level": level, "event": event, **self.always, **fields}
-        self._lines.append(msgspec.json.encode(line, enc_hook=str))
+        self._lines.append(masked(msgspec.json.encode(line, enc_hook=str)))
         if LEVELS[level] >= LEVELS["error"]:
             self.flush()
 

@@ -157,7 +157,9 @@ class TestNumbers:
         assert wanted.startswith(expected)
 
     def test_nan_is_told_to_send_null(self) -> None:
-        assert told((X1,), b'{"x1":NaN}').hint == "JSON has no NaN and no infinity; send null for a missing value"
+        assert told((X1,), b'{"x1":NaN}').hint == "JSON has no NaN and no infinity"
+        gaps = (Field(name="x1", dtype="float64", nullable=True),)
+        assert told(gaps, b'{"x1":NaN}').hint == "JSON has no NaN and no infinity; send null for a missing value"
 
     def test_a_nullable_integer_must_be_exact_in_a_double(self) -> None:
         field = Field(name="n", dtype="int64", nullable=True)

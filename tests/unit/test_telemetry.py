@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.errors import ModelFailed
-from modelyard.telemetry import Histogram, Log
+from modelyard.telemetry import Histogram, Log, masked
 
 BOUNDS = (1.0, 2.0, 5.0)
 
@@ -82,3 +82,28 @@ def test_a_stream_that_is_gone_stops_nothing() -> None:
     stream.close()
     log.write("error", "nobody hears")
     log.flush()
+
+
+KEY = "my_0123456789ab_" + "aB-_" * 10 + "xyz"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"no such path: /{KEY}/x", "no such path: /my_0123456789ab_***/x"),
+        (f"/predict?api_key={KEY}", "/predict?api_key=***"),
+        ("/predict?x=1&Token=abc&y=2", "/predict?x=1&Token=***&y=2"),
+        ("/predict?access_token=a%20b#c", "/predict?access_token=***#c"),
+        ("/predict?sig=abc&monitor=1", "/predict?sig=***&monitor=1"),
+        ("postgresql://me:secret@host:5432/db?sslpassword=x", "postgresql://me:***@host:5432/db?sslpassword=***"),
+        ("http://localhost:8080/a@b?keys=1", "http://localhost:8080/a@b?keys=1"),
+        ("my_model at x=1", "my_model at x=1"),
+    ],
+)
+def test_secrets_are_masked(text: str, shown: str) -> None:
+    assert masked(text.encode()).decode() == shown
+    stream = io.StringIO()
+    log = Log("info", stream)
+    log.write("info", "line", target=text)
+    log.write("error", "failed", error=ModelFailed(text))
+    assert [line.get("target") or line["error"] for line in lines(stream)] == [shown, f"ModelFailed: {shown}"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from modelyard import settings
 from modelyard.errors import InvalidInput
 
 
@@ -30,11 +29,6 @@ class Trust(msgspec.Struct, frozen=True):
             else:
                 raise InvalidInput.at("trust", "a digest (sha256:…) or the path of a public key", name)
         return cls(tuple(checked))
-
-    @classmethod
-    def from_settings(cls) -> Trust:
-        """What ``MODELYARD_TRUST`` names."""
-        return cls.of(*settings.get("trust"))
 
     def allows(self, digest: str, path: Path) -> bool:
         """Whether ``digest`` is trusted by name, or a trusted key has signed it.

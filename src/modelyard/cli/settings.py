@@ -27,11 +27,13 @@ def settings() -> Answer:
     A command's option wins over the environment, the environment over the default.
     """
     from modelyard import settings as room
+    from modelyard.telemetry import masked
 
     rows: list[dict[str, Any]] = []
     for row in room.TABLE:
         value = room.get(row.name)
-        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        plain = ",".join(value) if isinstance(value, tuple) else str(value)
+        shown = masked(plain.encode()).decode()  # the registry's URL may have a password
         origin = "environment" if row.variable in os.environ else "default"
         rows.append(
             {"name": row.name, "variable": row.variable, "value": shown, "from": origin, "purpose": row.purpose}

@@ -24,7 +24,7 @@ MOST_PROBLEMS = 10
 MOST_DIGITS = 400
 
 _SEND_NULL = "send null for a missing value"
-_NO_NAN = "JSON has no NaN and no infinity; send null for a missing value"
+_NO_NAN = "JSON has no NaN and no infinity"
 
 
 class Enough(Exception):
@@ -262,7 +262,8 @@ def element(value: Any, field: Field, shape: Sequence[int], path: str, problems:
         is_word = value.text.strip("-") in ("NaN", "Infinity")
         if not is_word and field.dtype.startswith("float"):  # 1e400 is a number, but no double
             expected = f"a number that fits {field.dtype}"
-        problems.add(path, expected, got(value), _NO_NAN if is_word else "")
+        hint = f"{_NO_NAN}; {_SEND_NULL}" if field.nullable else _NO_NAN
+        problems.add(path, expected, got(value), hint if is_word else "")
     elif field.dtype in ("string", "datetime"):
         return _text(value, field, path, expected, problems)
     elif field.dtype == "bool":
@@ -288,7 +289,7 @@ def _nested(value: Any, field: Field, shape: Sequence[int], path: str, problems:
 
 def _text(value: Any, field: Field, path: str, expected: str, problems: Problems) -> Any:
     if not isinstance(value, str):
-        problems.add(path, expected, got(value), _SEND_NULL if value is None else "")
+        problems.add(path, expected, got(value))
         return None
     if field.dtype == "datetime":
         try:

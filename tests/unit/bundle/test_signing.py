@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from modelyard import api
 from modelyard.bundle import Bundle, Trust, signing
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused
 
@@ -96,7 +97,8 @@ def test_trust_names_digests_and_files_and_nothing_else(keys, monkeypatch):
         with pytest.raises(InvalidInput, match="trust"):
             Trust.of(wrong)
     monkeypatch.setenv("MODELYARD_TRUST", f"{digest},{public}")
-    assert Trust.from_settings().names == (digest, str(public))
+    assert api.trusting().names == (digest, str(public))
+    assert api.trusting([other := "sha256:" + "cd" * 32]).names == (other, digest, str(public))
     monkeypatch.delenv("MODELYARD_TRUST")
-    assert Trust.from_settings() == Trust()
+    assert api.trusting() == Trust()
     assert not Trust().allows(digest, public)

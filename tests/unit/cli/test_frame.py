@@ -41,7 +41,7 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", list(frame.COMMANDS))
 def test_every_command_has_a_purpose_help_and_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module, purpose = frame.COMMANDS[name]
-    found = getattr(import_module(f"modelyard.cli.{module}"), name)
+    found = getattr(import_module(f"modelyard.cli.{module}"), name.replace("-", "_"))
     assert found.help and found.help.splitlines()[0] == purpose
     members = {name: found}
     if isinstance(found, frame.Family):
@@ -202,3 +202,11 @@ def test_the_page_in_the_documentation_has_the_same_exit_codes() -> None:
     page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text()
     for number, (words, meaning) in exits.EXITS.items():
         assert f"| {number} | {', '.join(f'`{word}`' for word in words)} | {meaning} |" in page
+
+
+def test_settings_show_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MODELYARD_REGISTRY", "postgresql://me:secret@host/db")
+    for words in (["settings"], ["settings", "--json"]):
+        assert main(words) == 0
+        shown = capsys.readouterr().out
+        assert "postgresql://me:***@host/db" in shown and "secret" not in shown
