@@ -378,7 +378,7 @@ def _numbers(array: Array, field: Field) -> Array:
         present = array[~np.isnan(array)] if array.dtype.kind == "f" else array
         if not bool(np.isin(present, (0, 1)).all()):
             raise InvalidInput.at(field.name, field.describe(), "other numbers than 0 and 1")
-    return array.astype(storage)
+    return array.astype(storage, copy=False)
 
 
 def _show(value: Any) -> str:
