@@ -110,6 +110,14 @@ TABLE: tuple[Setting, ...] = (
     Setting("model_processes", _whole(1, 512), "1", "processes of each isolated model", _POSITIVE),
     Setting("model_seconds", _seconds, "60", "longest call of a model before it counts as hung", _SECONDS),
     Setting("memory", _size, "0", "memory that all models together may take; 0 sets no bound", "a size, like 8GB"),
+    Setting(
+        "weights",
+        _one_of("auto", "mapped", "packed"),
+        "auto",
+        "large weights of ONNX models: read where their file is mapped, which processes share and one row is fastest "
+        "with; or packed, a copy in each process that is faster for batches; auto maps them where workers share",
+        "auto, mapped or packed",
+    ),
     Setting("request_seconds", _seconds, "60", "how long a request may take where the caller says nothing", _SECONDS),
     Setting("max_body", _size, "64MB", "largest request body that a server accepts", "a size, like 64MB"),
     Setting("max_rows", _whole(1), "1000000", "most rows in one request", _POSITIVE),

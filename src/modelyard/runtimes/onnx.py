@@ -20,8 +20,8 @@ from typing import Any
 
 from modelyard.errors import BadBundle, NotFound
 from modelyard.interfaces import ModelFacts, ModelSpec, Predict
-from modelyard.runtimes.onnx_graph import OnnxGraph, bind, fields_of_graph
-from modelyard.runtimes.onnx_session import open_session, predict_with
+from modelyard.runtimes.onnx_graph import OnnxGraph, bind, fields_of_graph, put_apart
+from modelyard.runtimes.onnx_session import LARGE, open_session, predict_with
 from modelyard.schema import Signature
 
 __all__ = ["OnnxGraph", "OnnxRuntime", "bind", "fields_of_graph"]
@@ -72,14 +72,16 @@ class OnnxRuntime:
         return predict_with(open_session(ready.data, graph.folder), {"outputs": outputs}, signature)
 
     def save(self, model: Any, folder: Path) -> dict[str, Any]:
-        """Write ``model.onnx``, and the files of its external data where it has any.
+        """Write ``model.onnx``, and the files of its external data where it has any. Large weights become such data, so
+        that processes that serve the model can share them.
 
         The options say nothing of inputs: ``load`` pairs them with the signature. Those of ``bind`` say it all.
         """
         graph = OnnxGraph.of(model)
         ready = graph.ready
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.onnx").write_bytes(ready.data)
+        data = put_apart(ready.data, folder / "model.weights") if len(ready.data) >= LARGE else ready.data
+        (folder / "model.onnx").write_bytes(data)
         for name in ready.external:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)

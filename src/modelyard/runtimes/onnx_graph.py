@@ -137,6 +137,20 @@ def make_ready(graph: OnnxGraph) -> Ready:
     return Ready(data, external, inputs, named, task, known)
 
 
+def put_apart(data: bytes, weights: Path) -> bytes:
+    """Write the weights of a graph to a file of their own; returns the graph that reads them from beside itself."""
+    import onnx
+    from onnx import external_data_helper
+
+    model = onnx.load_from_string(data)
+    external_data_helper.convert_model_to_external_data(model, location=weights.name)
+    external_data_helper.write_external_data_tensors(model, str(weights.parent))
+    if weights.exists():
+        weights.chmod(0o644)
+    graph: bytes = model.SerializeToString(deterministic=True)
+    return graph
+
+
 def _parse(graph: OnnxGraph) -> tuple[Any, bytes]:
     try:
         import onnx

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from modelyard import settings
 from modelyard.errors import BadBundle, InvalidInput, MissingDependency, ModelFailed
 from modelyard.interfaces import Predict
 from modelyard.schema import Array, Columns, Field, Layout, Signature
@@ -32,6 +33,9 @@ TENSOR_DTYPES = {
     "tensor(int64)": "int64", "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32",
     "tensor(uint64)": "uint64",
 }  # fmt: skip
+
+#: Bytes of weights from which on it matters that every process has a copy of its own.
+LARGE = 64 << 20
 
 #: From the columns of a call to the values of one tensor, in the dtype in which the columns hold them.
 Feed = Callable[[Columns], Array]
@@ -69,11 +73,18 @@ def open_session(graph: Path | bytes, data: Path | None = None) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if data is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data))
+    elif isinstance(graph, Path) and settings.get("weights") == "mapped" and _has_large_data(graph):
+        options.add_session_config_entry("session.disable_prepacking", "1")
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but this one
         raise BadBundle(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
+
+
+def _has_large_data(graph: Path) -> bool:
+    """Whether large weights lie beside the graph: ONNX Runtime maps those, unless it packs a copy of them."""
+    return any(file != graph and file.stat().st_size >= LARGE for file in graph.parent.iterdir())
 
 
 def _onnxruntime() -> Any:
@@ -109,14 +120,14 @@ def predict_with(session: Any, options: dict[str, Any], signature: Signature) ->
     gathers = _compile_outputs(session, {str(e["field"]): i for i, e in enumerate(outputs)}, tensors, signature)
     expected, layout = signature.input_layout, signature.output_layout
     feed_all = _feed_all(inputs)
-    settings = ort.RunOptions()
+    run_options = ort.RunOptions()
     run = getattr(session, "_sess", session).run
-    predict_row = _bound_row(session, inputs, tensors, gathers, settings)
+    predict_row = _bound_row(session, inputs, tensors, gathers, run_options)
     most = _most_rows(options)
 
     # None of these functions knows itself: a session would then go only when the garbage collector finds the circle.
     def call(columns: Columns) -> Columns:
-        arrays = run(tensors, feed_all(columns), settings)
+        arrays = run(tensors, feed_all(columns), run_options)
         return Columns(layout, [gather(arrays, columns.rows) for gather in gathers], columns.rows)
 
     def predict(columns: Columns) -> Columns:

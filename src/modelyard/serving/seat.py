@@ -71,6 +71,8 @@ class Seat:
         line, its_line = socket.socketpair()
         descriptors = (its_link.fileno(), its_line.fileno(), self._memory)
         environment = dict.fromkeys(_THREADS, "1") | os.environ
+        if environment.get("MODELYARD_WEIGHTS", "auto") == "auto":
+            environment["MODELYARD_WEIGHTS"] = "mapped"
         command = [sys.executable, "-P", "-m", "modelyard.serving.employed", *map(str, descriptors)]
         try:
             # A process group of its own: Ctrl-C is for the supervisor, which then tells the workers.
