@@ -65,6 +65,7 @@ class Blocks:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self.is_admin_port = False
         self._decoder = Decoder(MOST_HEAD_BYTES)
         self._table = self._decoder.header_table
         #: The table's first entry, how many it has, and its size.
@@ -77,7 +78,7 @@ class Blocks:
         before = self._state
         pairs = self.decode(block)
         method, target, headers = _request(pairs)
-        head = _understand(self._listener, method, target, headers)
+        head = _understand(self._listener, self.is_admin_port, method, target, headers)
         if len(block) <= LONGEST_BLOCK and before is self._state:
             if len(self.known) >= MOST_BLOCKS:
                 self.known.clear()
@@ -147,14 +148,14 @@ def _request(pairs: list[tuple[bytes, bytes]]) -> tuple[str, str, dict[str, str]
     return method, target, headers
 
 
-def _understand(listener: Listener, method: str, target: str, headers: dict[str, str]) -> Head:
+def _understand(listener: Listener, is_admin_port: bool, method: str, target: str, headers: dict[str, str]) -> Head:
     application, kind = listener.application, headers.get("content-type", "")
     is_call = is_grpc(method, kind)
     if not is_call and kind.startswith("application/grpc"):
         known = "application/grpc or application/grpc+proto, by POST"
         endpoint: Endpoint = application.refusing(target, Unsupported(f"no such form of gRPC: {kind[:80]} ({known})"))
     else:
-        endpoint = application.endpoint(method, target, headers)
+        endpoint = application.endpoint(method, target, headers, is_admin_port=is_admin_port)
     given = headers.get("x-request-id", "")
     seconds = seconds_of(headers, listener.request_seconds)
     return Head(

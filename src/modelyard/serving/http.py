@@ -414,6 +414,7 @@ class Connection(asyncio.Protocol):
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         method = parser.get_method().decode("latin-1")
+        application, is_admin_port = self.listener.application, self.listener.is_admin(self.transport)
         target = self._url.decode("latin-1")
         is_old = parser.get_http_version() == "1.0"
         keep_alive = bool(parser.should_keep_alive()) and method != "CONNECT"
@@ -427,7 +428,7 @@ class Connection(asyncio.Protocol):
             keep_alive,
             is_old,
             keep_alive and not is_old and method != "HEAD",
-            self.listener.endpoint(self.transport, method, target, headers),
+            application.endpoint(method, target, headers, is_admin_port=is_admin_port),
             given if is_request_id(given) else "",
             seconds_of(headers, self.listener.request_seconds),
             coding(headers["accept-encoding"]) if "accept-encoding" in headers else "",

@@ -104,6 +104,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = self.outbox.transport = transport
         self.listener.connections.add(self)
+        self._blocks.is_admin_port = self.listener.is_admin(transport)
         self.outbox.write(_HELLO)
 
     def connection_lost(self, error: Exception | None) -> None:

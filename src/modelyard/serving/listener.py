@@ -15,11 +15,10 @@ from modelyard.serving.http import Connection, Head, HttpExchange
 from modelyard.serving.limits import TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from modelyard.serving.application import Application
     from modelyard.serving.http2 import Http2Connection
-    from modelyard.serving.routing import Endpoint
     from modelyard.serving.streams import PlainExchange, StreamExchange
 
 #: Heads remembered, and the largest of them.
@@ -113,12 +112,6 @@ class Listener:
         here = transport.get_extra_info("sockname")
         return bool(here and here[1] == self._admin_port)
 
-    def endpoint(
-        self, transport: asyncio.BaseTransport, method: str, target: str, headers: Mapping[str, str]
-    ) -> Endpoint:
-        """What answers a request that came over a connection."""
-        return self.application.endpoint(method, target, headers, is_admin_port=self.is_admin(transport))
-
     def new_id(self) -> str:
         """An id for a request: unique to this process, then counted."""
         self.count += 1
@@ -144,7 +137,7 @@ class Listener:
         is_last = not head.keep_alive or (self.is_draining and exchange.connection.ends_with(exchange))
         status, fields = self.describe(exchange, message)
         lines = [_LINES[status], self._stamp]
-        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields]
+        lines += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in fields]
         if is_last:
             lines.append(b"connection: close\r\n")
         elif head.is_old:
@@ -159,7 +152,7 @@ class Listener:
         status = STATUS.get(message.code, 500)
         fields = [("content-type", message.content_type), ("x-request-id", exchange.id)]
         fields.append(("content-length", str(len(message.body))))
-        fields += message.headers.items()
+        fields += [(name, " ".join(value.splitlines())) for name, value in message.headers.items()]
         if status in (429, 503) and "retry-after" not in message.headers:
             fields.append(("retry-after", "1"))
         self.note(exchange, message)
