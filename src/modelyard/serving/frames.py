@@ -118,7 +118,7 @@ def field(name: bytes, value: bytes) -> bytes:
 
 def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
     """Several fields of a block."""
-    return b"".join(field(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in pairs)
+    return b"".join(field(name.encode(), value.encode(errors="replace")) for name, value in pairs)
 
 
 def length(number: int) -> bytes:

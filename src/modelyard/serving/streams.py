@@ -118,20 +118,17 @@ class PlainStream(Stream):
     def feed(self, data: bytes, ended: bool) -> None:
         connection, head, buffer = self.connection, self.head, self.buffer
         listener = connection.listener
+        if max(head.length, len(buffer) + len(data)) > listener.max_body:
+            self.give_up(listener.too_large())
+            return
         if buffer or not ended:
             buffer += data
             connection.hold(len(data))
-            if len(buffer) > listener.max_body or head.length > listener.max_body:
-                self.give_up(listener.too_large())
-                return
             if not ended:
                 return
             data = bytes(buffer)
             connection.hold(-len(data))
             buffer.clear()
-        elif head.length > listener.max_body:
-            self.give_up(listener.too_large())
-            return
         if head.length >= 0 and head.length != len(data):
             raise StreamFault(PROTOCOL_ERROR, f"content-length is {head.length}, but {len(data)} bytes came")
         received = connection.last

@@ -17,7 +17,7 @@ from modelyard.serving import frames, grpc
 from modelyard.serving.listener import STATUS as HTTP_STATUS
 
 from .conftest import MemorySource, linear
-from .http2_peer import CALL, Answer, EchoWire, Peer, message
+from .http2_peer import CALL, EchoWire, Peer, message
 
 DONE = {"grpc-status": "0"}
 
@@ -301,7 +301,3 @@ class TestStockClients:
             [str(interpreter("triton")), str(CLIENT), str(port), case], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_answers_start_empty() -> None:
-    assert Answer().messages == []
