@@ -41,6 +41,9 @@ def render(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Seque
     page.head("modelyard_in_flight", "gauge", "Requests that wait or run.")
     for key in dict.fromkeys(key for each in vitals for key in each.in_flight):
         page.add({"model": key[0], "version": key[1]}, sum(each.in_flight.get(key, 0) for each in vitals))
+    page.head("modelyard_model_memory_bytes", "gauge", "Memory that a loaded version takes, in all workers.")
+    for key in dict.fromkeys(key for each in vitals for key in each.memory):
+        page.add({"model": key[0], "version": key[1]}, sum(each.memory.get(key, 0) for each in vitals))
     page.head("modelyard_expected_seconds", "gauge", "Learned cost of a call: a a row, b a call.")
     for lane in lanes:
         page.add({**_names(lane.meter), "part": "a"}, lane.loaded.cost.per_row)

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from modelyard.serving.loading import Loaded
     from modelyard.serving.sources import LoadableBundle
 
-#: Less than this is not worth handing back to the system.
-_WORTH = 8 << 20
+#: Less than this is not worth handing back: trimming takes about a millisecond, and an allocation may wait for it.
+_WORTH = 1 << 20
 
 
 class Memory:
     """Measures versions as they are loaded, and refuses those that would pass ``budget`` bytes; 0 sets no bound.
 
     A version takes what the process grew by as it was loaded and warmed, but at least the size of its model's files:
-    memory that an earlier version has left behind is taken first, which shows no growth.
+    memory that an earlier version has left behind is taken first, which shows no growth. The first version of a
+    runtime also pays for the libraries that it brings.
     """
 
     def __init__(self, budget: int) -> None:

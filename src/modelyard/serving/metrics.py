@@ -129,6 +129,8 @@ class Vitals(msgspec.Struct, array_like=True):
     registry_up: bool
     #: Requests that wait or run, by model and version.
     in_flight: dict[tuple[str, str], int]
+    #: Bytes that loaded versions take, where that was measured.
+    memory: dict[tuple[str, str], int] = {}
 
 
 class Snapshot(msgspec.Struct, array_like=True):
