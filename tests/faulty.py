@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -55,10 +56,10 @@ class Faulty(RegressorMixin, BaseEstimator):
         if order == TEXT:
             print("a model may print")
         if order == NONSENSE:  # as a process would whose memory is overwritten
-            for number in os.listdir("/proc/self/fd"):
-                path = Path(f"/proc/self/fd/{number}")
-                if path.exists() is False and "socket" in os.readlink(path):
-                    os.write(int(number), b"\xff" * 64)
+            for path in Path("/proc/self/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(path.readlink()).startswith("socket:"):
+                        os.write(int(path.name), b"\xff" * 64)
         return None
 
 

@@ -153,15 +153,14 @@ def test_nan_and_printing_are_as_in_any_model(house: House, ask: Callable[..., A
     assert ask(house, faulty.TEXT)["prediction"].tolist() == [2.0]
 
 
-@BOTH_WAYS
 @pytest.mark.parametrize(
-    ("order", "how"),
+    ("ask", "order", "how"),
     [
-        (faulty.EXITS, "exit 3"),
-        (faulty.SEGFAULTS, "killed by Segmentation fault (11)"),
-        (faulty.KILLED, "killed by Killed (9)"),
+        (call, faulty.EXITS, "exit 3"),
+        (call, faulty.SEGFAULTS, "killed by Segmentation fault (11)"),
+        (wait, faulty.KILLED, "killed by Killed (9)"),
     ],
-    ids=["os._exit", "segfault", "SIGKILL"],
+    ids=["loop, os._exit", "loop, segfault", "thread, SIGKILL"],
 )
 def test_a_call_that_ends_its_process_twice_fails_and_the_process_is_replaced(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, ask: Callable[..., Any], order: int, how: str
@@ -201,7 +200,9 @@ def test_a_process_that_outlasts_its_alarm_is_killed(bundle: Bundle) -> None:
         told = call(house, faulty.FINE, seconds=0.2)
         assert isinstance(told, ModelFailed)
         house.wait_until_alive()
-        assert house.processes() != [process]
+        until = time.monotonic() + 10  # the parts of a process that is killed end one after another
+        while house.processes() == [process]:
+            assert time.monotonic() < until
     finally:
         house.close()
 
@@ -210,29 +211,24 @@ def test_a_process_that_outlasts_its_alarm_is_killed(bundle: Bundle) -> None:
 def test_a_model_that_eats_memory_fails_and_its_process_is_replaced(bundle: Bundle) -> None:
     house = House(bundle, memory=1 << 30)
     try:
-        before = house.processes()
         told = call(house, faulty.EATS)
         assert isinstance(told, ModelFailed)
         assert "MemoryError" in told.message
         house.wait_until_alive()
         assert call(house, faulty.FINE)["prediction"].tolist() == [2.0]
-        assert house.processes() != before
+        assert wait(house, faulty.FINE)["prediction"].tolist() == [2.0]
     finally:
         house.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @BOTH_WAYS
-def test_a_process_that_answers_nonsense_is_not_believed(bundle: Bundle, ask: Callable[..., Any]) -> None:
-    house = House(bundle)
-    try:
-        before = house.processes()
-        told = ask(house, faulty.NONSENSE)
-        assert isinstance(told, ModelFailed)
-        assert "no answer" in told.message
-    finally:
-        house.close()
-    assert before
+def test_a_process_that_answers_nonsense_is_not_believed(house: House, ask: Callable[..., Any]) -> None:
+    told = ask(house, faulty.NONSENSE)
+    assert isinstance(told, ModelFailed)
+    assert "what is no answer: a frame of 18446744073709551615 bytes" in told.message
+    house.wait_until_alive()
+    assert wait(house, faulty.FINE)["prediction"].tolist() == [2.0]
 
 
 def test_no_call_is_lost_while_processes_are_killed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +328,7 @@ def test_memory_is_that_of_the_processes(house: House) -> None:
 def test_a_pickle_that_nobody_trusts_is_refused_in_the_process_too(bundle: Bundle) -> None:
     keeper = Keeper(Log("error", io.StringIO()))
     try:
-        with pytest.raises(Refused, match="nobody vouched|not on the allow list|trust"):
+        with pytest.raises(Refused, match="faulty"):
             keeper.start(Order(path=str(bundle.path), digest=bundle.digest))
         with pytest.raises(BadBundle, match="is another one"):
             keeper.start(Order(path=str(bundle.path), digest="sha256:" + "0" * 64))
@@ -360,7 +356,8 @@ from modelyard.serving.isolation.remote import Remote
 from modelyard.bundle import Bundle
 from modelyard.telemetry import Log
 bundle = Bundle.open({str(bundle.path)!r})
-address = Keeper(Log()).start(Order(path={str(bundle.path)!r}, digest=bundle.digest, trust=(bundle.digest,)))
+keeper = Keeper(Log())
+address = keeper.start(Order(path={str(bundle.path)!r}, digest=bundle.digest, trust=(bundle.digest,)))
 remote = Remote(address, bundle.signature)
 assert remote.is_alive
 print(remote._doors[0]._process, flush=True)
