@@ -29,6 +29,7 @@ from modelyard.serving.table import Table
 from modelyard.serving.tls import Certificates
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
+from modelyard.wires.health_grpc import HealthGrpcWire
 
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
@@ -84,7 +85,7 @@ class Application:
             model_seconds=chosen.model_seconds,
         )
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
-        every: list[Wire] = [*self.wires, operations, debug]
+        every: list[Wire] = [*self.wires, operations, debug, HealthGrpcWire(self.wires)]
         if chosen.production:
             every = [Reticent(wire) for wire in every]
 

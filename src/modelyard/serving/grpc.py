@@ -19,6 +19,7 @@ from modelyard.serving.compression import inflate
 from modelyard.serving.frames import END_HEADERS, END_STREAM, HEADERS
 from modelyard.serving.routing import Endpoint
 from modelyard.serving.streams import Stream, StreamExchange
+from modelyard.wires import Unimplemented, told
 
 if TYPE_CHECKING:
     from modelyard.serving.heads import Head
@@ -72,12 +73,6 @@ LONGEST_TEXT = 2000
 _OF_SERVER = frozenset(("unauthenticated", "refused", "rate_limited", "overloaded", "not_ready", "deadline_passed"))
 
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-
-
-class Unimplemented(ModelyardError):
-    """The server has no such method, or cannot read the compression that the client chose."""
-
-    code = "unimplemented"
 
 
 class Malformed(ModelyardError):
@@ -176,8 +171,7 @@ class GrpcStream(Stream):
         except InvalidInput:
             self.give_up(Malformed(f"a message that is not in the encoding {encoding}"))
         except ModelyardError as error:
-            told = Unimplemented(error.message) if error.code == "unsupported" else error
-            self.give_up(told)
+            self.give_up(Unimplemented(error.message) if error.code == "unsupported" else error)
         else:
             self._accept(plain)
 
@@ -254,7 +248,7 @@ class GrpcStream(Stream):
     def give_up(self, error: ModelyardError) -> None:
         listener = self.connection.listener
         listener.metrics.refused[error.code] += 1
-        self.finish(Message(b"", {"grpc-message": str(error)}, error.code))
+        self.finish(Message(b"", {"grpc-message": told(error)}, error.code))
 
     def _note(self, exchange: GrpcExchange, message: Message) -> None:
         self.connection.listener.note(exchange, message)

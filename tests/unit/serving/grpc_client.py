@@ -57,6 +57,18 @@ def cancel(channel):
     assert channel.unary_unary(METHOD)(b"still here") == b"still here"
 
 
+def health(channel):
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    stub = health_pb2_grpc.HealthStub(channel)
+    serving = health_pb2.HealthCheckResponse.SERVING
+    for service in ("", "m", "test.Echo", "grpc.health.v1.Health"):
+        assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == serving
+    assert failed(stub.Check, health_pb2.HealthCheckRequest(service="no")).code() is grpc.StatusCode.NOT_FOUND
+    watched = stub.Watch(health_pb2.HealthCheckRequest())
+    assert failed(lambda _: next(watched)).code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def many(channel):
     call = channel.unary_unary(METHOD)
     futures = [call.future(b"%d" % i) for i in range(1000)]

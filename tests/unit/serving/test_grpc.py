@@ -295,7 +295,7 @@ class TestStockClients:
         port: int = serve("m", wires=["native", "oip", EchoWire()], max_body="8MB").port
         return port
 
-    @pytest.mark.parametrize("case", ["unary", "streams", "errors", "cancel", "asynchronous", "many"])
+    @pytest.mark.parametrize("case", ["unary", "streams", "errors", "cancel", "health", "asynchronous", "many"])
     def test_grpcio(self, port: int, case: str) -> None:
         done = subprocess.run(
             [str(interpreter("triton")), str(CLIENT), str(port), case], capture_output=True, text=True, timeout=60

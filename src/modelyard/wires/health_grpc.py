@@ -1,0 +1,78 @@
+"""The health of the server over gRPC, as ``grpc.health.v1`` has it: for probes of Kubernetes, proxies and clients.
+
+A service is the server as a whole (""), one of its services by the name that gRPC has for it, or a model by its own.
+Whoever wants to watch is told that there is no such method, and asks again and again instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from modelyard.errors import InvalidInput, NotFound, NotReady
+from modelyard.interfaces import Catalog, Codec, Served, Wire
+from modelyard.messages import Call, Message
+from modelyard.wires import code_of, told
+from modelyard.wires.protobuf import Messages
+
+_SERVICE = "grpc.health.v1.Health"
+
+_TEXT = """
+package grpc.health.v1;
+
+message HealthCheckRequest { string service = 1; }
+message HealthCheckResponse {
+  enum ServingStatus { UNKNOWN = 0; SERVING = 1; NOT_SERVING = 2; SERVICE_UNKNOWN = 3; }
+  ServingStatus status = 1;
+}
+"""
+
+_SERVING, _NOT_SERVING = 1, 2
+
+
+@cache
+def _messages() -> Messages:
+    return Messages(_TEXT)
+
+
+class HealthGrpcWire:
+    """``Check``, for a server that speaks ``wires``."""
+
+    name = "health-grpc"
+    prefix = f"/{_SERVICE}/"
+
+    def __init__(self, wires: Sequence[Wire] = ()) -> None:
+        own = [wire.prefix for wire in wires if wire.name.endswith("-grpc") and wire.prefix]
+        self._prefixes = (self.prefix, *own)
+
+    def match(self, method: str, path: str) -> Call | None:
+        return Call("check", scope="open") if (method, path) == ("POST", f"{self.prefix}Check") else None
+
+    def codec(self, call: Call, served: Served) -> Codec:
+        raise NotImplementedError("this wire predicts nothing")
+
+    def inform(self, call: Call, message: Message, catalog: Catalog) -> Message:
+        from google.protobuf.message import DecodeError
+
+        try:
+            service = _messages().HealthCheckRequest.FromString(message.body).service
+        except DecodeError as error:
+            raise InvalidInput.at("message", "a HealthCheckRequest in protobuf", str(error)) from None
+        status = _SERVING if self._is_serving(service, catalog) else _NOT_SERVING
+        answer = _messages().HealthCheckResponse(status=status)
+        return Message(answer.SerializeToString(), content_type="application/grpc")
+
+    def _is_serving(self, service: str, catalog: Catalog) -> bool:
+        if not service or f"/{service}/".startswith(self._prefixes):
+            return catalog.ready
+        try:
+            catalog.find(service, None, None)
+        except NotReady:
+            return False
+        except NotFound:
+            hint = 'ask for "", for a service of gRPC or for a model by its name'
+            raise NotFound(f"no such service: {service}", hint=hint) from None
+        return True
+
+    def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
+        return Message(b"", {"grpc-message": told(error)}, code_of(error), "application/grpc")
