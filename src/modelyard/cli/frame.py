@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "look": ("trust", "List what a model file would import; runs nothing."),
         "keygen": ("trust", "Make a key pair for signing."),
         "sign": ("trust", "Sign a model file, a bundle or a registered version."),
+        "environment": ("environment", "Show or make the environment of a model."),
     },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),

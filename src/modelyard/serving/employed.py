@@ -19,7 +19,20 @@ from typing import Any
 from modelyard.serving.application import Application
 from modelyard.serving.catalog import Change, ServerCatalog
 from modelyard.serving.isolation.frames import failure_of
-from modelyard.serving.link import Answer, Apply, Begin, Failed, Leaving, Link, Model, Ready, Said, Stop, Up
+from modelyard.serving.link import (
+    Answer,
+    Apply,
+    Begin,
+    Failed,
+    Leaving,
+    Link,
+    LinkedKeeper,
+    Model,
+    Ready,
+    Said,
+    Stop,
+    Up,
+)
 from modelyard.serving.shared import Board
 from modelyard.serving.worker import Security, Worker, new_loop, settle_memory
 
@@ -119,6 +132,7 @@ class Employment:
         application.metrics.board = self._board
         application.metrics.adopt(self._board.inherited())
         application.catalog.coordinate = self._coordinate
+        application.catalog.isolation.keeper = LinkedKeeper(self._link)
         return application
 
     def _coordinate(self, change: Change) -> None:

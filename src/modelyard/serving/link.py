@@ -189,5 +189,20 @@ class Link(asyncio.Protocol):
         self._end()
 
 
+class LinkedKeeper:
+    """The supervisor's keeper of model processes, as a worker asks it from a thread (a ``Keeping``)."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def start(self, order: Order) -> Address:
+        address = self._link.ask_from_thread(lambda number: Start(order, number)).address
+        assert address is not None
+        return address
+
+    def stop(self, address: Address) -> None:
+        self._link.say_from_thread(End(address))
+
+
 def _gone() -> NotReady:
     return NotReady("the server's supervisor is gone", hint="start the server again")

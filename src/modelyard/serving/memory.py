@@ -46,7 +46,7 @@ class Memory:
         if loaded.memory is None:  # else it lives elsewhere, and somebody asked there
             after = resident_bytes()
             loaded.memory = max(least, (after or 0) - (before or 0))
-        self._check(what, loaded.memory)
+        self._check(what, loaded.memory or 0)
         self._alive.add(loaded)
         return loaded
 
