@@ -117,7 +117,9 @@ class TestReading:
             (lambda: typed("x", "FP64", [2], fp64_contents=[1]), "inputs[0].contents.fp64_contents"),
             (lambda: typed("x", "FP64", [1], fp32_contents=[1]), "inputs[0].contents.fp64_contents"),
             (lambda: typed("x", "FP64", [1]), "inputs[0].contents.fp64_contents"),
-            (lambda: typed("x", "FP16", [1], fp32_contents=[1]), "inputs[0]"),
+            (lambda: typed("x", "FP16", [1], fp32_contents=[1]), "inputs[0].contents"),
+            (lambda: typed("x", "FP64", [1], fp64_contents=[1], fp32_contents=[1]), "inputs[0].contents"),
+            (lambda: typed("x", "FP64", [2], fp64_contents=[1, 2], bytes_contents=[b"x"]), "inputs[0].contents"),
             (lambda: typed("x", "INT8", [1], int_contents=[300]), "inputs[0].contents.int_contents"),
             (lambda: typed("x", "FP64", [1], fp64_contents=[float("nan")]), "inputs.x[0]"),
             (lambda: typed("x", "FP64", [1], fp64_contents=[float("inf")]), "inputs.x[0]"),
@@ -128,7 +130,8 @@ class TestReading:
             (lambda: raw(("x", "BYTES", [1], bytes(8))), "inputs[0].datatype"),
             (lambda: raw(("x", "FP64", [2**40, 2**40], bytes(8))), "inputs[0].shape"),
         ],
-        ids=["too few", "other contents", "none", "FP16", "too large", "NaN", "infinity", "unknown", "negative",
+        ids=["too few", "other contents", "none", "FP16", "two kinds", "two kinds more",
+             "too large", "NaN", "infinity", "unknown", "negative",
              "no inputs", "cut", "another datatype", "huge"],
     )  # fmt: skip
     def test_malformed(self, make: Callable[[], Any], path: str) -> None:

@@ -102,11 +102,15 @@ def split(data: bytes, start: int, size: int, count: int, path: str) -> list[byt
     return found
 
 
-def framed(texts: Sequence[str]) -> bytes:
-    """Texts as BYTES. Labels come again and again, so each different one is framed once."""
-    known = {text: _frame(text.encode()) for text in set(texts)}
-    return b"".join([known[text] for text in texts])
+def framed(elements: Sequence[Any]) -> bytes:
+    """Texts, bytes or None as BYTES, each after its length; None is empty.
+
+    Labels come again and again, so each different one is framed once.
+    """
+    known = {element: _frame(element) for element in set(elements)}
+    return b"".join([known[element] for element in elements])
 
 
-def _frame(element: bytes) -> bytes:
-    return _LENGTH.pack(len(element)) + element
+def _frame(element: str | bytes | None) -> bytes:
+    data = element.encode() if isinstance(element, str) else element or b""
+    return _LENGTH.pack(len(data)) + data

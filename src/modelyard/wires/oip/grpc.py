@@ -7,6 +7,7 @@ one of its own, as Triton does: an error is a message too, and the stream goes o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from modelyard.errors import InvalidInput, NotReady
@@ -94,12 +95,19 @@ class OipGrpcWire:
 
 
 def _parsed(name: str, message: Message) -> Any:
+    parse, fault = _parser(name)
+    try:
+        return parse(message.body)
+    except fault as error:
+        raise InvalidInput.at("message", f"a {name} in protobuf", str(error)) from None
+
+
+@cache
+def _parser(name: str) -> tuple[Callable[[bytes], Any], type[Exception]]:
+    """What reads a message, and what it raises."""
     from google.protobuf.message import DecodeError
 
-    try:
-        return getattr(messages(), name).FromString(message.body)
-    except DecodeError as error:
-        raise InvalidInput.at("message", f"a {name} in protobuf", str(error)) from None
+    return getattr(messages(), name).FromString, DecodeError
 
 
 def _ready(request: Any, catalog: Catalog) -> Any:

@@ -17,10 +17,10 @@ from modelyard.errors import InvalidInput
 from modelyard.interfaces import Served
 from modelyard.messages import Message, Response
 from modelyard.wires.oip.codec import check_parameters
-from modelyard.wires.oip.datatypes import BINARY, HALVES
+from modelyard.wires.oip.datatypes import BINARY, HALVES, framed
 from modelyard.wires.oip.outputs import Output, Outputs, Wanted
 from modelyard.wires.oip.protos import messages
-from modelyard.wires.oip.raw import RawPlan, checked, stored_texts
+from modelyard.wires.oip.raw import RawPlan
 from modelyard.wires.oip.tensors import Inputs, TensorRequest
 
 #: Where the typed contents of a datatype lie; FP16 and BF16 have none.
@@ -72,17 +72,20 @@ class OipGrpcCodec:
     def decode(self, body: Any, headers: Mapping[str, str]) -> TensorRequest:
         request_id: str = body.id
         blobs: list[bytes] = list(body.raw_input_contents)
-        if not blobs:
-            known, form = self._understand(body, []), "typed"
-        else:
+        if blobs:
+            form = "raw"
             body.ClearField("raw_input_contents")
-            body.ClearField("id")
-            key = (body.SerializeToString(), tuple(map(len, blobs)))
-            form, found = "raw", self._known.get(key)
-            if found is None:
-                found = self._understand(body, blobs)
-                self._remember(key, found)
-            known = found
+        else:
+            form = "typed"
+            for i, tensor in enumerate(body.inputs):
+                blobs.append(_raw(tensor, i))
+                tensor.ClearField("contents")
+        body.ClearField("id")
+        key = (body.SerializeToString(), tuple(map(len, blobs)))
+        known = self._known.get(key)
+        if known is None:
+            known = self._understand(body, blobs)
+            self._remember(key, known)
         columns = known.plan.read(blobs[0] if len(blobs) == 1 else b"".join(blobs), 0)
         wanted = known.wanted
         return TensorRequest(
@@ -91,43 +94,17 @@ class OipGrpcCodec:
 
     def _understand(self, body: Any, blobs: list[bytes]) -> _Known:
         tensors = [_Tensor(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in body.inputs]
-        if blobs:
-            for i, tensor in enumerate(body.inputs):
-                if tensor.HasField("contents") and tensor.contents.ByteSize():
-                    raise InvalidInput.at(f"inputs[{i}].contents", "nothing beside raw_input_contents", "values")
-            if len(blobs) != len(tensors):
-                raise InvalidInput.at("raw_input_contents", f"{len(tensors)}, one an input", str(len(blobs)))
-            plan = RawPlan(self._inputs, tensors, [len(blob) for blob in blobs])
-        else:
-            plan = RawPlan(self._inputs, tensors, [None] * len(tensors), self._contents(body, tensors))
+        for i, tensor in enumerate(body.inputs):  # typed contents were taken out
+            if tensor.contents.ByteSize():
+                raise InvalidInput.at(f"inputs[{i}].contents", "nothing beside raw_input_contents", "values")
+        if len(blobs) != len(tensors):
+            raise InvalidInput.at("raw_input_contents", f"{len(tensors)}, one an input", str(len(blobs)))
+        plan = RawPlan(self._inputs, tensors, [len(blob) for blob in blobs])
         parameters = _plain(body.parameters)
         is_marked = parameters.pop(_MARK, False) is True
         _, own = check_parameters(parameters)
         named = [(output.name, _plain(output.parameters)) for output in body.outputs]
         return _Known(plan, self._outputs.choose(named, is_binary=False), own, is_marked)
-
-    def _contents(self, body: Any, tensors: list[_Tensor]) -> list[Any]:
-        """The typed values of each tensor."""
-        _, places = self._inputs.arrange(tensors, is_binary=True)
-        found: list[Any] = []
-        for i, (tensor, place) in enumerate(zip(tensors, places, strict=True)):
-            datatype = tensor.datatype
-            if datatype in HALVES:
-                raise InvalidInput.at(f"inputs[{i}]", f"{datatype} in raw_input_contents", "typed contents")
-            path = f"inputs[{i}].contents.{_CONTENTS[datatype]}"
-            values = list(getattr(body.inputs[i].contents, _CONTENTS[datatype]))
-            expected = math.prod(tensor.shape)
-            if len(values) != expected:
-                raise InvalidInput.at(path, f"{expected} elements, as the shape {tensor.shape} says", str(len(values)))
-            if datatype == "BYTES":
-                found.append(stored_texts(values, place, f"inputs[{i}]"))
-                continue
-            try:
-                array = np.array(values, "?" if datatype == "BOOL" else BINARY[datatype])
-            except OverflowError:
-                raise InvalidInput.at(path, f"numbers that fit {datatype}", "one that does not") from None
-            found.append(checked(array, place, datatype, i))
-        return found
 
     def _remember(self, key: tuple[bytes, tuple[int, ...]], known: _Known) -> None:
         """Know a description by heart when it comes the second time."""
@@ -162,7 +139,7 @@ class OipGrpcCodec:
                 tensor = answer.outputs.add(name=output.name, datatype=output.datatype, shape=shape)
                 contents = getattr(tensor.contents, _CONTENTS[output.datatype])
                 if output.datatype == "BYTES":
-                    contents.extend([text.encode() for text in output.texts(batch, start, stop)])
+                    contents.extend([(text or "").encode() for text in output.texts(batch, start, stop)])
                 else:
                     contents.extend(batch.columns[output.name][start:stop].ravel().tolist())
             body += answer.SerializeToString()
@@ -181,6 +158,36 @@ class OipGrpcCodec:
                 self._described.clear()
             found = self._described[key] = chunk(5, inside)
         return found
+
+
+def _raw(tensor: Any, i: int) -> bytes:
+    """The typed contents of a tensor as raw ones."""
+    datatype, contents = tensor.datatype, tensor.contents
+    kind = _CONTENTS.get(datatype)
+    if kind is None:
+        if datatype in HALVES:
+            raise InvalidInput.at(f"inputs[{i}].contents", f"{datatype} in raw_input_contents", "typed contents")
+        return b""  # which is refused for its datatype
+    values = getattr(contents, kind)
+    expected = math.prod(tensor.shape)
+    if 0 <= expected != len(values):
+        words = f"{expected} elements, as the shape {list(tensor.shape)} says"
+        raise InvalidInput.at(f"inputs[{i}].contents.{kind}", words, str(len(values)))
+    if datatype == "BYTES":
+        return framed(list(values))
+    dtype = BINARY[datatype]
+    if dtype.kind == "f":
+        # Protobuf packs them as they are, after their length: nothing else is in a message of nothing else.
+        text: bytes = contents.SerializeToString()
+        size = len(values) * dtype.itemsize
+        if len(text) != (1 + len(varint(size)) + size if size else 0):
+            raise InvalidInput.at(f"inputs[{i}].contents", f"{kind} alone", "others beside it")
+        return text[len(text) - size :]
+    try:
+        return np.array(list(values), dtype).tobytes()
+    except OverflowError:
+        words = f"numbers that fit {datatype}"
+        raise InvalidInput.at(f"inputs[{i}].contents.{kind}", words, "one that does not") from None
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

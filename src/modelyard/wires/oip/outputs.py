@@ -65,12 +65,11 @@ class Output:
             return framed(self.texts(batch, start, stop))
         return batch.columns[self.name][start:stop].astype(BINARY[self.datatype], copy=False).tobytes()
 
-    def texts(self, batch: Batch, start: int, stop: int) -> list[str]:
-        """The elements of an output of BYTES; a missing one is empty."""
+    def texts(self, batch: Batch, start: int, stop: int) -> Sequence[str | None]:
+        """The elements of an output of BYTES; None for a missing one."""
         if self._top:
             return self._classes(batch, start, stop)
-        values = _flatten(batch.values(self.name)[start:stop], len(self.field.shape))
-        return [value or "" for value in values]
+        return _flatten(batch.values(self.name)[start:stop], len(self.field.shape))
 
     def _elements(self, batch: Batch, start: int, stop: int) -> bytes:
         """The elements as JSON, separated by commas."""
@@ -167,4 +166,5 @@ def _sizes(shape: list[int]) -> bytes:
 def _flatten(values: Any, depth: int) -> list[Any]:
     for _ in range(depth):
         values = [inner for value in values for inner in value]
-    return list(values)
+    found: list[Any] = values
+    return found

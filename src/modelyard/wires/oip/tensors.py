@@ -201,20 +201,20 @@ class Inputs:
     ) -> Columns:
         """Columns from flat values, which may be lists or arrays; NaN and infinity are looked for."""
         blocks: list[Any] = [None] * len(self.layout.blocks)
-        for place, shape, one in zip(places, shapes, values, strict=True):
-            index = place.index
-            assert index is not None
-            b = self._blocks[index]
-            block = self.layout.blocks[b]
-            if block.is_scalar:
-                if blocks[b] is None:
-                    blocks[b] = np.empty((rows, len(block.names)), dtype=block.storage)
-                target = blocks[b][:, index - block.start]
-            else:
-                target = np.empty(len(one), dtype=block.storage)
-                blocks[b] = target.reshape(shape)
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, which is looked for
-                target[:] = one
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is looked for
+            for place, shape, one in zip(places, shapes, values, strict=True):
+                index = place.index
+                assert index is not None
+                b = self._blocks[index]
+                block = self.layout.blocks[b]
+                if block.is_scalar:
+                    if blocks[b] is None:
+                        blocks[b] = np.empty((rows, len(block.names)), dtype=block.storage)
+                    blocks[b][:, index - block.start] = one
+                else:
+                    flat = np.empty(len(one), dtype=block.storage)
+                    flat[:] = one
+                    blocks[b] = flat.reshape(shape)
         self._check_finite(blocks)
         return Columns(self.layout, blocks, rows)
 
