@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modelyard.decoding import ListsDecoder, under
-from modelyard.errors import InvalidInput
+from modelyard.decoding import ListsDecoder
+from modelyard.errors import InvalidInput, Problem
 from modelyard.messages import Batch, Request
 from modelyard.schema import Array, Field, Layout, store
 from modelyard.wires.answers import is_labelled, main_outputs
@@ -36,7 +36,8 @@ class SeldonRows:
             try:
                 found = ListsDecoder.of(self._fields, order)
             except InvalidInput as error:
-                raise under("data.names", error) from None
+                problems = [Problem(p.path.replace("columns", "data.names"), p.expected, p.got) for p in error.problems]
+                raise InvalidInput.of(problems) from None
             if len(self._orders) >= _MOST_ORDERS:
                 self._orders.clear()
             self._orders[order] = found
