@@ -210,11 +210,12 @@ def _values(tensor: Any, kind: int, count: int, path: str) -> Array:
     """The elements in their typed field. Where some are left out, the last that is there stands for them."""
     name, _, place = _ELEMENTS[kind]
     found = _typed(tensor, kind, path)
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    others = [field.name for field, _ in tensor.ListFields() if field.name.endswith("_val") and field.name != place]
-    if others:
-        raise InvalidInput.at(f"{path}.{others[0]}", f"{place}, which holds the elements of {name}", others[0])
+    if not len(found) and count:
+        others = [field.name for field, _ in tensor.ListFields() if field.name.endswith("_val")]
+        if others:
+            raise InvalidInput.at(f"{path}.{others[0]}", f"{place}, which holds the elements of {name}", others[0])
     if len(found) > count or (len(found) < count and (not len(found) or count > MOST_REPEATED)):
+        shape = [dim.size for dim in tensor.tensor_shape.dim]
         raise InvalidInput.at(f"{path}.{place}", f"{count} elements, as the shape {shape} says", str(len(found)))
     return found if len(found) == count else np.concatenate([found, np.repeat(found[-1:], count - len(found))])
 
