@@ -316,7 +316,8 @@ class TestReading:
 
     def test_problems_are_told_at_their_places(self) -> None:
         for body, path, expected, got in (
-            ({"instances": [[1, 2], [3]]}, "instances[1]", "a list of 2 (a, b), or an object with these", "a list of 1"),
+            ({"instances": [[1, 2], [3]]}, "instances[1]", "a list of 2 (a, b), or an object with these",
+             "a list of 1"),
             ({"instances": [{"a": 1, "c": 2}]}, "instances[0].c", "one of the columns a, b", "an unknown column"),
             ({"instances": [{"a": "1", "b": 2}]}, "instances[0].a", "a number (float64)", 'the text "1"'),
             ({"instances": [1]}, "instances[0]", "a list of 2 (a, b), or an object with these", "1"),
