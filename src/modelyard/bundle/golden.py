@@ -24,6 +24,15 @@ MOST_ELEMENTS = 200_000
 #: For models kept in their own format, whose code is the same but whose libraries and processor may not be.
 NATIVE_TOLERANCE = 1e-6
 
+#: The same for numbers in single precision: in which order a processor adds them up shows in the sixth digit.
+SINGLE_TOLERANCE = 1e-4
+
+
+def native_tolerance(signature: Signature) -> float:
+    """The tolerance of a model that is kept in its own format."""
+    narrow = any(field.dtype in ("float16", "float32") for field in (*signature.inputs, *signature.outputs))
+    return SINGLE_TOLERANCE if narrow else NATIVE_TOLERANCE
+
 
 class Golden(msgspec.Struct):
     """Inputs, the outputs expected for them, and the tolerance: |got - expected| <= tolerance * (1 + |expected|)."""

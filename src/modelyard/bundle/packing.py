@@ -17,7 +17,7 @@ import numpy as np
 from modelyard import __version__, plugins
 from modelyard.bundle import rehearsal
 from modelyard.bundle.contents import BESIDE, check_folder, file_entries
-from modelyard.bundle.golden import NATIVE_TOLERANCE, Golden, choose_rows
+from modelyard.bundle.golden import Golden, choose_rows, native_tolerance
 from modelyard.bundle.manifest import FORMAT, NAME, Conversion, Environment, Manifest, canonical, digest_of
 from modelyard.bundle.opening import Bundle
 from modelyard.bundle.origin import origin
@@ -80,7 +80,7 @@ def pack(
         raise text_among_numbers(error, columns) or error from error.__cause__
     inputs = columns.take(_even(columns.rows, CANDIDATES))
     inputs = inputs.take(choose_rows(inputs, outputs))
-    golden = Golden(inputs, original(inputs), NATIVE_TOLERANCE)
+    golden = Golden(inputs, original(inputs), native_tolerance(signature))
     note("profiling the reference rows")
     profile = Profile.of(profiled, signature.inputs, _predict(original, profiled, PREDICTED), signature.outputs)
 
@@ -106,7 +106,7 @@ def pack(
             (stage / "model").mkdir(exist_ok=True)
             options = runtime.save(live, stage / "model")
             spec = ModelSpec(runtime=runtime.name, options={**options, **settled, **(given.options if given else {})})
-            golden.tolerance = NATIVE_TOLERANCE
+            golden.tolerance = native_tolerance(signature)
             note("trying it in a fresh process")
             environment = _try_out(stage, spec, signature, golden)
         if runtime.name == "onnx":

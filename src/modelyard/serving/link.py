@@ -132,8 +132,9 @@ class Link(asyncio.Protocol):
 
     def say(self, said: Said) -> None:
         """On the loop's thread. What is said to one who is gone is lost."""
-        data = _encode(said)
-        self._transport.write(_LENGTH.pack(len(data)) + data)
+        if not self._transport.is_closing():
+            data = _encode(said)
+            self._transport.write(_LENGTH.pack(len(data)) + data)
 
     def ask(self, make: Callable[[int], Said]) -> Future[Answer]:
         """Say what ``make`` gives for an id; the future is that of its answer."""

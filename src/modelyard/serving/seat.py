@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import subprocess
@@ -21,6 +20,9 @@ MOST_ON_THE_WAY = 64
 #: Seconds after which a worker that shows no sign of life is killed: while it serves, and while it starts.
 SILENT_SECONDS = 20.0
 START_SECONDS = 120.0
+
+#: Seconds that a process has to end after it has said its last word.
+GOODBYE_SECONDS = 2.0
 
 #: Libraries for numbers run on one thread in a worker, unless the environment says otherwise: the threads of several
 #: workers would only stand in each other's way.
@@ -157,19 +159,21 @@ class Seat:
         if self.process is not None:
             self.process.kill()
 
-    def clear(self) -> tuple[int, list[Arrival]]:
-        """Clean up after a process that has ended: its exit code, and the connections it never took."""
+    async def clear(self) -> tuple[int, list[Arrival]]:
+        """Clean up after a process that has ended, or is about to: its exit code, and what it never took."""
         process, line = self.process, self._line
         assert process is not None and line is not None
+        self.is_up = self.is_ready = False
+        until = monotonic() + GOODBYE_SECONDS
+        while process.poll() is None and monotonic() < until:
+            await asyncio.sleep(0.002)
         process.kill()  # its end of the link is gone: whatever is left of it is of no use
         code = process.wait()
         self._let_go()
         left = list(self._on_the_way)
         self._on_the_way.clear()
         asyncio.get_running_loop().remove_reader(line)
-        with contextlib.suppress(OSError):
-            line.close()
+        line.close()
         self._board.settle(self.number, 0, self.replaced)
         self.process = self.link = self._line = None
-        self.is_up = self.is_ready = False
         return code, left

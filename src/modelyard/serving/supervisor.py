@@ -68,6 +68,8 @@ class Supervisor:
         self._again: deque[Arrival] = deque()
         self._is_listening = self._is_stopping = self._is_short = False
         self._models: list[Model] = []
+        #: A worker was ready: what keeps one from starting is a passing trouble from then on.
+        self._has_served = False
         self._failure: ModelyardError | None = None
         self._changed = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -142,7 +144,11 @@ class Supervisor:
     async def _start(self, seat: Seat) -> None:
         try:
             await seat.start(
-                self._references, self._options, partial(self._hear, seat), partial(self._lost, seat), self._pump
+                self._references,
+                self._options,
+                partial(self._hear, seat),
+                lambda: self._later(self._lost(seat)),
+                self._pump,
             )
         except OSError as error:
             self._log.write("error", "no worker could be started", worker=seat.number, error=error)
@@ -155,7 +161,7 @@ class Supervisor:
         elif isinstance(said, Ready):
             seat.is_ready = True
             seat.since = monotonic()
-            self._models = said.models
+            self._models, self._has_served = said.models, True
             self._changed.set()
             self._pump()
         elif isinstance(said, Leaving):
@@ -163,7 +169,7 @@ class Supervisor:
             self._leaving.add(seat)
         elif isinstance(said, Failed):
             error = error_of(said.failure)
-            if self._models:
+            if self._has_served:
                 self._log.write("error", "a worker could not start", worker=seat.number, error=error)
             else:
                 self._failure = self._failure or error
@@ -172,24 +178,24 @@ class Supervisor:
         elif isinstance(said, (Start, End)):
             self._keep(seat, said)
 
-    def _lost(self, seat: Seat) -> None:
-        """A worker has ended."""
+    async def _lost(self, seat: Seat) -> None:
+        """A worker has ended, or ends."""
         served = monotonic() - seat.since if seat.is_ready else 0.0
-        code, left = seat.clear()
+        code, left = await seat.clear()
         self._again.extend(left)
         for address in self._kept.pop(seat, []):
             self._keep(seat, End(address))
         self._changed.set()
         if self._is_stopping:
             return
-        if not self._models and self._failure is None:
+        if not self._has_served and self._failure is None:
             self._failure = RemoteFailed(
                 f"a worker ended before it was ready: {_how(code)}", hint="its log says why: modelyard serve ... 2>log"
             )
         if seat in self._leaving:
             self._leaving.discard(seat)
             served = STEADY
-        else:
+        elif code or served:
             self._log.write("error", "a worker ended", worker=seat.number, how=_how(code), connections_kept=len(left))
         seat.failures = 0 if served >= STEADY else seat.failures + 1
         self._replace(seat)
