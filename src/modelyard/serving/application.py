@@ -22,7 +22,7 @@ from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
 from modelyard.serving.operations import OperationsWire
-from modelyard.serving.reticence import Reticent
+from modelyard.serving.reticence import Discreet, Reticent
 from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
 from modelyard.serving.table import Table
@@ -86,16 +86,17 @@ class Application:
         )
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
         every: list[Wire] = [*self.wires, operations, debug, HealthGrpcWire(self.wires)]
+        whole: Catalog = self.catalog
         if chosen.production:
-            every = [Reticent(wire) for wire in every]
+            every, whole = [Reticent(wire) for wire in every], Discreet(whole)
 
         def route(catalog: Catalog) -> Router:
             return Router(every, catalog, self.lane, self.later, self.metrics, self.log)
 
         def narrow(models: tuple[str, ...]) -> Router:
-            return route(Narrowed(self.catalog, models))
+            return route(Narrowed(whole, models))
 
-        self.router = route(self.catalog)
+        self.router = route(whole)
         #: Called whenever endpoints are to be found anew; listeners add what they remember of them.
         self.on_change: list[Callable[[], None]] = [self.router.forget]
         self.gate: Gate | None = None

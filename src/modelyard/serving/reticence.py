@@ -5,8 +5,12 @@ The log has the rest, under the id of the request, which every answer carries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from modelyard.errors import InvalidInput, ModelyardError, Problem
-from modelyard.interfaces import Addresses, Catalog, Codec, Served, Wire
+from modelyard.interfaces import Addresses, Catalog, Codec, Served, State, Wire
 from modelyard.messages import Call, Message
 
 #: Code -> all that is told. Errors of other codes speak of the request and not of models: their message is told.
@@ -35,6 +39,32 @@ def quieted(error: Exception) -> Exception:
     if isinstance(error, ModelyardError):
         return type(error)(TOLD.get(error.code, error.message))
     return error
+
+
+class Discreet:
+    """A ``Catalog`` that gives no reasons for what is not served."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.models = catalog.models
+        self.find = catalog.find
+        self.stats = catalog.stats
+        self.load = catalog.load
+        self.unload = catalog.unload
+        self.replace = catalog.replace
+
+    @property
+    def ready(self) -> bool:
+        return self._catalog.ready
+
+    def faults(self) -> dict[str, str]:
+        return dict.fromkeys(self._catalog.faults(), "not ready")
+
+    def states(self) -> Sequence[State]:
+        return [
+            msgspec.structs.replace(state, reason="", error=state.error and quieted(state.error))
+            for state in self._catalog.states()
+        ]
 
 
 class Reticent:

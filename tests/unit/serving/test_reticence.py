@@ -18,6 +18,7 @@ from modelyard.serving.server import Server
 from modelyard.testing.memory import MemoryBundle
 
 from .conftest import MemorySource, linear
+from .test_server import until
 
 Serve = Callable[..., Server]
 ROW = {"x1": 1.5, "x2": 2}
@@ -114,6 +115,20 @@ def test_readiness_says_yes_or_no(server: Server) -> None:
     assert ask(server, "/health/ready")[:2] == (503, '{"ready":false}')
     status, text, _ = ask(server, "/v2/health/ready")
     assert status == 503 and "secretmodel" not in text
+
+
+def test_no_dialect_tells_why_a_model_is_missing_or_what_we_are(source: MemorySource, serve: Serve) -> None:
+    source.add("lin", linear())
+    wires = ["native", "oip", "kserve", "tfserving", "mlflow", "seldon"]
+    server = serve("lin", production=True, wires=wires)
+    source.add("lin", errors.BadBundle("damaged: /srv/private/weights.bin"))
+    until(lambda: any("load failed" in line["event"] for line in server.lines()))  # type: ignore[attr-defined]
+    assert "weights" in "".join(server.catalog.faults().values())
+    for path in ("/health/ready", "/v2/health/ready", "/v2/models/lin/ready", "/v1/models/lin", "/ping"):
+        status, text, _ = ask(server, path)
+        assert status in (200, 503)
+        assert "private" not in text and "damaged" not in text
+    assert ask(server, "/version")[0] == 403
 
 
 def test_the_admin_port_describes(source: MemorySource, serve: Serve) -> None:
