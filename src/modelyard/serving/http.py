@@ -290,8 +290,9 @@ class Connection(asyncio.Protocol):
         if self._fault is not None:
             self.give_up(self._fault)
             return
-        if fresh and self._completed == 1 and self.is_between and self._last_head is not None:
-            head, end = self._last_head, data.find(b"\r\n\r\n") + 4
+        head, self._last_head = self._last_head, None  # an idle connection holds no version that it once asked
+        if fresh and self._completed == 1 and self.is_between and head is not None:
+            end = data.find(b"\r\n\r\n") + 4
             if head.length >= 0 and len(data) == end + head.length and self._heads is self.listener.heads:
                 self.listener.remember(data[:end], head)
 
