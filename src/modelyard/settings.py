@@ -98,7 +98,7 @@ TABLE: tuple[Setting, ...] = (
         "port that a server binds to; 0 picks a free one",
         "a whole number from 0 to 65535",
     ),
-    Setting("wires", _words, "native,oip", "wire protocols that a server speaks"),
+    Setting("wires", _words, "native,oip,tfserving,kserve,mlflow,seldon", "wire protocols that a server speaks"),
     Setting("workers", _whole(1, 512), "1", "processes that share a server's port", "a whole number from 1 to 512"),
     Setting(
         "isolation",

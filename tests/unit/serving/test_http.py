@@ -587,7 +587,7 @@ class TestPaths:
         assert "/nothing" in body["error"]["message"]
 
     def test_a_wrong_method_names_the_right_one(self, client: Client) -> None:
-        client.send(request(b"", "/predict", "GET"))
+        client.send(request(b"", "/models/m/predict", "GET"))
         status, headers, _ = client.answer()
         assert (status, headers["allow"]) == (405, "post")
         client.send(request(BODY, "/models", "DELETE"))
