@@ -1,13 +1,14 @@
 """The scoring server of MLflow: ``POST /invocations`` with JSON, CSV or Parquet, ``/ping``, ``/health``, ``/version``.
 
 JSON is an object with one of ``dataframe_split``, ``dataframe_records``, ``instances`` and ``inputs``, and maybe
-``params``. As in MLflow, columns that are no input are passed over; unlike there, a value that does not fit its type
-is refused rather than cast. The answer holds the predictions alone; ``{"params": {"outputs": ["prediction",
-"probabilities"]}}`` asks for more, and then each row is an object.
+``params``. As in MLflow, columns that are no input are passed over, and NaN stands for a missing value; unlike there,
+a value that does not fit its type is refused rather than cast. The answer holds the predictions alone; ``{"params":
+{"outputs": ["prediction", "probabilities"]}}`` asks for more, and then each row is an object.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -15,7 +16,8 @@ import msgspec
 from modelyard import __version__
 from modelyard.decoding import CsvDecoder, EnvelopeDecoder
 from modelyard.decoding.arrow import PARQUET, ArrowDecoder
-from modelyard.errors import NotReady
+from modelyard.decoding.exact import parse
+from modelyard.errors import InvalidInput, NotReady
 from modelyard.interfaces import Catalog, Served
 from modelyard.messages import Call, Message, Request, Response
 from modelyard.wires import Unsupported, code_of, told
@@ -33,6 +35,10 @@ _ERROR_CODES = {
     "missing_dependency": "NOT_IMPLEMENTED", "conflict": "RESOURCE_CONFLICT", "internal": "INTERNAL_ERROR",
     "model_failed": "INTERNAL_ERROR", "bad_bundle": "INTERNAL_ERROR", "remote_failed": "INTERNAL_ERROR",
 }  # fmt: skip
+
+
+#: Texts, so that they are left alone, and the word itself.
+_NAN = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN', re.DOTALL)
 
 
 class MlflowWire:
@@ -93,12 +99,24 @@ class MlflowCodec:
         return self._arrow.decode(body, PARQUET, loose=True)
 
     def _json(self, body: bytes) -> Request:
-        request, others = self._frames.decode(body)
+        try:
+            request, others = self._frames.decode(body)
+        except InvalidInput:
+            if b"NaN" not in body:
+                raise
+            # How data frames write a missing value, though JSON has no such word. All texts must end before they are
+            # looked for, or the search would go over the rest again and again.
+            parse(body)
+            request, others = self._frames.decode(_NAN.sub(_null, body))
         self._predictions.take(request, others.get("params"), "params")
         return request
 
     def encode(self, request: Request, response: Response) -> Message:
         return self._predictions.answer(request, response)
+
+
+def _null(found: re.Match[bytes]) -> bytes:
+    return b"null" if found[0] == b"NaN" else found[0]
 
 
 def _kind(content_type: str) -> str:

@@ -58,6 +58,12 @@ class TestAnswers:
         message = codec.encode(request, Response(Batch(made), 0, 1, ""))
         assert json.loads(message.body) == {"predictions": [{"label": "no", "scores": {"no": 1.0, "yes": 0.0}}]}
 
+    def test_nan_is_a_missing_value(self) -> None:
+        codec = WIRE.codec(Call("predict"), KitServed())
+        body = b'{"dataframe_split":{"columns":["x1","note","city","x2"],"data":[[1,"NaN \\" NaN",NaN,2]]}}'
+        assert codec.decode(body, JSON).tuples == [(1.0, 2.0, None)]
+        assert codec.decode(b'{"inputs":[[1,"NaN",2]]}', JSON).tuples == [(1.0, 2.0, "NaN")]
+
 
 class TestContentTypes:
     @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ class TestErrors:
             ),
             (
                 b'{"dataframe_split":{"data":[[1,"a",NaN]]}}',
-                "dataframe_split.data[0][2]: expected a JSON number, got NaN",
+                "dataframe_split.data[0][2]: expected a number (float64), got null",
             ),
             (
                 b'{"dataframe_records":[{"x1":1,"city":"a"}]}',
