@@ -39,7 +39,9 @@ def _references(one: Any, path: str) -> Sequence[str]:
                 raise InvalidInput.at(f"{path}.model_version_policy.specific.versions", "at least one", "none")
             return [f"{one.name}:{version}" for version in versions]
         newest = one.model_version_policy.latest.num_versions
-        return [f"{one.name}:latest-{newest}" if newest > 1 else one.name]
+        if policy is None:  # what the registry's alias production means, else the newest
+            return [one.name]
+        return [f"{one.name}:latest-{newest}" if newest > 1 else f"{one.name}:latest"]
     if policy in ("all", "specific") or one.model_version_policy.latest.num_versions > 1:
         raise InvalidInput.at(
             f"{path}.model_version_policy", "none where base_path names one version", policy,
