@@ -100,6 +100,7 @@ def test_triton_clients_over_tls(
     key: str = cli("keys", "create", "shop", "--json").json["key"]
     labels: str = cli("keys", "create", "labels", "--scope", "label", "--json").json["key"]
     few: str = cli("keys", "create", "few", "--rate", "1/h", "--json").json["key"]
+    elsewhere: str = cli("keys", "create", "elsewhere", "--models", "flowers", "--json").json["key"]
     authority = Authority(tmp_path)
     certificate, private = authority.sign("server")
     options = ["--tls-certificate", str(certificate), "--tls-key", str(private)]
@@ -117,6 +118,7 @@ def test_triton_clients_over_tls(
         "wrong": {"authorization": f"Bearer {key[:-1]}"},
         "labels": {"authorization": f"Bearer {labels}"},
         "few": {"authorization": f"Bearer {few}"},
+        "elsewhere": {"authorization": f"Bearer {elsewhere}"},
     }
     script = Path(__file__).parents[1] / "clients" / "security_client.py"
     done = subprocess.run([python, script, json.dumps(told)], capture_output=True, text=True, timeout=60)
@@ -127,13 +129,14 @@ def test_triton_clients_over_tls(
         ("grpc", "StatusCode.UNAUTHENTICATED", "StatusCode.PERMISSION_DENIED", "StatusCode.RESOURCE_EXHAUSTED"),
     ):
         assert found[f"{protocol} bearer"] == found[f"{protocol} header"] == "ok"
-        assert [found[f"{protocol} {name}"][0] for name in ("none", "wrong", "labels", "few")] == [
-            unknown, unknown, forbidden, limited,
+        assert [found[f"{protocol} {name}"][0] for name in ("none", "wrong", "labels", "few", "elsewhere")] == [
+            unknown, unknown, forbidden, limited, forbidden,
         ]  # fmt: skip
         assert "this server wants an API key" in found[f"{protocol} none"][1]
         assert "no such API key" in found[f"{protocol} wrong"][1]
         assert "it allows label" in found[f"{protocol} labels"][1]
         assert "used up its calls" in found[f"{protocol} few"][1]
+        assert "this key is not for line: it is for flowers" in found[f"{protocol} elsewhere"][1]
 
 
 def test_worker_processes_speak_tls_and_have_an_admin_port(serve: Callable[..., Running], tmp_path: Path) -> None:
