@@ -95,4 +95,5 @@ def _show(server: Server) -> None:
     loaded = server.models[0]
     screen.say("try:")
     body = shlex.quote(json.dumps(loaded.example, ensure_ascii=False))
-    screen.say(f"  curl -d {body} {server.url}{_path(server, loaded)}")
+    key = '-H "Authorization: Bearer $KEY" ' if server.application.settings.keys else ""
+    screen.say(f"  curl {key}-d {body} {server.url}{_path(server, loaded)}")
