@@ -114,6 +114,22 @@ class TestGolden:
         ]  # fmt: skip
         assert np.frombuffer(answer["binary"]).tolist() == [421.5, 612.0, 421.5, -421.5, 612.0, -612.0]
 
+    @pytest.mark.parametrize("name", ["binary", "binary_gzip"])
+    def test_binary_tensors(self, server: Server, name: str) -> None:
+        answer = self.answer(server, name)
+        assert np.frombuffer(answer["binary"]).tolist() == [421.5, 612.0, 421.5, -421.5, 612.0, -612.0]
+
+    def test_a_binary_output_beside_one_in_json(self, server: Server) -> None:
+        answer = self.answer(server, "binary_mixed_outputs")
+        assert answer["id"] == "42"
+        assert answer["outputs"] == [
+            {"name": "prediction", "datatype": "FP64", "shape": [2], "data": [421.5, 612.0]},
+            {"name": "probabilities", "datatype": "BYTES", "shape": [2, 1], "parameters": {"binary_data_size": 38}},
+        ]
+        assert answer["binary"] == b"".join(
+            len(text).to_bytes(4, "little") + text for text in (b"421.500000:0:no", b"612.000000:0:no")
+        )
+
     def test_infer_makes_an_id_where_none_was_sent(self, server: Server) -> None:
         one, other = self.answer(server, "infer_version"), self.answer(server, "infer_version")
         assert one["id"] and one["id"] != other["id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from modelyard.wires.oip.grpc_codec import OipGrpcCodec, chunk, varint
 from modelyard.wires.oip.protos import messages
 from modelyard.wires.oip.tensors import TensorRequest
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "oip"
 WIRE = OipGrpcWire()
 SERVICE = "/inference.GRPCInferenceService/"
 PAIR = (Field(name="a", dtype="float64"), Field(name="b", dtype="float64"))
@@ -63,6 +65,32 @@ def inform(name: str, request: Any = None, catalog: KitCatalog | None = None, se
     message = WIRE.inform(call, Message(data), catalog or KitCatalog())
     assert message.content_type == "application/grpc"
     return message.body
+
+
+class TestGolden:
+    """Messages of stock clients, byte for byte."""
+
+    FIELDS = (Field(name="x1", dtype="float64"), Field(name="x2", dtype="int64"), Field(name="city", dtype="string"))
+
+    @pytest.mark.parametrize(
+        ("name", "form", "request_id", "chosen"),
+        [
+            ("infer", "raw", "42", ("prediction",)), ("infer_defaults", "raw", "", None),
+            ("infer_typed", "typed", "42", None),
+        ],
+    )  # fmt: skip
+    def test_what_they_mean(self, name: str, form: str, request_id: str, chosen: tuple[str, ...] | None) -> None:
+        body = (GOLDEN / f"{name}.grpc").read_bytes()
+        call = WIRE.match("POST", SERVICE + "ModelInfer")
+        assert call is not None
+        addressed, opened = WIRE.address(call, Message(body))
+        assert addressed.model == "m" and addressed.version == ("1" if name == "infer_defaults" else None)
+        request = codec_of(*self.FIELDS).decode(opened, {})
+        assert (request.form, request.id, request.outputs) == (form, request_id, chosen)
+        assert request.columns is not None
+        assert [request.columns[field.name].tolist() for field in self.FIELDS] == [
+            [1.5, 2.0], [2, 1], ["Rome", "Zürich"],
+        ]  # fmt: skip
 
 
 class TestReading:
