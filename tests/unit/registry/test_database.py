@@ -372,3 +372,17 @@ def test_a_file_that_is_removed_and_put_back_is_noticed(tmp_path: Path) -> None:
     home.rmdir()
     away.rename(home)
     assert registry.marker() == marker
+
+
+def test_a_file_that_is_overwritten_is_noticed(tmp_path: Path) -> None:
+    Registry.open(str(tmp_path)).close()  # what the log held is in the file now
+    registry = Registry.open(str(tmp_path))
+    marker = registry.marker()
+    file = tmp_path / "registry.db"
+    copy = file.read_bytes()
+    file.write_bytes(b"something else, " * 1000)
+    with pytest.raises(RemoteFailed, match="the registry's database is damaged"):
+        for _ in range(2):  # the open connection may answer once more
+            registry.marker()
+    file.write_bytes(copy)
+    assert registry.marker() == marker
