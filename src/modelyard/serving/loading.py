@@ -61,15 +61,20 @@ class Loaded:
 
 
 def load(
-    wanted: Wanted, bundle: LoadableBundle, trust: Trust | None, rows: int, seconds: float, isolation: Isolation
+    wanted: Wanted,
+    bundle: LoadableBundle,
+    trust: Trust | None,
+    rows: int,
+    seconds: float,
+    isolation: Isolation | None = None,
 ) -> Loaded:
     """Load, verify and warm an opened version, with calls of up to ``rows`` rows, for ``seconds`` at most.
 
     It runs here, or in processes of its own where ``isolation`` has some for it. Raises what stands in the way.
     """
-    remote = isolation.remote(bundle, trust)
+    remote = isolation.remote(bundle, trust) if isolation is not None else None
     loaded = Loaded(wanted, bundle, bundle.load(trust=trust) if remote is None else remote.predict)
-    if remote is not None:
+    if isolation is not None and remote is not None:
         loaded.remote = remote
         weakref.finalize(loaded, isolation.release, remote).atexit = False
     bundle.check_golden(loaded.predict)

@@ -137,6 +137,8 @@ class Remote:
     def close(self) -> None:
         """Nobody calls any more. The loop's connections end with the processes, and calls under way with them."""
         self._is_closed = True
+        for line in self._lines:
+            line.abandon()
         for door in self._doors:
             door.close()
 
@@ -266,6 +268,11 @@ class _Line:
         if process:
             with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Let go of the connection if its loop has ended, and so will not hear of the end of the process."""
+        if self._socket is not None and self._loop.is_closed():
+            self.close()
 
     def close(self) -> _Call | None:
         """Let go of the connection. Returns the call that was under way."""
