@@ -25,23 +25,22 @@ class Sqlite(Database):
         self._path = Path(path)
         self.where = str(self._path)
         self._only_read = False
-        #: Which file is open: device, inode and size. None before the first connection.
-        self._file: tuple[int, int, int] | None = None
+        #: Which file is open: device and inode. None before the first connection.
+        self._file: tuple[int, int] | None = None
         super().__init__()
 
     def keeps(self) -> bool:
         """A file that only others can write is opened anew each time, so that their changes are seen; and so is one
-        that was removed, put back or overwritten, which an open connection would not notice. One that has merely grown
-        is opened anew too, which is rare and does no harm.
+        that was removed or put back, which an open connection would not notice.
         """
         return not self._only_read and self._file == self._found()
 
-    def _found(self) -> tuple[int, int, int] | None:
+    def _found(self) -> tuple[int, int] | None:
         try:
             found = self._path.stat()
         except OSError:
             return None
-        return (found.st_dev, found.st_ino, found.st_size)
+        return (found.st_dev, found.st_ino)
 
     def connect(self, kind: Kind) -> Any:
         """A new connection. Raises RemoteFailed where the file is missing, damaged or not to be written.
