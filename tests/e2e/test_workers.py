@@ -70,6 +70,13 @@ def children(process: int) -> set[int]:
     return found
 
 
+def _command(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -97,7 +104,12 @@ class Running:
 
     @property
     def workers(self) -> set[int]:
-        return children(self.process.pid)
+        return {each for each in children(self.process.pid) if "serving.employed" in _command(each)}
+
+    @property
+    def models(self) -> set[int]:
+        """The processes of isolated models."""
+        return children(self.process.pid) - self.workers
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         lines = (json.loads(text) for text in self._log.read_text().splitlines() if text.startswith("{"))
@@ -143,7 +155,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for each in running:
-        left = each.workers
+        left = each.workers | each.models
         each.process.kill()
         each.process.communicate()
         until(lambda left=left: not any(map(is_alive, left)))  # type: ignore[misc]
@@ -389,6 +401,17 @@ def _answers(running: Running, path: str) -> set[int]:
         for connection in connections:
             connection.request("POST", path, ROW)
         return {connection.getresponse().status for connection in connections}
+
+
+def test_the_processes_of_a_model_are_shared_and_outlive_a_worker(bundle: Path, start: Start) -> None:
+    running = start(bundle, isolation="all")
+    (model,) = running.models
+    os.kill(min(running.workers), signal.SIGKILL)
+    until(lambda: running.count("modelyard_worker_restarts_total") == 1 and running.count_ready() == 2)
+    assert running.models == {model}
+    assert _answers(running, "/predict") == {200}
+    running.process.kill()
+    until(lambda: not is_alive(model))
 
 
 class TestStarting:
