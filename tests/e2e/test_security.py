@@ -139,6 +139,28 @@ def test_triton_clients_over_tls(
         assert "this key is not for line: it is for flowers" in found[f"{protocol} elsewhere"][1]
 
 
+def test_a_stream_ends_with_its_key(cli: Callable[..., Done], serve: Callable[..., Running]) -> None:
+    python = interpreter("triton")
+    key: str = cli("keys", "create", "shop", "--json").json["key"]
+    server = serve("--keys")
+    script = Path(__file__).parents[1] / "clients" / "stream_client.py"
+    with subprocess.Popen(
+        [python, script, str(server.port), key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as stream:
+        assert stream.stdin is not None and stream.stdout is not None
+
+        def send() -> str:
+            print("again", file=stream.stdin, flush=True)
+            return stream.stdout.readline().strip()  # type: ignore[union-attr]
+
+        assert [send() for _ in range(3)] == ["ok"] * 3
+        assert cli("keys", "revoke", "shop").code == 0
+        said = ["ok"]
+        until(lambda: said.append(send()) or said[-1] != "ok")  # type: ignore[func-returns-value]
+        assert "no such API key, or it was revoked" in said[-1]
+        stream.stdin.close()
+
+
 def test_worker_processes_speak_tls_and_have_an_admin_port(serve: Callable[..., Running], tmp_path: Path) -> None:
     import socket
 

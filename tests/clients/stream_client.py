@@ -1,0 +1,25 @@
+"""A stream of ``tritonclient`` that stays open: one line of stdin, one request; one line of stdout, what it ended in.
+
+Run by its own interpreter: ``stream_client.py PORT KEY``.
+"""
+
+import queue
+import sys
+
+import numpy as np
+import tritonclient.grpc as grpc_client
+
+client = grpc_client.InferenceServerClient(f"127.0.0.1:{sys.argv[1]}")
+answers = queue.Queue()
+client.start_stream(
+    callback=lambda result, error: answers.put(error or result),
+    headers={"authorization": f"Bearer {sys.argv[2]}"},
+)
+inputs = [grpc_client.InferInput(name, [1], "FP64") for name in ("x1", "x2")]
+for each in inputs:
+    each.set_data_from_numpy(np.array([1.0]))
+for _ in sys.stdin:
+    client.async_stream_infer("line", inputs)
+    answer = answers.get(timeout=20)
+    print(answer.message() if isinstance(answer, Exception) else "ok", flush=True)
+client.stop_stream()
