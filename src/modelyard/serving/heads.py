@@ -85,6 +85,10 @@ class Blocks:
             self.known[block] = head
         return head
 
+    def renew(self, head: Head) -> Head:
+        """What a head means now."""
+        return _understand(self._listener, self.is_admin_port, head.method, head.target, head.headers)
+
     def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         """The fields of a block. What follows can only be read if each block is, even of streams that are refused."""
         if _resizes(block) > 2:

@@ -96,8 +96,12 @@ class Http2Connection(asyncio.Protocol):
         self._left = self._probed = 0.0
 
     def forget(self) -> None:
-        """Find every endpoint anew."""
+        """Find every endpoint anew, for streams that go on as well."""
         self._known.clear()
+        going_on = [stream for stream in self.streams.values() if not stream.has_ended]
+        renewed = {head: self._blocks.renew(head) for head in {stream.head for stream in going_on}}
+        for stream in going_on:
+            stream.head = renewed[stream.head]
 
     # Called by the transport.
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clients import interpreter
+from modelyard.errors import NotReady
 from modelyard.messages import Message
 from modelyard.serving import frames, grpc
 from modelyard.serving.listener import STATUS as HTTP_STATUS
@@ -177,6 +178,22 @@ class TestOrder:
         peer.loop.turn()
         peer.listen()
         assert answer.messages == [b"a"]
+
+
+class TestChanges:
+    def test_a_stream_that_goes_on_finds_what_is_served_now(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+        number, other = peer.open(), peer.open()
+        peer.data(number, message(b"old"))
+        refusing = peer.application.refusing("/test.Echo/Echo", NotReady("it is gone"))
+        monkeypatch.setattr(peer.application, "endpoint", lambda *_, **__: refusing)
+        for told in peer.application.on_change:
+            told()
+        peer.data(number, message(b"new"))
+        assert peer.answers[number].messages == [b"old"]
+        assert peer.answers[number].trailers["grpc-status"] == "14"
+        peer.data(other, message(b"new"), end=True)
+        assert peer.answers[other].trailers["grpc-status"] == "14"
+        assert peer.ask(message(b"known by heart")).trailers["grpc-status"] == "14"
 
 
 class TestErrors:
