@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from modelyard.errors import InvalidInput, NotFound, NotReady, Refused
+from modelyard.errors import InvalidInput, ModelyardError, NotFound, NotReady, Refused
 from modelyard.interfaces import Served, State, Stats
 from modelyard.serving.isolation.choice import Isolation
 from modelyard.serving.loading import WARM_BESIDE_SECONDS, WARM_SECONDS, Loaded, load
@@ -236,6 +236,8 @@ class ServerCatalog:
                 self._former[change.names[0]] = going
             self._log.write("info", f"{change.action} done", names=change.names)
         except Exception as error:
+            level = "warning" if isinstance(error, ModelyardError) else "error"
+            self._log.write(level, f"{change.action} failed", names=change.names, error=error)
             done.set_exception(_bare(error))
         else:
             done.set_result(None)
@@ -273,11 +275,11 @@ class ServerCatalog:
         before, table = self.table, this.table()
         self.references, self._served = tuple(references), this.served
         self._retry_at = perf_counter() + RETRY_SECONDS
-        self._publish(table)
-        self._wait(lambda: self.table is table, _TAKE_OVER_SECONDS)
-        for loaded in before.versions:
+        for loaded in before.versions:  # they are ready for as long as the table holds them
             if loaded not in table.versions:
                 self._states.note(loaded.name, loaded.version, "unloading")
+        self._publish(table)
+        self._wait(lambda: self.table is table, _TAKE_OVER_SECONDS)
 
     def _load(self, wanted: Wanted) -> Loaded:
         started = perf_counter()
@@ -286,7 +288,9 @@ class ServerCatalog:
             bundle = wanted.open()
             what = f"version {wanted.version} of {wanted.model}" if wanted.version else wanted.model
             rows, seconds = self._settings.batch_rows, WARM_BESIDE_SECONDS if self.table.versions else WARM_SECONDS
-            loaded = self._memory.admit(what, bundle, lambda: load(wanted, bundle, self._trust, rows, seconds, self.isolation))
+            loaded = self._memory.admit(
+                what, bundle, lambda: load(wanted, bundle, self._trust, rows, seconds, self.isolation)
+            )
         except Exception as error:
             self._states.note(wanted.model, wanted.version, "failed", error)
             raise

@@ -261,6 +261,8 @@ def test_what_cannot_be_loaded_leaves_all_as_before(source: MemorySource, catalo
             one.load(reference)
         assert one.table is table and one.references == ("m",) and not one.faults() and one.ready
     assert states(one) == {"m:1": "ready", "n:1": "failed"}
+    told = [line["error"] for line in one.lines() if line["event"] == "load failed"]  # type: ignore[attr-defined]
+    assert told[0] == "BadBundle: model.onnx is truncated"
     with pytest.raises(NotFound):
         one.find("n", None, None)
 
