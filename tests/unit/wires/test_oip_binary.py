@@ -41,8 +41,11 @@ def columns(codec: OipCodec, tail: bytes, *tensors: dict[str, Any], **more: Any)
 
 
 def columns_in(request: TensorRequest, codec: OipCodec) -> Columns:
-    assert request.columns is not None and request.tuples is None
-    return request.columns
+    """The rows of a request of either kind as columns."""
+    if request.columns is not None:
+        return request.columns
+    assert request.tuples is not None
+    return codec._inputs.layout.from_tuples(request.tuples)
 
 
 def framed(*texts: bytes) -> bytes:

@@ -151,9 +151,16 @@ class OipCodec:
         head = body[:size]
         known = self._known.get(head)
         if known is not None:
-            columns = known.plan.read(body, size)
+            tuples, columns = known.plan.read(body, size)
             return TensorRequest(
-                columns.rows, None, columns, "tensors", known.id, known.wanted.names, known.parameters, known.wanted
+                known.plan.rows,
+                tuples,
+                columns,
+                "tensors",
+                known.id,
+                known.wanted.names,
+                known.parameters,
+                known.wanted,
             )
         infer, values = self._read(head)
         return self._request(self._plan(infer, values), infer, body, head)
@@ -182,11 +189,11 @@ class OipCodec:
         return RawPlan(self._inputs, infer.inputs, sizes, given)
 
     def _request(self, plan: RawPlan, infer: _Infer[Any], body: bytes, head: bytes = b"") -> TensorRequest:
-        columns = plan.read(body, len(head))
+        tuples, columns = plan.read(body, len(head))
         wanted, parameters = self._asked(infer)
         if head and plan.is_bytes_only and len(head) <= _LARGEST_KNOWN:
             self._remember(head, _Known(plan, wanted, infer.id, parameters))
-        return TensorRequest(plan.rows, None, columns, "tensors", infer.id, wanted.names, parameters, wanted)
+        return TensorRequest(plan.rows, tuples, columns, "tensors", infer.id, wanted.names, parameters, wanted)
 
     def _remember(self, head: bytes, known: _Known) -> None:
         """Know a description by heart when it comes the second time; one with an id of its own never takes room."""
@@ -206,9 +213,9 @@ class OipCodec:
         if datatype == "BYTES":  # the body is the text itself
             body = len(body).to_bytes(4, "little") + body
         tensor: _Tensor[Any] = _Tensor(name, shape, datatype)
-        columns = RawPlan(self._inputs, [tensor], [len(body)]).read(body, 0)
+        tuples, columns = RawPlan(self._inputs, [tensor], [len(body)]).read(body, 0)
         wanted = self._outputs.in_binary
-        return TensorRequest(1, None, columns, "tensors", "", wanted.names, None, wanted)
+        return TensorRequest(1, tuples, columns, "tensors", "", wanted.names, None, wanted)
 
     def _asked(self, infer: _Infer[Any]) -> tuple[Wanted, dict[str, Any] | None]:
         """How the answer shall look, and the parameters that are not about that."""

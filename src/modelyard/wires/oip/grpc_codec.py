@@ -86,11 +86,12 @@ class OipGrpcCodec:
         if known is None:
             known = self._understand(body, blobs)
             self._remember(key, known)
-        columns = known.plan.read(blobs[0] if len(blobs) == 1 else b"".join(blobs), 0)
+        tuples, columns = known.plan.read(blobs[0] if len(blobs) == 1 else b"".join(blobs), 0)
         wanted = known.wanted
         return TensorRequest(
-            columns.rows, None, columns, form, request_id, wanted.names, known.parameters, wanted, "", known.is_marked
-        )
+            known.plan.rows, tuples, columns, form, request_id, wanted.names, known.parameters, wanted, "",
+            known.is_marked,
+        )  # fmt: skip
 
     def _understand(self, body: Any, blobs: list[bytes]) -> _Known:
         tensors = [_Tensor(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in body.inputs]

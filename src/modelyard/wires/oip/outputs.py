@@ -63,7 +63,11 @@ class Output:
         """The elements as bytes."""
         if self.datatype == "BYTES":
             return framed(self.texts(batch, start, stop))
-        return batch.columns[self.name][start:stop].astype(BINARY[self.datatype], copy=False).tobytes()
+        whole: bytes | None = batch.kept.get(self)
+        if whole is None:
+            whole = batch.kept[self] = batch.columns[self.name].astype(BINARY[self.datatype], copy=False).tobytes()
+        size = len(whole) // batch.columns.rows
+        return whole[start * size : stop * size]
 
     def texts(self, batch: Batch, start: int, stop: int) -> Sequence[str | None]:
         """The elements of an output of BYTES; None for a missing one."""
