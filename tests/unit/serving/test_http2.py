@@ -435,6 +435,12 @@ class TestFloods:
         peer.send(frame(HEADERS, END_HEADERS, 1, first + b"\xbe" * 1000))
         assert peer.goaway is not None and peer.goaway[0] == ENHANCE_YOUR_CALM
 
+    def test_blocks_that_swell_from_the_table(self, peer: Peer) -> None:
+        peer.open({**PLAIN, "x": "y" * 3000}, end=True)
+        number = peer.next()
+        peer.send(frames.headers(number, peer.block(PLAIN) + b"\xbe" * 100, END_STREAM))
+        assert peer.goaway is not None and peer.goaway[0] == ENHANCE_YOUR_CALM
+
     def test_too_many_headers(self, peer: Peer) -> None:
         number = peer.open({**PLAIN, **{f"h{i}": "x" for i in range(200)}}, end=True)
         assert peer.answers[number].reset == ENHANCE_YOUR_CALM
@@ -543,6 +549,25 @@ FRAMES = st.builds(
 
 
 class TestFuzz:
+    @settings(max_examples=300, deadline=None)
+    @given(
+        changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=3),
+        tail=st.sampled_from([b"", b"\x00\x03abc\x05hello", b"\x10\x01z\x00", b"\x00\x01a", b"\x00", b"\x0f\x10\x01x"]),
+    )
+    def test_blocks_mean_the_same_read_quickly(self, changes: list[tuple[int, int]], tail: bytes) -> None:
+        peer = Peer()
+        blocks = peer.connection._blocks
+        blocks.decode(peer.block(CALL))
+        block = bytearray(peer.block(CALL) + tail)
+        for place, value in changes:
+            block[place % len(block)] = value
+        state = blocks._state
+        quickly = blocks._quickly(bytes(block))
+        if quickly is not None:
+            assert blocks.decode(bytes(block)) == quickly and blocks._state is state
+        elif not changes:
+            assert tail in (b"\x00\x01a", b"\x00", b"\x0f\x10\x01x")
+
     @settings(max_examples=300, deadline=None)
     @given(data=st.binary(max_size=300), greeted=st.booleans())
     def test_bytes(self, data: bytes, greeted: bool) -> None:
