@@ -129,8 +129,12 @@ class Http2Connection(asyncio.Protocol):
         outbox.flush()
 
     def eof_received(self) -> bool:
-        """A client that has said all may still want its answers."""
-        return self.unanswered > 0 and not self.is_closing
+        """A client that has said all may still want its answers; streams that it left half-way get none."""
+        for stream in list(self.streams.values()):
+            if not stream.has_ended:
+                stream.cancel()
+        self._farewells = 2
+        return bool(self.streams) and not self.is_closing
 
     def pause_writing(self) -> None:
         self.outbox.is_full = True

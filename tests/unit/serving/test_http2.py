@@ -517,6 +517,21 @@ class TestTime:
         peer.connection.drain(2.0)
         assert peer.transport.is_closed
 
+    def test_a_client_that_has_said_all_gets_its_answers(self) -> None:
+        peer = Peer(HELLO + setting(frames.INITIAL_WINDOW, 0))
+        half, whole = peer.open(), peer.open()
+        peer.data(whole, message(b"x"), end=True)
+        assert peer.connection.eof_received()
+        assert list(peer.connection.streams) == [whole] and half not in peer.answers
+        peer.connection.outbox.widen(peer.connection.streams[whole], 100)
+        peer.loop.turn()
+        peer.listen()
+        assert peer.answers[whole].messages == [b"x"] and peer.transport.is_closed
+
+    def test_a_client_that_leaves_half_way_gets_nothing(self, peer: Peer) -> None:
+        peer.open()
+        assert not peer.connection.eof_received() and not peer.connection.streams
+
     def test_a_lost_connection_leaves_nothing(self, peer: Peer) -> None:
         peer.open()
         peer.data(1, message(b"x" * 10)[:8])
