@@ -99,8 +99,7 @@ def test_both_versions_serve_side_by_side(
         assert found == {"ours": pytest.approx(10.0), "theirs": pytest.approx(15.0)}
         loaded = server.catalog.find("theirs", None, None)
         assert loaded.remote is not None
-        assert loaded.remote.is_alive
-        process = loaded.remote._doors[0]._process
+        (process,) = loaded.remote.processes
         if sys.platform == "linux":
             command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
             assert command == built["interpreter"]

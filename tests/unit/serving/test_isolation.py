@@ -63,8 +63,7 @@ class House:
 
     def processes(self) -> list[int]:
         """Those that live now."""
-        assert self.remote.is_alive
-        return [door._process for door in self.remote._doors if door.is_alive()]
+        return list(self.remote.processes)
 
     def close(self) -> None:
         self.remote.close()
@@ -260,9 +259,9 @@ def test_no_call_is_lost_while_processes_are_killed(bundle: Bundle, monkeypatch:
             ask()
         while killed < 4:
             await asyncio.sleep(0.12)
-            alive = [door for door in house.remote._doors if door.is_alive()]
+            alive = house.processes()
             if alive:
-                os.kill(alive[killed % len(alive)]._process, signal.SIGKILL)
+                os.kill(alive[killed % len(alive)], signal.SIGKILL)
                 killed += 1
         await asyncio.wait_for(ended.wait(), 30)
 
@@ -304,14 +303,13 @@ def test_the_same_bundle_asked_for_twice_has_one_pool(bundle: Bundle) -> None:
         thread.join()
     remote = Remote(found[0], bundle.signature)
     assert found == [found[0]] * 3
-    process = remote._doors[0]
-    assert remote.is_alive
+    (process,) = remote.processes
     keeper.stop(found[0])
     keeper.stop(found[0])
     assert remote.is_alive
     keeper.stop(found[0])
     assert not remote.is_alive
-    assert not Path(f"/proc/{process._process}").exists()
+    assert not Path(f"/proc/{process}").exists()
     keeper.stop(found[0])  # once more does no harm
     again = keeper.start(order_for(bundle))
     assert again != found[0]
@@ -359,8 +357,7 @@ bundle = Bundle.open({str(bundle.path)!r})
 keeper = Keeper(Log())
 address = keeper.start(Order(path={str(bundle.path)!r}, digest=bundle.digest, trust=(bundle.digest,)))
 remote = Remote(address, bundle.signature)
-assert remote.is_alive
-print(remote._doors[0]._process, flush=True)
+print(*remote.processes, flush=True)
 time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

@@ -15,7 +15,6 @@ from modelyard.serving.isolation.sockets import (
     connected,
     is_open,
     process_behind,
-    resident,
     send_all,
     wait_at_most,
 )
@@ -29,7 +28,8 @@ class Door:
         self._lock = threading.Lock()
         self._watch: tuple[int, socket.socket] | None = None
         self._idle: deque[tuple[int, socket.socket]] = deque()
-        self._process = 0
+        #: The process that was last found to live.
+        self.process = 0
 
     def take(self, seconds: float) -> socket.socket | None:
         """A connection that nobody else uses and that waits up to ``seconds``; None where no process listens."""
@@ -63,12 +63,8 @@ class Door:
             if found is None:
                 return False
             self._watch = (os.getpid(), found)
-            self._process = process_behind(found)
+            self.process = process_behind(found)
             return True
-
-    def memory(self) -> int:
-        """Bytes that the process holds in memory."""
-        return resident(self._process) if self.is_alive() else 0
 
     def close(self) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import traceback
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -160,15 +161,21 @@ def _array(data: memoryview, name: str, shape: list[int]) -> Array:
 
 def _check(arrays: list[Array], layout: Layout, rows: int) -> None:
     """Whether the blocks are those of ``layout``. Whether their values are right is for others to judge."""
-    if len(arrays) != len(layout.blocks):
-        raise Broken(f"{len(arrays)} blocks instead of {len(layout.blocks)}")
-    for array, block in zip(arrays, layout.blocks, strict=True):
-        wanted = (len(block.names),) if block.is_scalar else block.shape
-        got = array.shape[1:]
-        if array.shape[:1] != (rows,) or len(got) != len(wanted):
-            raise Broken(f"a block of shape {list(array.shape)} for {rows} rows of shape {list(wanted)}")
-        if any(w not in (-1, g) for w, g in zip(wanted, got, strict=True)):
-            raise Broken(f"rows of shape {list(got)} instead of {list(wanted)}")
+    shapes = _shapes(layout)
+    if len(arrays) != len(shapes):
+        raise Broken(f"{len(arrays)} blocks instead of {len(shapes)}")
+    for array, shape in zip(arrays, shapes, strict=True):
+        wanted, got = (rows, *shape), array.shape
+        if got != wanted and (
+            len(got) != len(wanted) or any(w not in (-1, g) for w, g in zip(wanted, got, strict=True))
+        ):
+            raise Broken(f"a block of shape {list(got)} instead of {list(wanted)}")
+
+
+@lru_cache(maxsize=1024)
+def _shapes(layout: Layout) -> tuple[tuple[int, ...], ...]:
+    """The shapes that rows have in the blocks of a layout; -1 where they may vary."""
+    return tuple((len(block.names),) if block.is_scalar else block.shape for block in layout.blocks)
 
 
 def result_of(frame: Any, layout: Layout) -> Columns | ModelyardError:

@@ -22,7 +22,7 @@ from modelyard.schema import Columns, Signature
 from modelyard.serving.isolation.doors import Door, exchange
 from modelyard.serving.isolation.frames import AT_ONCE, Broken, pack, result_of, size_of
 from modelyard.serving.isolation.keeper import Address
-from modelyard.serving.isolation.sockets import connected, process_behind
+from modelyard.serving.isolation.sockets import connected, process_behind, resident
 
 #: A call whose process ended is made once more, if a replacement is there within so many seconds.
 PATIENCE = 10.0
@@ -130,9 +130,14 @@ class Remote:
         return any(door.is_alive() for door in self._doors)
 
     @property
+    def processes(self) -> tuple[int, ...]:
+        """The numbers of the processes that can answer, now; 0 for one of which the system does not tell."""
+        return tuple(door.process for door in self._doors if door.is_alive())
+
+    @property
     def memory(self) -> int:
         """Bytes that the processes hold in memory; 0 where the system does not tell."""
-        return sum(door.memory() for door in self._doors)
+        return sum(map(resident, self.processes))
 
     def close(self) -> None:
         """Nobody calls any more. The loop's connections end with the processes, and calls under way with them."""
