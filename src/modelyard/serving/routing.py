@@ -173,7 +173,8 @@ class Refusing(Endpoint):
 
     def __init__(self, wire: Wire, call: Call | None, error: Exception, metrics: Metrics, log: Log) -> None:
         super().__init__(wire, call, metrics, log)
-        self._error = error
+        # Without the frames in which it was raised: they hold the table of versions of that moment.
+        self._error = error.with_traceback(None)
 
     def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
         refusal = self.refuse(exchange, self._error)
