@@ -403,6 +403,22 @@ def _answers(running: Running, path: str) -> set[int]:
         return {connection.getresponse().status for connection in connections}
 
 
+def test_limits_changed_at_one_worker_hold_at_all_also_later(bundle: Path, start: Start) -> None:
+    running = start(bundle)
+
+    def limits() -> list[int]:
+        with connections_to(running, 4) as connections:
+            for connection in connections:
+                connection.request("GET", "/debug/limits")
+            return [json.loads(connection.getresponse().read())["batch_rows"] for connection in connections]
+
+    assert running.ask("/debug/limits", b'{"batch_rows": 77}', "PATCH")[0] == 200
+    until(lambda: limits() == [77] * 4)
+    os.kill(min(running.workers), signal.SIGKILL)
+    until(lambda: running.count("modelyard_worker_restarts_total") == 1 and running.count_ready() == 2)
+    assert limits() == [77] * 4
+
+
 def test_the_processes_of_a_model_are_shared_and_outlive_a_worker(bundle: Path, start: Start) -> None:
     running = start(bundle, isolation="all")
     (model,) = running.models

@@ -84,6 +84,8 @@ class Application:
             queue_seconds=chosen.queue_seconds,
             model_seconds=chosen.model_seconds,
         )
+        #: Tells other processes of the same server what ``change_limits`` was told; set where there are any.
+        self.spread: Callable[[Mapping[str, Any]], None] | None = None
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
         every: list[Wire] = [*self.wires, operations, debug, HealthGrpcWire(self.wires)]
         whole: Catalog = self.catalog
@@ -120,6 +122,14 @@ class Application:
         if self.gate is not None:
             self.gate.start(loop, self._forget)
         self.catalog.start()
+
+    def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on on another loop: the one before is gone, and so are the requests that were under way on it."""
+        self.loop = loop
+        if self.gate is not None:
+            self.gate.move(loop)
+        self._lanes.clear()
+        self._forget()
 
     async def settled(self, stopping: asyncio.Event) -> bool:
         """Wait for the first loading. False where it was told to stop meanwhile; raises where it failed."""
@@ -172,7 +182,13 @@ class Application:
         return lane
 
     def change_limits(self, told: Mapping[str, Any]) -> None:
-        """Put new bounds of joining and waiting in force."""
+        """Put new bounds of joining and waiting in force, in every process that serves."""
+        self.apply_limits(told)
+        if self.spread is not None:
+            self.spread(told)
+
+    def apply_limits(self, told: Mapping[str, Any]) -> None:
+        """The same in this process."""
         apply_changes(self.limits, told)
         self.log.write("info", "limits changed", **told)
 

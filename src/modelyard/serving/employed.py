@@ -25,6 +25,7 @@ from modelyard.serving.link import (
     Begin,
     Failed,
     Leaving,
+    Limit,
     Link,
     LinkedKeeper,
     Model,
@@ -132,6 +133,8 @@ class Employment:
         application.metrics.board = self._board
         application.metrics.adopt(self._board.inherited())
         application.catalog.coordinate = self._coordinate
+        application.apply_limits(begin.limits)
+        application.spread = lambda told: self._link.say_from_thread(Limit(dict(told)))
         application.catalog.isolation.keeper = LinkedKeeper(self._link)
         return application
 
@@ -173,6 +176,9 @@ class Employment:
         elif isinstance(said, Apply) and self._worker is not None:
             catalog = self._worker.application.catalog
             self._worker.application.later(lambda: self._apply(catalog, said))
+
+        elif isinstance(said, Limit) and self._worker is not None:
+            self._worker.application.apply_limits(said.limits)
 
     def _apply(self, catalog: ServerCatalog, said: Apply) -> None:
         """In a thread: make a change that the supervisor tells all of us to make."""

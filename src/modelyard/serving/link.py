@@ -33,6 +33,7 @@ class Begin(msgspec.Struct, tag=True):
 
     number: int
     references: list[str]
+    limits: dict[str, int | float]
     path: list[str]
     options: bytes
 
@@ -46,6 +47,12 @@ class Apply(msgspec.Struct, tag=True):
 
     change: Change
     id: int
+
+
+class Limit(msgspec.Struct, tag=True):
+    """New bounds of joining and waiting: told to the supervisor by a worker, and then to the others by it."""
+
+    limits: dict[str, int | float]
 
 
 class Start(msgspec.Struct, tag=True):
@@ -105,7 +112,7 @@ class Leaving(msgspec.Struct, tag=True):
     """To the supervisor: somebody told this worker to end; it takes no more connections."""
 
 
-Said = Begin | Stop | Apply | Start | End | Answer | Up | Ready | Failed | Leaving
+Said = Begin | Stop | Apply | Limit | Start | End | Answer | Up | Ready | Failed | Leaving
 
 _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode: Callable[[bytes], Said] = msgspec.msgpack.Decoder(Said).decode

@@ -63,6 +63,7 @@ class Seat:
     async def start(
         self,
         references: list[str],
+        limits: dict[str, int | float],
         options: bytes,
         hear: Callable[[Said], None],
         end: Callable[[], None],
@@ -96,7 +97,7 @@ class Seat:
         self._line = line
         asyncio.get_running_loop().add_reader(line, self._hear_taken, took)
         self.link = await Link.over(link, hear, end)
-        self.link.say(Begin(self.number, references, sys.path, options))
+        self.link.say(Begin(self.number, references, limits, sys.path, options))
 
     # Connections.
 

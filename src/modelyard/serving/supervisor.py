@@ -24,7 +24,7 @@ from modelyard.errors import ModelyardError, RemoteFailed
 from modelyard.serving import shared
 from modelyard.serving.catalog import Change
 from modelyard.serving.isolation.frames import error_of, failure_of
-from modelyard.serving.link import Answer, Apply, End, Failed, Leaving, Link, Model, Ready, Said, Start, Up
+from modelyard.serving.link import Answer, Apply, End, Failed, Leaving, Limit, Link, Model, Ready, Said, Start, Up
 from modelyard.serving.seat import Arrival, Seat
 from modelyard.telemetry import Log
 
@@ -58,6 +58,8 @@ class Supervisor:
     ) -> None:
         self._count = count
         self._references = list(references)
+        #: Those that were changed since the start.
+        self._limits: dict[str, int | float] = {}
         self._options = options
         self._bound = bound
         self._drain_seconds = drain_seconds
@@ -145,6 +147,7 @@ class Supervisor:
         try:
             await seat.start(
                 self._references,
+                self._limits,
                 self._options,
                 partial(self._hear, seat),
                 lambda: self._later(self._lost(seat)),
@@ -175,6 +178,11 @@ class Supervisor:
                 self._failure = self._failure or error
         elif isinstance(said, Apply):
             self._later(self._apply(seat, said))
+        elif isinstance(said, Limit):
+            self._limits |= said.limits
+            for other in self._seats:
+                if other is not seat and other.link is not None:
+                    other.link.say(said)
         elif isinstance(said, (Start, End)):
             self._keep(seat, said)
 

@@ -19,7 +19,7 @@ from modelyard.serving import shared
 from modelyard.serving.catalog import Change
 from modelyard.serving.employed import LinkEntrance
 from modelyard.serving.isolation.frames import failure_of
-from modelyard.serving.link import Answer, Apply, Begin, Leaving, Link, Model, Ready, Said, Stop, Up
+from modelyard.serving.link import Answer, Apply, Begin, Leaving, Limit, Link, Model, Ready, Said, Stop, Up
 from modelyard.serving.metrics import Counts, Snapshot, Vitals
 from modelyard.serving.seat import MOST_ON_THE_WAY, Seat
 from modelyard.serving.supervisor import Supervisor
@@ -56,7 +56,8 @@ class TestLink:
     @pytest.mark.parametrize(
         "said",
         [
-            Begin(1, ["churn@production"], ["/usr/lib"], b"\x80"), Stop(), Up(), Leaving(), Ready([MODEL]), Ready([]),
+            Begin(1, ["churn@production"], {"batch_rows": 64}, ["/usr/lib"], b"\x80"),
+            Limit({"queue_seconds": 0.5}), Stop(), Up(), Leaving(), Ready([MODEL]), Ready([]),
             Apply(Change("replace", ("churn:1", "risk")), 3), Answer(3, references=["churn:1"]),
             Answer(4, failure_of(NotFound("no such model: risk", hint="did you mean rask?"))),
         ],
