@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from clients import interpreter
 from modelyard.bundle import Bundle, pack
 from modelyard.errors import BadBundle, NotFound
 from modelyard.registry import Registry
@@ -153,6 +155,30 @@ def test_promote_and_rollback_under_load_lose_nothing_and_mix_nothing(registry: 
     assert not faults
     assert counts[1] and counts[2]
     assert sorted(took)[len(took) // 2] < 1.0, took
+
+
+def test_a_stream_that_is_open_follows_a_promotion(registry: Registry, tmp_path: Path) -> None:
+    python = interpreter("triton")
+    script = Path(__file__).parents[1] / "clients" / "stream_client.py"
+    for number, scale in ((1, 1.0), (2, 10.0), (3, 100.0)):
+        registry.register(line(tmp_path / f"bundle{number}", scale)[1], "line")
+    with (
+        serve("line@production", registry=tmp_path / "home") as server,
+        subprocess.Popen(
+            [python, script, str(server.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as stream,
+    ):
+        assert stream.stdin is not None and stream.stdout is not None
+
+        def send() -> str:
+            print("again", file=stream.stdin, flush=True)
+            return stream.stdout.readline().strip()  # type: ignore[union-attr]
+
+        assert send() == "4.0"
+        for number, expected in ((2, "40.0"), (3, "400.0")):
+            registry.promote("line", number)
+            until(lambda expected=expected: send() == expected, 10.0)  # type: ignore[misc]
+        stream.stdin.close()
 
 
 def test_a_promoted_version_that_is_damaged_leaves_the_old_one_serving(registry: Registry, tmp_path: Path) -> None:

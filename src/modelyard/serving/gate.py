@@ -64,7 +64,6 @@ class Grant:
         #: Finds the endpoints that the key may know of.
         self.router = router
         self.expires = dt.datetime.fromisoformat(key.expires).timestamp() if key.expires else inf
-        self.is_live = True
         calls, seconds = read_rate(key.rate) if key.rate else (0, 0)
         # A rate below the number of processes still lets one call through each.
         self.bucket = Bucket(max(calls / share, 1.0), seconds * max(share / calls, 1.0)) if calls else None
@@ -72,26 +71,19 @@ class Grant:
     def allows(self, scope: str) -> bool:
         return scope in self.key.scopes or "admin" in self.key.scopes
 
-    def admit(self) -> None:
-        """Count one call. Raises Unauthenticated where the key ended meanwhile, RateLimited for too many calls."""
-        if not self.is_live:
-            raise unauthenticated(_BAD_KEY)
-        if self.bucket is not None:
-            self.bucket.take()
 
+class Limited(Endpoint):
+    """An endpoint for callers whose key has a rate."""
 
-class Guarded(Endpoint):
-    """An endpoint that asks a grant each time: its key has a rate, or a stream may outlive its key."""
-
-    def __init__(self, inner: Endpoint, grant: Grant, metrics: Metrics, log: Log) -> None:
+    def __init__(self, inner: Endpoint, bucket: Bucket, metrics: Metrics, log: Log) -> None:
         super().__init__(inner.wire, inner.call, metrics, log)
         self._inner = inner
-        self._grant = grant
+        self._bucket = bucket
 
     def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         try:
-            self._grant.admit()
-        except ModelyardError as error:
+            self._bucket.take()
+        except RateLimited as error:
             Refusing(self.wire, self.call, error, self._metrics, self._log).accept(exchange, b"", headers)
         else:
             exchange.endpoint = self._inner
@@ -144,6 +136,12 @@ class Gate:
             self._keyring.start()
             self._watch()
 
+    def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on on another loop; the one before is gone."""
+        self._loop = loop
+        if self._wants_keys:
+            self._watch()
+
     def stop(self) -> None:
         """Stop following the keys."""
         self._keyring.stop()
@@ -163,16 +161,14 @@ class Gate:
         for id, (key, digest) in digests.items():
             known = before.pop(id) if id in before else Grant(key, digest, self._router_for(key.models), self._share)
             self._grants[id] = known
-        for grant in before.values():
-            grant.is_live = False
         self._changed()
 
     def _watch(self) -> None:
         """Once a second: end the keys whose time is over."""
         now = time()
-        over = [grant for grant in self._grants.values() if grant.is_live and grant.expires <= now]
-        for grant in over:
-            grant.is_live = False
+        over = [id for id, grant in self._grants.items() if grant.expires <= now]
+        for id in over:
+            del self._grants[id]
         if over:
             self._changed()
         self._loop.call_later(1.0, self._watch)
@@ -200,9 +196,8 @@ class Gate:
             call = endpoint.call
         if call is not None and not grant.allows(self._scope(call)):
             return self._refuse(endpoint, _beyond(grant.key, self._scope(call)))
-        # What is remembered of a request over HTTP/1.1 is forgotten when keys end, but a stream of gRPC goes on.
-        if grant.bucket is not None or headers.get("content-type", "").startswith("application/grpc"):
-            return Guarded(endpoint, grant, self._metrics, self._log)
+        if grant.bucket is not None:
+            return Limited(endpoint, grant.bucket, self._metrics, self._log)
         return endpoint
 
     def _scope(self, call: Call) -> str:
@@ -222,7 +217,7 @@ class Gate:
         grant = self._grants.get(parts[0]) if parts else None
         if parts is None or grant is None or not hmac.compare_digest(digest_of(parts[1]), grant.digest):
             raise unauthenticated(_BAD_KEY)
-        if not grant.is_live or grant.expires <= time():
+        if grant.expires <= time():
             raise unauthenticated(_BAD_KEY)
         return grant
 

@@ -14,6 +14,7 @@ import pytest
 from modelyard.errors import RateLimited, RemoteFailed
 from modelyard.registry import Registry
 from modelyard.serving import gate
+from modelyard.serving.routing import Informing, Predicting
 from modelyard.serving.server import Server
 
 from .conftest import MemorySource, linear
@@ -293,6 +294,19 @@ class TestRates:
         assert caller.ask("/health/ready").status == 200
         assert server.metrics.refused["rate_limited"] == 4
 
+    def test_only_keys_with_a_rate_are_asked_each_time(self, keyed: Serve, registry: Registry) -> None:
+        application = keyed().application
+
+        def found(**options: Any) -> Any:
+            _, text = registry.keys.create(f"key{len(registry.keys.list())}", **options)
+            headers = {"authorization": f"Bearer {text}"}
+            until(lambda: isinstance(application.endpoint("GET", "/models", headers), (Informing, gate.Limited)))
+            return application.endpoint("POST", "/models/lin/predict", headers)
+
+        assert isinstance(found(), Predicting)
+        assert isinstance(found(rate="100/s"), gate.Limited)
+        assert isinstance(found(models=["lin"]), Predicting)
+
     def test_changes_of_other_keys_do_not_fill_it(self, keyed: Serve, registry: Registry) -> None:
         _, text = registry.keys.create("shop", rate="2/h")
         server = keyed()
@@ -306,32 +320,12 @@ class TestRates:
     def test_processes_share_a_rate(self, calls: int, share: int, each: int, registry: Registry) -> None:
         key, _ = registry.keys.create("shop", rate=f"{calls}/h")
         grant = gate.Grant(key, "", None, share)  # type: ignore[arg-type]  # no router is asked
+        assert grant.bucket is not None
         for _ in range(each):
-            grant.admit()
+            grant.bucket.take()
         with pytest.raises(RateLimited) as caught:
-            grant.admit()
+            grant.bucket.take()
         assert caught.value.details["retry_after"] == pytest.approx(3600 / calls * share, abs=1.5)
-
-
-class TestStreams:
-    """Calls of gRPC ask each time: a stream may outlive its key."""
-
-    def test_each_message_asks_the_grant(self, registry: Registry) -> None:
-        key, _ = registry.keys.create("shop")
-        grant = gate.Grant(key, "", None, 1)  # type: ignore[arg-type]
-        grant.admit()
-        grant.is_live = False
-        with pytest.raises(gate.Unauthenticated):
-            grant.admit()
-
-    def test_endpoints_of_grpc_are_guarded(self, keyed: Serve, registry: Registry) -> None:
-        _, text = registry.keys.create("shop")
-        application = keyed().application
-        headers = {"authorization": f"Bearer {text}"}
-        plain = application.endpoint("POST", "/models/lin/predict", headers)
-        assert not isinstance(plain, gate.Guarded)
-        streamed = {**headers, "content-type": "application/grpc+proto"}
-        assert isinstance(application.endpoint("POST", "/models/lin/predict", streamed), gate.Guarded)
 
 
 def test_without_any_of_it_there_is_no_gate(source: MemorySource, serve: Serve) -> None:
