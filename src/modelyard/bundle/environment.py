@@ -6,6 +6,7 @@ what those distributions require in turn. Names, versions and hashes only: no ad
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 import re
@@ -99,9 +100,15 @@ def requirements(environment: Environment) -> str:
 def installed(name: str) -> str:
     """The version of a distribution that is installed here, "" where it is not."""
     try:
-        return metadata.version(name)
+        return _version(name)
     except (metadata.PackageNotFoundError, ValueError):  # ValueError: no name at all
         return ""
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Kept, for reading it takes half a millisecond in which nothing else runs, and a server asks at every load."""
+    return metadata.version(name)
 
 
 def _minor(version: str) -> str:
