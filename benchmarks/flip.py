@@ -119,6 +119,7 @@ async def measure(home: Path, port: int, columns: int, options: argparse.Namespa
     await running
     before = [p99(load.answers, moment - 1.0, 1.0) for moment in moments]
     during = [p99(load.answers, moment, 1.0) for moment in moments]
+    ratios = [b / a for a, b in zip(before, during, strict=True)]
     worst = [max(t for due, t, _ in load.answers if m <= due < m + 1.0) * 1e3 for m in moments]
     return {
         "requests": len(load.answers),
@@ -127,8 +128,8 @@ async def measure(home: Path, port: int, columns: int, options: argparse.Namespa
         "p50 ms": round(median(t for _, t, _ in load.answers) * 1e3, 3),
         "p99 before ms": round(median(before), 2),
         "p99 in the second of the flip ms": round(median(during), 2),
-        "ratio": round(median(during) / median(before), 2),
-        "ratios": [round(b / a, 2) for a, b in zip(before, during, strict=True)],
+        "ratio": round(median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
         "worst ms": round(median(worst), 2),
     }
 
