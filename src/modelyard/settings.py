@@ -242,13 +242,12 @@ def cloud() -> Cloud | None:
     known = os.environ
     base = known.get("SAGEMAKER_BASE_DIR", "/opt/ml")
     if any(name in known for name in _SAGEMAKER) or any(Path(base, name).is_dir() for name in ("model", "models")):
-        port = known.get("SAGEMAKER_BIND_TO_PORT") or _port_in(known.get("SAGEMAKER_SAFE_PORT_RANGE", ""))
-        is_multi = _switch(known.get("SAGEMAKER_MULTI_MODEL", "off"))
+        is_multi = known.get("SAGEMAKER_MULTI_MODEL", "").lower() in ("true", "1")
         return Cloud(
             name="sagemaker",
             options=_options(
-                "sagemaker", port, workers="SAGEMAKER_MODEL_SERVER_WORKERS",
-                request_seconds="SAGEMAKER_MODEL_SERVER_TIMEOUT",
+                "sagemaker", _port_in(known.get("SAGEMAKER_SAFE_PORT_RANGE", "")), port="SAGEMAKER_BIND_TO_PORT",
+                workers="SAGEMAKER_MODEL_SERVER_WORKERS", request_seconds="SAGEMAKER_MODEL_SERVER_TIMEOUT",
             ) | ({"control": True} if is_multi else {}),
             folder="" if is_multi else f"{base}/model",
             is_multi_model=is_multi,
@@ -259,15 +258,15 @@ def cloud() -> Cloud | None:
         route = f"/v1/endpoints/{endpoint}/deployedModels/{deployed}"
         return Cloud(
             name="vertex",
-            options=_options("vertex", known.get("AIP_HTTP_PORT", "8080"), workers="VERTEX_CPR_WEB_CONCURRENCY"),
-            folder=known.get("AIP_STORAGE_URI", ""),
+            options=_options("vertex", 8080, port="AIP_HTTP_PORT", workers="VERTEX_CPR_WEB_CONCURRENCY"),
+            folder="" if "://" in known.get("AIP_STORAGE_URI", "") else known.get("AIP_STORAGE_URI", ""),
             health=known.get("AIP_HEALTH_ROUTE") or route,
             predict=known.get("AIP_PREDICT_ROUTE") or f"{route}:predict",
         )
     if any(name in known for name in _AZURE):
         return Cloud(
             name="azure",
-            options=_options("azure", "5001", workers="WORKER_COUNT"),
+            options=_options("azure", 5001, workers="WORKER_COUNT"),
             folder=known.get("AZUREML_MODEL_DIR", ""),
         )
     return None
@@ -282,20 +281,19 @@ _VERTEX = ("AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "AIP_MODE")
 _AZURE = ("AZUREML_MODEL_DIR", "AZUREML_ENTRY_SCRIPT", "AML_APP_ROOT")
 
 
-def _options(wire: str, port: str, **named: str) -> dict[str, Any]:
+def _options(wire: str, usual_port: int, **variables: str) -> dict[str, Any]:
     """The settings that a cloud's variables stand for; a container's address is public, the cloud guards it."""
-    found: dict[str, Any] = {"host": "0.0.0.0", "public": True}
-    texts = {"port": (port, "the cloud's port")} | {name: (os.environ.get(v), v) for name, v in named.items()}
-    for name, (text, where) in texts.items():
-        if text:
-            found[name] = _parse(_BY_NAME[name], text, where)
+    found: dict[str, Any] = {"host": "0.0.0.0", "port": usual_port, "public": True}
+    for name, variable in variables.items():
+        if text := os.environ.get(variable):
+            found[name] = _parse(_BY_NAME[name], text, variable)
     found = {name: value for name, value in found.items() if _BY_NAME[name].variable not in os.environ}
     return found | {"wires": tuple(dict.fromkeys((wire, *get("wires"))))}
 
 
-def _port_in(span: str) -> str:
+def _port_in(span: str) -> int:
     """8080, or the first port of a range such as ``9000-9999`` that does not hold it."""
     low, _, high = span.partition("-")
     if low.isdecimal() and high.isdecimal() and not int(low) <= 8080 <= int(high):
-        return low
-    return "8080"
+        return int(low)
+    return 8080
