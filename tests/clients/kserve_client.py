@@ -1,4 +1,4 @@
-"""What a user of KServe's clients does. Run by their own interpreter: ``kserve_client.py PORT CASE``.
+"""What a user of KServe's clients does. Run by their own interpreter: ``kserve_client.py PORT``.
 
 The server has the model ``m`` (see ``tests/e2e/test_clients_kserve.py``).
 """
@@ -96,5 +96,10 @@ async def v2_grpc():
         await fails(client.is_model_ready("nobody"), grpc.RpcError, "no such model: nobody")
 
 
+async def all_of_it():
+    for case in (v1, events, v2, v2_grpc):
+        await case()
+
+
 if __name__ == "__main__":
-    asyncio.run(globals()[sys.argv[2]]())
+    asyncio.run(all_of_it())

@@ -54,9 +54,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("case", ["v1", "events", "v2", "v2_grpc"])
-def test_kserve(server: Server, case: str) -> None:
-    done = subprocess.run(
-        [str(interpreter("kserve")), str(SCRIPT), str(server.port), case], capture_output=True, text=True, timeout=60
-    )
+def test_kserve(server: Server) -> None:
+    command = [str(interpreter("kserve")), str(SCRIPT), str(server.port)]  # once: the client takes seconds to import
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -19,6 +19,7 @@ from modelyard.decoding.fast import element_type, fixup
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Served
 from modelyard.messages import Batch, Message, Response
+from modelyard.wires.oip.known import Descriptions, Known
 from modelyard.wires.oip.outputs import Outputs, Wanted
 from modelyard.wires.oip.raw import RawPlan
 from modelyard.wires.oip.tensors import Inputs, Place, TensorRequest, check_datatype
@@ -29,10 +30,6 @@ LENGTH = "inference-header-content-length"
 
 #: Media types that say what is a header elsewhere, for gateways that pass no headers on.
 _CARRIERS = ("application/vnd.sagemaker-triton.binary+json", "application/vnd.vertex-ai-triton.binary+json")
-
-#: Descriptions of binary requests that are remembered, and the largest of them.
-_MOST_KNOWN = 256
-_LARGEST_KNOWN = 16_384
 
 #: From this many bytes on, numpy counts faster than bytes do.
 _LARGE = 16_384
@@ -65,15 +62,6 @@ class _Infer(msgspec.Struct, Generic[_Data], gc=False):
 _read_any = msgspec.json.Decoder(_Infer[msgspec.Raw]).decode
 
 
-class _Known(msgspec.Struct, frozen=True, gc=False):
-    """What the JSON of a binary request means."""
-
-    plan: RawPlan
-    wanted: Wanted
-    id: str
-    parameters: dict[str, Any] | None
-
-
 class OipCodec:
     """Reads and answers infer requests of one loaded version."""
 
@@ -91,8 +79,7 @@ class OipCodec:
             self._read_rows = msgspec.json.Decoder(_Infer[_LIST[_LIST[element]]]).decode
         about = {"model_name": served.name} | ({"model_version": served.version} if served.version else {})
         self._head = _encode(about)[:-1] + b',"id":'
-        self._known: dict[bytes, _Known] = {}
-        self._seen_once: set[int] = set()
+        self._descriptions = Descriptions()
 
     # Reading.
 
@@ -113,7 +100,7 @@ class OipCodec:
         infer, values = self._read(body)
         tensors = infer.inputs
         if any(tensor.data is None for tensor in tensors):
-            return self._request(self._plan(infer, values), infer, b"")
+            return self._understand(infer, values).read(b"", 0)
         rows, places = self._inputs.arrange(tensors)
         if values is None:
             values = [_values(tensor, place, i) for i, (tensor, place) in enumerate(zip(tensors, places, strict=True))]
@@ -149,21 +136,14 @@ class OipCodec:
 
     def _decode_binary(self, body: bytes, size: int) -> TensorRequest:
         head = body[:size]
-        known = self._known.get(head)
-        if known is not None:
-            tuples, columns = known.plan.read(body, size)
-            return TensorRequest(
-                known.plan.rows,
-                tuples,
-                columns,
-                "tensors",
-                known.id,
-                known.wanted.names,
-                known.parameters,
-                known.wanted,
-            )
-        infer, values = self._read(head)
-        return self._request(self._plan(infer, values), infer, body, head)
+        known = self._descriptions.get(head)
+        if known is None:
+            known = self._understand(*self._read(head))
+            self._descriptions.note(head, size, known)
+        return known.read(body, size)
+
+    def _understand(self, infer: _Infer[Any], values: Sequence[Any] | None) -> Known:
+        return Known(self._plan(infer, values), *self._asked(infer), infer.id)
 
     def _plan(self, infer: _Infer[Any], values: Sequence[Any] | None) -> RawPlan:
         """How the tensors of a request of which some are bytes become columns."""
@@ -188,34 +168,13 @@ class OipCodec:
                     given[i] = _values(tensor, place, i) if values is None else values[i]
         return RawPlan(self._inputs, infer.inputs, sizes, given)
 
-    def _request(self, plan: RawPlan, infer: _Infer[Any], body: bytes, head: bytes = b"") -> TensorRequest:
-        tuples, columns = plan.read(body, len(head))
-        wanted, parameters = self._asked(infer)
-        if head and plan.is_bytes_only and len(head) <= _LARGEST_KNOWN:
-            self._remember(head, _Known(plan, wanted, infer.id, parameters))
-        return TensorRequest(plan.rows, tuples, columns, "tensors", infer.id, wanted.names, parameters, wanted)
-
-    def _remember(self, head: bytes, known: _Known) -> None:
-        """Know a description by heart when it comes the second time; one with an id of its own never takes room."""
-        mark = hash(head)
-        if mark in self._seen_once:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[head] = known
-        else:
-            if len(self._seen_once) >= 4 * _MOST_KNOWN:
-                self._seen_once.clear()
-            self._seen_once.add(mark)
-
     def _decode_bare(self, body: bytes) -> TensorRequest:
         """A body of nothing but the bytes of the only input, for one row."""
         name, datatype, shape = self._inputs.bare(len(body))
         if datatype == "BYTES":  # the body is the text itself
             body = len(body).to_bytes(4, "little") + body
         tensor: _Tensor[Any] = _Tensor(name, shape, datatype)
-        tuples, columns = RawPlan(self._inputs, [tensor], [len(body)]).read(body, 0)
-        wanted = self._outputs.in_binary
-        return TensorRequest(1, tuples, columns, "tensors", "", wanted.names, None, wanted)
+        return Known(RawPlan(self._inputs, [tensor], [len(body)]), self._outputs.in_binary, None).read(body, 0)
 
     def _asked(self, infer: _Infer[Any]) -> tuple[Wanted, dict[str, Any] | None]:
         """How the answer shall look, and the parameters that are not about that."""

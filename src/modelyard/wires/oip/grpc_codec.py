@@ -18,7 +18,8 @@ from modelyard.interfaces import Served
 from modelyard.messages import Message, Response
 from modelyard.wires.oip.codec import check_parameters
 from modelyard.wires.oip.datatypes import BINARY, HALVES, framed
-from modelyard.wires.oip.outputs import Output, Outputs, Wanted
+from modelyard.wires.oip.known import Descriptions, Known
+from modelyard.wires.oip.outputs import Output, Outputs
 from modelyard.wires.oip.protos import messages
 from modelyard.wires.oip.raw import RawPlan
 from modelyard.wires.oip.tensors import Inputs, TensorRequest
@@ -33,24 +34,14 @@ _CONTENTS = {
 #: Asked for with a message of a stream, so that its last answer is marked.
 _MARK = "triton_enable_empty_final_response"
 
-#: Descriptions that are remembered, and the largest of them.
-_MOST_KNOWN = 256
-_LARGEST_KNOWN = 16_384
+#: Descriptions of answered tensors that are kept.
+_MOST_DESCRIBED = 256
 
 
 class _Tensor(msgspec.Struct, gc=False):
     name: str
     datatype: str
     shape: list[int]
-
-
-class _Known(msgspec.Struct, frozen=True, gc=False):
-    """What the description of raw tensors means."""
-
-    plan: RawPlan
-    wanted: Wanted
-    parameters: dict[str, Any] | None
-    is_marked: bool
 
 
 class OipGrpcCodec:
@@ -63,8 +54,7 @@ class OipGrpcCodec:
         self._head = chunk(1, served.name.encode())
         if served.version:
             self._head += chunk(2, served.version.encode())
-        self._known: dict[tuple[bytes, tuple[int, ...]], _Known] = {}
-        self._seen_once: set[int] = set()
+        self._descriptions = Descriptions()
         self._described: dict[tuple[Any, ...], bytes] = {}
 
     # Reading.
@@ -81,19 +71,18 @@ class OipGrpcCodec:
                 blobs.append(_raw(tensor, i))
                 tensor.ClearField("contents")
         body.ClearField("id")
-        key = (body.SerializeToString(), tuple(map(len, blobs)))
-        known = self._known.get(key)
+        description = body.SerializeToString()
+        key = (description, tuple(map(len, blobs)))
+        known = self._descriptions.get(key)
         if known is None:
             known = self._understand(body, blobs)
-            self._remember(key, known)
-        tuples, columns = known.plan.read(blobs[0] if len(blobs) == 1 else b"".join(blobs), 0)
-        wanted = known.wanted
-        return TensorRequest(
-            known.plan.rows, tuples, columns, form, request_id, wanted.names, known.parameters, wanted, "",
-            known.is_marked,
-        )  # fmt: skip
+            self._descriptions.note(key, len(description), known)
+        request = known.read(blobs[0] if len(blobs) == 1 else b"".join(blobs), 0)
+        request.id = request_id
+        request.form = form
+        return request
 
-    def _understand(self, body: Any, blobs: list[bytes]) -> _Known:
+    def _understand(self, body: Any, blobs: list[bytes]) -> Known:
         tensors = [_Tensor(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in body.inputs]
         for i, tensor in enumerate(body.inputs):  # typed contents were taken out
             if tensor.contents.ByteSize():
@@ -105,21 +94,7 @@ class OipGrpcCodec:
         is_marked = parameters.pop(_MARK, False) is True
         _, own = check_parameters(parameters)
         named = [(output.name, _plain(output.parameters)) for output in body.outputs]
-        return _Known(plan, self._outputs.choose(named, is_binary=False), own, is_marked)
-
-    def _remember(self, key: tuple[bytes, tuple[int, ...]], known: _Known) -> None:
-        """Know a description by heart when it comes the second time."""
-        if len(key[0]) > _LARGEST_KNOWN:
-            return
-        mark = hash(key)
-        if mark in self._seen_once:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = known
-        else:
-            if len(self._seen_once) >= 4 * _MOST_KNOWN:
-                self._seen_once.clear()
-            self._seen_once.add(mark)
+        return Known(plan, self._outputs.choose(named, is_binary=False), own, "", is_marked)
 
     # Answering.
 
@@ -155,7 +130,7 @@ class OipGrpcCodec:
         if found is None:
             sizes = b"".join(map(varint, shape))
             inside = chunk(1, output.name.encode()) + chunk(2, output.datatype.encode()) + chunk(3, sizes)
-            if len(self._described) >= _MOST_KNOWN:
+            if len(self._described) >= _MOST_DESCRIBED:
                 self._described.clear()
             found = self._described[key] = chunk(5, inside)
         return found
