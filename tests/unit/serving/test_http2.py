@@ -564,7 +564,7 @@ FRAMES = st.builds(
 
 
 class TestFuzz:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(
         changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=3),
         tail=st.sampled_from([b"", b"\x00\x03abc\x05hello", b"\x10\x01z\x00", b"\x00\x01a", b"\x00", b"\x0f\x10\x01x"]),
@@ -583,14 +583,14 @@ class TestFuzz:
         elif not changes:
             assert tail in (b"\x00\x01a", b"\x00", b"\x0f\x10\x01x")
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(data=st.binary(max_size=300), greeted=st.booleans())
     def test_bytes(self, data: bytes, greeted: bool) -> None:
         peer = Peer(HELLO if greeted else b"")
         peer.send(data)
         check_whole(peer)
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(parts=st.lists(FRAMES, max_size=12))
     def test_frames(self, parts: list[bytes]) -> None:
         peer = Peer()
@@ -600,7 +600,7 @@ class TestFuzz:
             peer.send(part)
         check_whole(peer)
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), cut=st.integers(1, 200))
     def test_mutations(self, changes: list[tuple[int, int]], cut: int) -> None:
         peer = Peer(PREFACE + setting(frames.INITIAL_WINDOW, 30))
