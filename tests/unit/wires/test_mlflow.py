@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from modelyard import __version__, errors
 from modelyard.errors import InvalidInput, ModelyardError, NotReady
 from modelyard.messages import Batch, Call, Message, Response
 from modelyard.schema import Field, Signature
+from modelyard.serving.listener import STATUS
 from modelyard.testing.wires import KitCatalog, KitServed, outputs
 from modelyard.wires import Unsupported
 from modelyard.wires.mlflow import MlflowWire
@@ -171,3 +173,36 @@ class TestErrors:
         with pytest.raises(ModelyardError) as caught:
             WIRE.codec(Call("predict"), KitServed()).decode(body, JSON)
         assert said in json.loads(WIRE.refuse(None, caught.value, "id-1").body)["message"]
+
+
+RECORDED = json.loads((Path(__file__).parents[2] / "golden" / "mlflow" / "invocations.json").read_text())
+PAIR = (Field(name="x1", dtype="float64"), Field(name="x2", dtype="float64"))
+COMPARED = KitServed(signature=Signature(inputs=PAIR, outputs=KitServed().signature.outputs[:1]))
+
+#: What MLflow refuses and we take: a single record may come without a list around it.
+TAKEN = {"records_no_list"}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_mlflow_answers(name: str) -> None:
+    recorded = RECORDED[name]
+    codec = WIRE.codec(Call("predict"), COMPARED)
+    try:
+        request = codec.decode(recorded["body"].encode(), {"content-type": recorded["content_type"]})
+    except ModelyardError as error:
+        message = WIRE.refuse(None, error, "id-1")
+    else:
+        columns = (
+            COMPARED.signature.input_layout.from_tuples(request.tuples or []) if request.tuples else request.columns
+        )
+        assert columns is not None
+        labels = ["yes" if x1 > x2 else "no" for x1, x2 in zip(columns["x1"], columns["x2"], strict=True)]
+        made = COMPARED.signature.output_layout.from_arrays({"prediction": labels})
+        message = codec.encode(request, Response(Batch(made), 0, request.rows, "id-1"))
+    status = STATUS[message.code]
+    assert status == (200 if name in TAKEN else recorded["status"])
+    assert message.content_type.partition(";")[0] == recorded["answer_type"]
+    if status == 200 and name not in TAKEN:
+        assert json.loads(message.body) == json.loads(recorded["answer"])
+    elif status == 400:
+        assert json.loads(message.body)["error_code"] == json.loads(recorded["answer"])["error_code"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 from collections.abc import Iterator
@@ -292,6 +293,20 @@ class TestReading:
             assert decode({key: [[[1, 2]], [[3, 4]]]}, (field,))["x"].tolist() == [[[1, 2]], [[3, 4]]]
         with pytest.raises(InvalidInput, match=r"instances\[1\]"):
             decode({"instances": [[[1, 2]], [[3]]]}, (field,))
+
+    @pytest.mark.parametrize("dtype", ["uint64", "int8", "bool", "float32"])
+    def test_bare_values_of_every_number_survive_the_collector(self, dtype: str) -> None:
+        """A union of a fixed tuple and a number of a single bound makes msgspec's decoder crash when collected."""
+        field = Field(name="x", dtype=dtype)
+        value = True if dtype == "bool" else 1
+        for _ in range(20):
+            assert decode({"instances": [value, value]}, (field,))["x"].tolist() == [value, value]
+            assert decode({"instances": [[value]]}, (field,))["x"].tolist() == [value]
+        gc.collect()
+        if dtype != "bool":
+            for instances in ([-(2**200)], [2**200], [[2**200]]):
+                with pytest.raises(InvalidInput):
+                    decode({"instances": instances}, (field,))
 
     def test_infinities(self) -> None:
         columns = decode(b'{"instances":[[Infinity,1],[-Infinity,Infinity]]}', NUMBERS)

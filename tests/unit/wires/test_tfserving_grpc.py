@@ -163,6 +163,7 @@ class TestTensors:
             (tensor(DOUBLE, []), "inputs.b.double_val"),
             (tensor(DOUBLE, [], double_val=[2]), "inputs.b.tensor_shape"),
             (tensor(DOUBLE, [0]), "inputs.b.tensor_shape"),
+            (tensor(DOUBLE, [2**62, 0]), "inputs.b.tensor_shape"),
             (tensor(DOUBLE, [-1], double_val=[2]), "inputs.b.tensor_shape"),
             (tensor(DOUBLE, [1, 2], double_val=[2, 3]), "inputs.b.tensor_shape"),
             (tensor(DOUBLE, [2], double_val=[2, 3]), "inputs.b.tensor_shape"),

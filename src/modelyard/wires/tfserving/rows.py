@@ -15,7 +15,6 @@ from modelyard.wires.tfserving.reader import Reader, element, is_object, wrapped
 
 # Types made at run time, which a type checker cannot follow.
 _LIST: Any = list
-_TUPLE: Any = tuple
 _UNION: Any = Union
 
 _astuple = msgspec.structs.astuple
@@ -41,6 +40,10 @@ class PredictReader(Reader):
         super().__init__(fields, "predict")
         self._only = fields[0] if len(fields) == 1 else None
         self._is_matrix = takes_matrix(fields)
+        #: Whether a row may be the list of its values.
+        self._has_lists = self._is_matrix or (self._only is not None and not self._only.shape)
+        nullable = any(field.nullable for field in fields)
+        self._required = [i for i, field in enumerate(self._ordered) if nullable and not field.nullable]
         #: The decoders to be tried in turn, each with the type of its objects and whether their values are wrapped.
         self._decoders = []
         if self._is_plain or self._bare_types():
@@ -51,8 +54,9 @@ class PredictReader(Reader):
     def _bare_types(self) -> list[Any]:
         """The types that a row may have which names no input."""
         bare = [] if self._only is None else [value_type(self._only)]
-        if self._is_matrix or (self._only is not None and not self._only.shape):
-            bare.append(_TUPLE[tuple(value_type(field) for field in self._ordered)])
+        if self._has_lists:  # of any length: msgspec mistakes a union of a tuple and a number of a single bound
+            element = value_type(self._fields[0])
+            bare.append(_LIST[element | None if any(field.nullable for field in self._fields) else element])
         return bare
 
     def _decoder(self, wrapped: bool) -> tuple[Any, Any, bool]:
@@ -88,15 +92,26 @@ class PredictReader(Reader):
             kinds = set(map(type, values))
             if kinds == {record}:
                 objects, rows = len(values), [_astuple(value) for value in values]
-            elif record in kinds or (tuple in kinds and len(kinds) > 1):
+            elif record in kinds or (self._has_lists and list in kinds and len(kinds) > 1):
                 raise ValueError("several forms in one list")
-            elif tuple not in kinds:
+            elif self._has_lists and list in kinds:
+                rows = self._listed(values)
+            else:
                 rows = [(value,) for value in values]
         if not rows:
             raise ValueError("no rows")
         if wrapped:
             rows = [tuple([value for (value,) in row]) for row in rows]
         return self._request(body, rows, objects, found.signature_name, form)
+
+    def _listed(self, values: list[list[Any]]) -> list[tuple[Any, ...]]:
+        """Rows that came as lists of their values. Raises ValueError where one is too short, too long or has a gap."""
+        if set(map(len, values)) != {len(self._fields)}:
+            raise ValueError("a row of another length")
+        rows = [tuple(row) for row in values]
+        if self._required and any(row[i] is None for row in rows for i in self._required):
+            raise ValueError("a missing value")
+        return rows
 
     def _typed(self, body: bytes) -> tuple[Any, Any, bool]:
         """A body that one of the decoders takes, the type of its objects, and whether their values are wrapped."""

@@ -181,6 +181,8 @@ def _array(tensor: Any, field: Field, accepted: frozenset[int], path: str) -> Ar
         got = "an unknown rank" if tensor.tensor_shape.unknown_rank else str(shape)
         raise InvalidInput.at(f"{path}.tensor_shape", "the sizes of the tensor", got)
     count = math.prod(shape)
+    if not count and shape and max(shape) > MOST_REPEATED:
+        raise InvalidInput.at(f"{path}.tensor_shape", "the sizes of the tensor", f"no elements in the shape {shape}")
     flat = _content(tensor, kind, count, path) if tensor.tensor_content else _values(tensor, kind, count, path)
     if kind == _HALF:
         flat = flat.view("<f2")
