@@ -90,7 +90,7 @@ class ServerCatalog:
         #: The versions that answer for each reference.
         self._served: Serving = {}
         self._states = States()
-        self._memory = Memory(settings.memory)
+        self._memory = Memory(settings.memory, settings.workers)
         #: Which models run in processes of their own.
         self.isolation = Isolation(settings, log)
         self._marker = -1

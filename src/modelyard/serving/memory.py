@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import NoRoom
-from modelyard.serving.metrics import resident_bytes
 
 if TYPE_CHECKING:
     from modelyard.serving.loading import Loaded
@@ -24,35 +25,40 @@ class Memory:
 
     A version takes what the process grew by as it was loaded and warmed, but at least the size of its model's files:
     memory that an earlier version has left behind is taken first, which shows no growth. The first version of a
-    runtime also pays for the libraries that it brings.
+    runtime also pays for the libraries that it brings. The budget is that of all ``workers``: what they do not share,
+    each of them takes.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, workers: int = 1) -> None:
         self._budget = budget
-        #: Versions on their way out count for as long as requests hold them.
-        self._alive: weakref.WeakSet[Loaded] = weakref.WeakSet()
-
-    @property
-    def in_use(self) -> int:
-        """Bytes that all versions take together."""
-        return sum(loaded.memory or 0 for loaded in list(self._alive))
+        self._workers = workers
+        #: Bytes of each version that only this process holds. Versions on their way out are here for as long as
+        #: requests hold them.
+        self._private: weakref.WeakKeyDictionary[Loaded, int] = weakref.WeakKeyDictionary()
 
     def admit(self, what: str, bundle: LoadableBundle, load: Callable[[], Loaded]) -> Loaded:
         """``load()``, measured. Raises NoRoom before it where the files tell enough, else after it."""
         least = size_of(bundle)
         self._check(what, least)
-        before = resident_bytes()
+        before = _resident()
         loaded = load()
+        private = 0
         if loaded.memory is None:  # else it lives elsewhere, and somebody asked there
-            after = resident_bytes()
-            loaded.memory = max(least, (after or 0) - (before or 0))
-        self._check(what, loaded.memory or 0)
-        self._alive.add(loaded)
+            growth, private = (now - then for now, then in zip(_resident(), before, strict=True))
+            loaded.memory = max(least, growth)
+        self._check(what, self._count(loaded, private))
+        self._private[loaded] = private
         return loaded
 
+    def _count(self, loaded: Loaded, private: int) -> int:
+        """Bytes that a version takes in all workers."""
+        return (loaded.memory or 0) + (self._workers - 1) * max(private, 0)
+
     def _check(self, what: str, needs: int) -> None:
-        in_use = self.in_use
-        if self._budget and in_use + needs > self._budget:
+        if not self._budget:
+            return
+        in_use = sum(self._count(loaded, private) for loaded, private in list(self._private.items()))
+        if in_use + needs > self._budget:
             raise NoRoom(
                 f"{what} needs about {told(needs)}, and {told(in_use)} of {told(self._budget)} are in use",
                 hint=f"unload a model, or set MODELYARD_MEMORY to {told(in_use + needs)} or more",
@@ -66,6 +72,16 @@ def size_of(bundle: LoadableBundle) -> int:
     """Bytes of a bundle's model files."""
     files: dict[str, Any] = getattr(bundle.manifest, "files", {})
     return sum(entry.size for name, entry in files.items() if name.startswith("model/"))
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes that this process holds in memory, and those of them that it shares with nobody; 0 where it is not told."""
+    try:
+        resident, shared = map(int, Path("/proc/self/statm").read_bytes().split()[1:3])
+    except (OSError, ValueError):
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return resident * page, (resident - shared) * page
 
 
 def told(size: int) -> str:

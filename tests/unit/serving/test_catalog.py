@@ -444,6 +444,15 @@ def test_a_load_whose_files_tell_enough_is_not_even_begun(source: MemorySource, 
     assert not began
 
 
+def test_the_budget_is_that_of_all_workers(source: MemorySource, catalog: Make) -> None:
+    source.add("big", Heavy())
+    one = catalog(memory=150 << 20, workers=3)
+    with pytest.raises(NoRoom, match="0kB of 150MB are in use") as caught:
+        one.load("big")
+    assert caught.value.details["needs"] > 2.7 * Heavy.size
+    assert catalog("big", memory=150 << 20, workers=2).ready
+
+
 def test_a_first_load_without_room_does_not_start(source: MemorySource, catalog: Make) -> None:
     source.add("big", Heavy())
     one = catalog("big", memory=1 << 20, must_start=False)
