@@ -54,11 +54,19 @@ __all__ = [
 ]
 
 
+#: Rooms of the package that are used by their names without an import of their own.
+_MODULES = ("asgi", "django", "fastapi", "flask", "wsgi")
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from modelyard import api
 
         return getattr(api, name)
+    if name in _MODULES:
+        import importlib
+
+        return importlib.import_module(f"modelyard.{name}")
     raise AttributeError(f"module 'modelyard' has no attribute {name!r}")
 
 

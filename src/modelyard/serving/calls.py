@@ -93,6 +93,20 @@ class Calls:
             self._loaded.cost.learn(rows, predicted - started)
         return self.encode(exchanges, outputs), predicted
 
+    def compute_in_parts(self, exchange: Exchange, most: int) -> tuple[list[Message], float]:
+        """``compute`` for one request of more rows than a call may hold, one part after the other."""
+        try:
+            columns, parts = self.columns(exchange.request), []
+            for start in range(0, columns.rows, most):
+                part = columns.slice(start, start + most)
+                parts.append(check_outputs(self._loaded.predict(part), part.rows))
+                self._meter.calls += 1
+            outputs = self._loaded.signature.output_layout.concatenate(parts)
+        except BaseException as error:
+            return [self.refuse(exchange, error)], perf_counter()
+        predicted = perf_counter()
+        return self.encode([exchange], outputs), predicted
+
     def encode(self, exchanges: list[Exchange], outputs: Columns) -> list[Message]:
         batch = Batch(outputs)
         messages = []
