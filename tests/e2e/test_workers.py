@@ -382,6 +382,7 @@ def test_a_model_loaded_over_a_wire_is_loaded_by_every_worker(bundle: Path, tmp_
     registry = Registry.open(tmp_path / "home")
     registry.register(line(tmp_path / "v1"), "line")
     registry.register(line(tmp_path / "other", scale=2), "other")
+    registry.register(line(tmp_path / "third", scale=3), "third")
     running = start("line", control=True)
     status, text = running.ask("/v2/repository/models/other/load", b"{}")
     assert status == 200, text
@@ -389,9 +390,12 @@ def test_a_model_loaded_over_a_wire_is_loaded_by_every_worker(bundle: Path, tmp_
     status, text = running.ask("/v2/repository/models/nothing/load", b"{}")
     assert status in (400, 404), text
     assert "nothing" in text
-    os.kill(min(running.workers), signal.SIGKILL)  # who takes its place serves what was asked for since
+    os.kill(min(running.workers), signal.SIGKILL)  # who takes its place serves what was asked for since and meanwhile
+    status, text = running.ask("/v2/repository/models/third/load", b"{}")
+    assert status == 200, text
     until(lambda: running.count("modelyard_worker_restarts_total") == 1 and running.count_ready() == 2)
     assert _answers(running, "/models/other/predict") == {200}
+    assert _answers(running, "/models/third/predict") == {200}
     assert running.ask("/v2/repository/models/other/unload", b"{}")[0] == 200
     assert _answers(running, "/models/other/predict") == {404}
 

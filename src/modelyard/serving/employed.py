@@ -110,6 +110,8 @@ class Employment:
         self._begin: asyncio.Future[Begin] = self._loop.create_future()
         self._stopping = asyncio.Event()
         self._worker: Worker | None = None
+        #: What was said before there was a worker to do it.
+        self._early: list[Said] = []
         self._link: Link
 
     async def live(self) -> None:
@@ -144,6 +146,8 @@ class Employment:
 
     async def _serve(self, application: Application, entrance: LinkEntrance) -> None:
         self._worker = Worker(application)
+        for said in self._early:
+            self._hear(said)
         self._loop.add_signal_handler(signal.SIGTERM, self._leave)
         publishing = asyncio.ensure_future(self._publish(application))
         try:
@@ -173,11 +177,13 @@ class Employment:
             self._begin.set_result(said)
         elif isinstance(said, Stop):
             self._stopping.set()
-        elif isinstance(said, Apply) and self._worker is not None:
+        elif self._worker is None:
+            self._early.append(said)
+        elif isinstance(said, Apply):
             catalog = self._worker.application.catalog
             self._worker.application.later(lambda: self._apply(catalog, said))
 
-        elif isinstance(said, Limit) and self._worker is not None:
+        elif isinstance(said, Limit):
             self._worker.application.apply_limits(said.limits)
 
     def _apply(self, catalog: ServerCatalog, said: Apply) -> None:

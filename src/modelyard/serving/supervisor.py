@@ -155,6 +155,7 @@ class Supervisor:
             )
         except OSError as error:
             self._log.write("error", "no worker could be started", worker=seat.number, error=error)
+            seat.failures += 1
             self._replace(seat)
 
     def _hear(self, seat: Seat, said: Said) -> None:
@@ -176,8 +177,8 @@ class Supervisor:
                 self._log.write("error", "a worker could not start", worker=seat.number, error=error)
             else:
                 self._failure = self._failure or error
-        elif isinstance(said, Apply):
-            self._later(self._apply(seat, said))
+        elif isinstance(said, Apply) and seat.link is not None:
+            self._later(self._apply(seat.link, said))
         elif isinstance(said, Limit):
             self._limits |= said.limits
             for other in self._seats:
@@ -279,27 +280,28 @@ class Supervisor:
 
     # What workers ask for.
 
-    async def _apply(self, seat: Seat, asked: Apply) -> None:
+    async def _apply(self, link: Link, asked: Apply) -> None:
         """Have every worker make a change; where one cannot, the others go back to what they served."""
         async with self._changing:
-            before = Change("replace", tuple(self._references))
-            answers = await self._tell_all(asked.change, self._seats)
-            failed = [answer for answer in answers if answer.failure is not None]
-            if failed:
-                done = [each for each, answer in zip(self._seats, answers, strict=True) if answer.failure is None]
-                await self._tell_all(before, done)
-            else:
-                self._references = answers[0].references
-        if seat.link is not None:
-            seat.link.say(Answer(asked.id, failed[0].failure if failed else None))
+            answers = await self._tell(asked.change, self._links())
+            failures = [answer.failure for answer in answers.values() if answer.failure is not None]
+            if failures:
+                before = Change("replace", tuple(self._references))
+                await self._tell(before, [each for each, answer in answers.items() if answer.failure is None])
+            elif answers:
+                self._references = next(iter(answers.values())).references
+                late = [each for each in self._links() if each not in answers]  # they began with what was before
+                await self._tell(Change("replace", tuple(self._references)), late)
+        link.say(Answer(asked.id, failures[0] if failures else None))
 
-    async def _tell_all(self, change: Change, seats: Sequence[Seat]) -> list[Answer]:
-        def ask(link: Link) -> asyncio.Future[Answer]:
-            return asyncio.wrap_future(link.ask(lambda number: Apply(change, number)))
+    def _links(self) -> list[Link]:
+        return [seat.link for seat in self._seats if seat.link is not None]
 
-        asked = [ask(seat.link) for seat in seats if seat.link is not None]
+    async def _tell(self, change: Change, links: Sequence[Link]) -> dict[Link, Answer]:
+        """The answers of those who live to give one."""
+        asked = [asyncio.wrap_future(link.ask(lambda number: Apply(change, number))) for link in links]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [each if isinstance(each, Answer) else Answer(0, failure_of(each)) for each in answers]
+        return {link: each for link, each in zip(links, answers, strict=True) if isinstance(each, Answer)}
 
     def _keep(self, seat: Seat, said: Start | End) -> None:
         """Start or end the processes of a model; a thread waits for that."""
