@@ -18,7 +18,7 @@ from modelyard.decoding import NOT_PLAIN, check_json
 from modelyard.decoding.fast import element_type, fixup
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Served
-from modelyard.messages import Batch, Message, Response
+from modelyard.messages import Batch, Message, Request, Response
 from modelyard.wires.oip.known import Descriptions, Known
 from modelyard.wires.oip.outputs import Outputs, Wanted
 from modelyard.wires.oip.raw import RawPlan
@@ -187,7 +187,8 @@ class OipCodec:
 
     # Answering.
 
-    def encode(self, request: TensorRequest, response: Response) -> Message:
+    def encode(self, request: Request, response: Response) -> Message:
+        assert isinstance(request, TensorRequest)
         batch, start, stop = response.batch, response.start, response.stop
         head = self._head + _encode(response.id) + b',"outputs":['
         wanted = request.wanted

@@ -15,7 +15,7 @@ import numpy as np
 
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Served
-from modelyard.messages import Message, Response
+from modelyard.messages import Message, Request, Response
 from modelyard.wires.oip.codec import check_parameters
 from modelyard.wires.oip.datatypes import BINARY, HALVES, framed
 from modelyard.wires.oip.known import Descriptions, Known
@@ -98,7 +98,8 @@ class OipGrpcCodec:
 
     # Answering.
 
-    def encode(self, request: TensorRequest, response: Response) -> Message:
+    def encode(self, request: Request, response: Response) -> Message:
+        assert isinstance(request, TensorRequest)
         batch, start, stop = response.batch, response.start, response.stop
         body = self._head + chunk(3, response.id.encode())
         if request.is_marked:

@@ -2,6 +2,9 @@
 
 Every input field is a tensor of shape [N] or [N, 1], or [N, *its own shape]. Where all fields are numbers of one
 type, one tensor of shape [N, fields] under any other name is taken for all of them, in the signature's order.
+
+N is at least 1. In binary tensors NaN, or an empty text, stands for a missing value where null does in JSON, and is
+refused where null is; infinity, which JSON cannot say, is refused in every form.
 """
 
 from __future__ import annotations
