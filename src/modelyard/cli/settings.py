@@ -15,6 +15,8 @@ REFERENCES = (
     ("churn:4", "version 4"),
     ("churn@production", "the version that the alias names"),
     ("churn@sha256:1f0c…", "the version with this digest, of which 12 digits are enough"),
+    ("churn:latest, churn:latest-3", "to serve: the newest version, the newest three; followed as more are registered"),
+    ("churn:all", "to serve: every version"),
     ("./folder, churn.zip", "a bundle that is not registered"),
     ("folder", "the same, for a folder here that holds a bundle, unless a model is called so"),
 )
