@@ -91,6 +91,7 @@ MLFLOW_BAD = [
     dumps({"dataframe_split": split(columns=[1.5])}),
     dumps({"dataframe_split": split(data=[])}),
     dumps({"inputs": [ROW], "params": 3}),
+    b'{"inputs":[[1,"a",2]],"params":"\xff"}',
     dumps({"inputs": [ROW], "params": {"outputs": ["nothing"]}}),
 ]
 
@@ -149,7 +150,12 @@ CASES = {
     "vertex": Case(
         VertexWire("/up", "/ask"), ("POST", "/ask"),
         {**under("instances"), dumps({"instances": [ROW], "parameters": {"a": "b:c"}}): [ROW]},
-        [*bad_under("instances"), dumps({"instances": [ROW], "parameters": 3}), dumps([ROW])],
+        [
+            *bad_under("instances"),
+            dumps({"instances": [ROW], "parameters": 3}),
+            dumps([ROW]),
+            b'{"instances":[[1,"a",2]],"parameters":{"\xff":1}}',
+        ],
         [("GET", "/up")],
     ),
     "azure": Case(

@@ -84,9 +84,12 @@ class Predictions:
 
     def take(self, request: Request, text: bytes | None, path: str) -> None:
         """Note the parameters of a request, JSON in ``text``; ``outputs`` among them chooses, others mean nothing."""
-        given = msgspec.json.decode(text) if text else None
-        if given is None:
+        if not text or text == b"null":
             return
+        try:
+            given = msgspec.json.decode(text)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise InvalidInput.at(path, "an object", str(error)) from None
         if not isinstance(given, dict):
             raise InvalidInput.at(path, "an object", type(given).__name__)
         request.parameters = given
