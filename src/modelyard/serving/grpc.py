@@ -250,6 +250,10 @@ class GrpcStream(Stream):
         listener.metrics.refused[error.code] += 1
         self.finish(Message(b"", {"grpc-message": told(error)}, error.code))
 
+    def cancel(self) -> None:
+        super().cancel()
+        self.unanswered.clear()  # they know us, and the collector of garbage does not know them
+
     def _note(self, exchange: GrpcExchange, message: Message) -> None:
         self.connection.listener.note(exchange, message)
 

@@ -99,21 +99,22 @@ class StreamExchange(Exchange, gc=False, kw_only=True, eq=False):
 class PlainStream(Stream):
     """A request of plain HTTP and its answer."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_is_asked",)
 
     def __init__(self, connection: Http2Connection, number: int, head: Head) -> None:
         super().__init__(connection, number, head)
-        self._exchange: PlainExchange | None = None
+        #: The request is whole. Its exchange knows us; if we knew it, both would stay in memory for ever.
+        self._is_asked = False
         if head.headers.get("expect", "").lower() == "100-continue":
             connection.outbox.write(frames.headers(number, connection.outbox.block(b"\x08\x03100")))
 
     @property
     def in_flight(self) -> int:
-        return int(self._exchange is not None and not self.is_over)
+        return int(self._is_asked and not self.is_over)
 
     @property
     def is_partial(self) -> bool:
-        return self._exchange is None
+        return not self._is_asked
 
     def feed(self, data: bytes, ended: bool) -> None:
         connection, head, buffer = self.connection, self.head, self.buffer
@@ -139,7 +140,7 @@ class PlainStream(Stream):
             deadline=received + head.seconds,
             stream=self,
         )
-        self._exchange = exchange
+        self._is_asked = True
         connection.unanswered += 1
         endpoint = head.endpoint
         encoding = head.headers.get("content-encoding")
@@ -158,7 +159,7 @@ class PlainStream(Stream):
         listener.metrics.refused[error.code] += 1
         endpoint = listener.application.refusing(self.head.target, error)
         exchange = PlainExchange(id=listener.new_id(), received=perf_counter(), endpoint=endpoint, stream=self)
-        self._exchange = exchange
+        self._is_asked = True
         self.connection.unanswered += 1
         exchange.answer(endpoint.refuse(exchange, error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import shutil
@@ -42,6 +43,7 @@ from modelyard.serving.frames import (
     WINDOW_UPDATE,
     frame,
 )
+from modelyard.serving.streams import Stream
 
 from .conftest import MemorySource, linear
 from .http2_peer import CALL, HELLO, PLAIN, Answer, Peer, message
@@ -516,6 +518,24 @@ class TestTime:
         peer.connection.drain(1.0)
         peer.connection.drain(2.0)
         assert peer.transport.is_closed
+
+    def test_streams_that_are_over_leave_memory(self, peer: Peer) -> None:
+        def count() -> int:
+            gc.collect()
+            return sum(isinstance(thing, Stream) for thing in gc.get_objects())
+
+        before = count()
+        for _ in range(5):
+            peer.ask(b"x", PLAIN)
+            peer.ask(message(b"x"))
+            peer.ask(message(b"refuse not_found") + message(b"x"))
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint.accept = lambda exchange, body, headers: None  # type: ignore[method-assign]
+        for _ in range(5):
+            peer.ask(message(b"x"))
+            peer.send(frames.reset(peer.open(), frames.CANCEL))
+        peer.connection.connection_lost(None)
+        assert count() == before
 
     def test_a_client_that_has_said_all_gets_its_answers(self) -> None:
         peer = Peer(HELLO + setting(frames.INITIAL_WINDOW, 0))
