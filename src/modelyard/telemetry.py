@@ -10,6 +10,7 @@ import traceback
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import msgspec
@@ -25,16 +26,17 @@ SECONDS = (
 COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0, 65536.0)
 
 
-class Histogram(msgspec.Struct, array_like=True):
+@dataclass(slots=True)
+class Histogram:
     """Counts of values at most as large as each bound. Values are kept as they come and sorted in by the thousand.
 
     A plain structure, so that processes can hand theirs to one another; ``a + b`` is what one that saw both would be.
     """
 
     bounds: tuple[float, ...]
-    counts: list[int] = []
+    counts: list[int] = field(default_factory=list)
     total: float = 0.0
-    waiting: list[float] = []
+    waiting: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
