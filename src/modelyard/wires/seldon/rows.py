@@ -9,7 +9,7 @@ import numpy as np
 from modelyard.decoding import ListsDecoder
 from modelyard.errors import InvalidInput, Problem
 from modelyard.messages import Batch, Request
-from modelyard.schema import Array, Field, Layout, store
+from modelyard.schema import Array, Columns, Field, Layout, store
 from modelyard.wires.answers import is_labelled, main_outputs
 
 #: Orders of columns whose decoders are kept.
@@ -23,6 +23,8 @@ class SeldonRows:
         self._fields = fields
         self._known = {field.name: i for i, field in enumerate(fields)}
         self._layout = Layout.of(fields)
+        #: A matrix of doubles is what the model takes.
+        self._is_matrix = all(field.dtype == "float64" and not field.shape for field in fields)
         self._lists = ListsDecoder.of(fields)
         self._orders: dict[tuple[str, ...], ListsDecoder] = {}
 
@@ -54,7 +56,10 @@ class SeldonRows:
         if values.size != shape[0] * width:
             raise InvalidInput.at("data.tensor.values", f"{shape[0] * width}, as the shape says", str(values.size))
         matrix = values.reshape(shape[0], width)
-        if names and not self._known.keys().isdisjoint(names):
+        is_named = bool(names) and not self._known.keys().isdisjoint(names)
+        if self._is_matrix and not is_named and bool(np.isfinite(matrix).all()):
+            return Request(shape[0], None, Columns(self._layout, [matrix], shape[0]), "tensor")
+        if is_named:
             if sorted(names) != sorted(self._known):
                 raise InvalidInput.at("data.names", f"each of {', '.join(self._known)}", ", ".join(names))
             places = {name: i for i, name in enumerate(names)}
