@@ -24,7 +24,7 @@ import faulty
 from modelyard.bundle import Bundle, pack
 from modelyard.errors import BadBundle, ModelFailed, ModelyardError, NotReady, Refused
 from modelyard.schema import Columns, check_outputs
-from modelyard.serving.isolation import keeper as keeping
+from modelyard.serving.isolation import guard
 from modelyard.serving.isolation.keeper import Address, Keeper, Order
 from modelyard.serving.isolation.remote import Remote
 from modelyard.telemetry import Log
@@ -113,6 +113,14 @@ def test_a_process_answers_as_the_model_does(house: House, ask: Callable[..., An
         assert np.array_equal(found["prediction"], here(house.rows(*[faulty.FINE] * count))["prediction"])
 
 
+def test_no_seconds_set_no_bound(house: House) -> None:
+    found = call(house, faulty.SLOW, seconds=0)
+    assert isinstance(found, Columns)
+    patient = Remote(house.address, house.bundle.signature, 0)
+    assert patient.predict(house.rows(faulty.SLOW))["prediction"].tolist() == [2.0]
+    patient.close()
+
+
 def _trust(bundle: Bundle) -> Any:
     from modelyard.bundle import Trust
 
@@ -164,7 +172,7 @@ def test_nan_and_printing_are_as_in_any_model(house: House, ask: Callable[..., A
 def test_a_call_that_ends_its_process_twice_fails_and_the_process_is_replaced(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, ask: Callable[..., Any], order: int, how: str
 ) -> None:
-    monkeypatch.setattr(keeping, "BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr(guard, "BACK_OFF", (0.01, 0.01))
     house = House(bundle)
     try:
         told = ask(house, order)
@@ -231,7 +239,7 @@ def test_a_process_that_answers_nonsense_is_not_believed(house: House, ask: Call
 
 
 def test_no_call_is_lost_while_processes_are_killed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr(guard, "BACK_OFF", (0.01, 0.01))
     house = House(bundle, processes=2)
     answers: list[Columns | BaseException] = []
 

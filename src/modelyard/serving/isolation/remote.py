@@ -30,6 +30,9 @@ PATIENCE = 10.0
 #: How often a replacement is looked for meanwhile.
 LOOK_SECONDS = 0.02
 
+#: Seconds of a call without a bound.
+FOREVER = 1e8
+
 Done = Callable[[Columns | BaseException], None]
 
 
@@ -43,7 +46,7 @@ class Remote:
         self.layout = signature.output_layout
         #: Calls that wait for a process.
         self.waiting: deque[_Call] = deque()
-        self._seconds = seconds
+        self._seconds = seconds or FOREVER
         self._lines = [_Line(path, self) for path in address.sockets]
         self._doors = [Door(path) for path in address.sockets]
         self._turn = 0
@@ -51,11 +54,13 @@ class Remote:
 
     def call(self, columns: Columns, seconds: float, done: Done) -> None:
         """Predict; ``done`` is called once, later, on this loop's thread, with the outputs or with what went wrong.
+        0 ``seconds`` set no bound.
 
         NotReady where no process lives. ModelFailed where the model raised, where its process ended under the call
         twice, or where it did not answer within ``seconds``: such a process is replaced.
         """
         loop = asyncio.get_running_loop()
+        seconds = seconds or FOREVER
         try:
             pieces = pack(columns, seconds)
         except Exception as error:  # texts that are none
