@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any, Union
 
 import msgspec
@@ -102,7 +101,7 @@ class PredictReader(Reader):
         if not rows:
             raise ValueError("no rows")
         if wrapped:
-            rows = [tuple(chain.from_iterable(row)) for row in rows]
+            rows = [tuple([value for (value,) in row]) for row in rows]
         return self._request(body, rows, objects, found.signature_name, form)
 
     def _listed(self, values: list[list[Any]]) -> list[tuple[Any, ...]]:
