@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.errors import InvalidInput
+from modelyard.errors import InvalidInput, Problem
 from modelyard.interfaces import Catalog, Codec, Served
 from modelyard.messages import Call, Message
 from modelyard.wires import code_of, segments
@@ -74,14 +74,17 @@ class TensorFlowServingWire:
         if call.action == "metadata":
             return Message(_encode(_metadata(catalog.find(call.model, call.version, call.alias))))
         if call.action == "nameless":
-            raise InvalidInput.at("path", "the name of a model, as in /v1/models/NAME", "Missing model name in request")
-        raise InvalidInput.at(
-            "path", "/v1/models/NAME, with /versions/N or /labels/LABEL, then :predict, or /metadata",
-            "Malformed request: nothing that this protocol has",
-        )  # fmt: skip
+            raise _misdirected("Missing model name in request", "the name of a model, as in /v1/models/NAME")
+        known = "/v1/models/NAME, with /versions/N or /labels/LABEL, then :predict, :classify, :regress or /metadata"
+        raise _misdirected("Malformed request", known)
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(_encode({"error": refusal(call, error)}), code=code_of(error))
+
+
+def _misdirected(what: str, expected: str) -> InvalidInput:
+    problem = Problem("path", expected, "something else")
+    return InvalidInput(f"{what}: expected {expected}", problems=[problem])
 
 
 def _call(found: re.Match[str], action: str, **options: Any) -> Call:
