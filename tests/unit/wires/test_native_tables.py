@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
+import http.client
 import io
 import json
 import sys
@@ -15,8 +17,10 @@ from modelyard.errors import InvalidInput, MissingDependency
 from modelyard.interfaces import Codec
 from modelyard.messages import Batch, Call, Message, Request, Response
 from modelyard.schema import Columns, Field, Layout, Signature
+from modelyard.serving.server import Server
 from modelyard.testing.wires import KitServed, outputs
 from modelyard.wires.native import NativeWire
+from yes_or_no import Source
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 import pyarrow.parquet as parquet  # noqa: E402
@@ -248,3 +252,22 @@ class TestAnswering:
         request = codec().decode(written(pa.table(ROWS), PARQUET), {"content-type": PARQUET})
         message = codec().encode(request, Response(Batch(outputs(2)), 0, 2, "id-1"))
         assert json.loads(message.body)["prediction"] == ["no", "no"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_table_over_a_socket(kind: str) -> None:
+    numbers = np.random.default_rng(0).normal(size=(2, 20_000))
+    body = gzip.compress(written(pa.table({"x1": numbers[0], "x2": numbers[1]}), kind), 1)
+    with Server(["m"], source=Source, port=0, access_log="off", wires=["native"]) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        headers = {"content-type": kind, "content-encoding": "gzip", "accept": STREAM, "accept-encoding": "identity"}
+        connection.request("POST", "/predict", body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        assert (answer.status, answer.headers["content-type"]) == (200, STREAM), text[:200]
+        connection.request("POST", "/predict", body, {**headers, "content-encoding": "identity"})
+        answer = connection.getresponse()
+        assert answer.status == 400 and b"something else, or a part of one" in answer.read()
+        connection.close()
+    table = pa.ipc.open_stream(text).read_all()
+    assert table.column("prediction").to_pylist() == np.where(numbers[0] > numbers[1], "yes", "no").tolist()
