@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,9 @@ HEAD = (
     b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     % len(BODY)
 )
+
+#: The same with a trace context, which is another for each request.
+TRACED = HEAD[:-2].replace(b"%", b"%%") + b"traceparent: 00-4bf92f3577b34da6a3ce929d%08x-00f067aa0ba902b7-01\r\n\r\n"
 
 
 class Transport:
@@ -150,6 +154,14 @@ def main() -> None:
             connection.data_received(data)
         turns.turn()
 
+    count = itertools.count()
+
+    def fresh() -> None:
+        """Heads that differ each time, as those that carry a trace do."""
+        for connection in connections:
+            connection.data_received(TRACED % next(count) + BODY)
+        turns.turn()
+
     tick()
     tick()
     lane, codec = lane_of(loaded), NativeWire().codec(Call("predict"), loaded)
@@ -167,6 +179,7 @@ def main() -> None:
     outputs = loaded.predict(columns)
     stages = {
         "whole path, joined": microseconds(tick, many),
+        "whole path, heads that carry a trace": microseconds(fresh, many),
         "  decode a record": microseconds(lambda: codec.decode(BODY, {})),
         "  rows to an array": microseconds(lambda: columns.layout.from_tuples(tuples), many),
         "  model, joined": microseconds(lambda: loaded.predict(columns), many),

@@ -66,6 +66,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in choices:
@@ -82,6 +89,7 @@ def _switch(text: str) -> bool:
 
 
 _SECONDS = "a number of seconds"
+_SHARE = "a number from 0 to 1"
 _SWITCH = "on or off"
 _POSITIVE = "a whole number above 0"
 
@@ -143,6 +151,7 @@ TABLE: tuple[Setting, ...] = (
         "which answers a server logs: errors, all or off",
         "errors, all or off",
     ),
+    Setting("traces", _share, "0", "share of requests without a trace context for which a trace begins", _SHARE),
     Setting(
         "train_rows",
         _whole(1),

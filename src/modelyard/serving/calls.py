@@ -19,6 +19,7 @@ from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
     from modelyard.serving.cache import AnswerCache
+    from modelyard.serving.tracing import Trace
 
 
 #: A call that should take longer than this many seconds runs in a thread, so that the loop stays free.
@@ -48,6 +49,8 @@ class Exchange(msgspec.Struct, gc=False, kw_only=True, eq=False):
     endpoint: Answerer
     #: When the caller stops waiting, as ``perf_counter`` seconds.
     deadline: float = inf
+    #: The trace that it belongs to, if any.
+    trace: Trace | None = None
     #: It was answered before its model was done: what comes of the model is dropped.
     is_settled: bool = False
     #: What there is so far of a request that is run in parts.

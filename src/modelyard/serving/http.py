@@ -35,8 +35,10 @@ from modelyard.serving.limits import (
     is_request_id,
     is_slow_body,
 )
+from modelyard.serving.parted import part
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
+from modelyard.serving.tracing import trace_of
 
 if TYPE_CHECKING:
     from modelyard.serving.listener import Listener
@@ -98,6 +100,8 @@ class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
             body = message.body
             size = len(body)
             length = LENGTHS[size] if size < MOST_LENGTHS else b"\r\ncontent-length: %d\r\n\r\n" % size
+            if self.trace is not None:
+                length = b"\r\ntraceresponse: " + self.trace.response.encode() + length
             data = b"".join((listener.plain, self.id.encode(), length, body))
         else:
             if self.head.coding and self._is_worth_compressing(message):
@@ -200,6 +204,7 @@ class Connection(asyncio.Protocol):
                     id=head.request_id or listener.id_prefix + hex(count)[2:],
                     received=received,
                     deadline=received + head.seconds,
+                    trace=listener.begin_trace() if listener.traces else None,
                     endpoint=head.endpoint,
                     head=head,
                     connection=self,
@@ -209,8 +214,44 @@ class Connection(asyncio.Protocol):
                 if len(self.unanswered) >= MOST_UNANSWERED:
                     self._pause_reading()
                 return
+            if head is None and end > 4 and self._accept_parted(data, end):
+                return
         if not self.is_closing:
             self._feed_slices(data)
+
+    def _accept_parted(self, data: bytes, end: int) -> bool:
+        """Take a whole request whose head is known but for the ids of its request and its trace."""
+        parted = part(data[:end])
+        if parted is None:
+            return False
+        text, told = parted
+        head = self._heads.get(text)
+        if head is None or len(data) != end + head.length:
+            return False
+        self.last = perf_counter()
+        self._accept(head, data[end:], {**head.headers, **told}, told.get("x-request-id", ""))
+        if len(self.unanswered) >= MOST_UNANSWERED:
+            self._pause_reading()
+        return True
+
+    def _accept(self, head: Head, body: bytes, headers: dict[str, str], given: str) -> None:
+        """Pass a request on; ``given`` is the caller's id for it."""
+        listener = self.listener
+        exchange = HttpExchange(
+            id=given if given and is_request_id(given) else listener.new_id(),
+            received=self.last,
+            deadline=self.last + head.seconds,
+            trace=trace_of(headers) if "traceparent" in headers else listener.begin_trace(),
+            endpoint=head.endpoint,
+            head=head,
+            connection=self,
+        )
+        self.unanswered.append(exchange)
+        encoding = headers.get("content-encoding")
+        if encoding:
+            self._accept_encoded(exchange, body, encoding)
+        else:
+            head.endpoint.accept(exchange, body, headers)
 
     def eof_received(self) -> bool:
         """A client that has said all may still want its answers; one that stopped half-way gets none."""
@@ -381,20 +422,7 @@ class Connection(asyncio.Protocol):
         if not head.keep_alive:
             self.is_closing = True
             self.is_between = False
-        exchange = HttpExchange(
-            id=head.request_id or self.listener.new_id(),
-            received=self.last,
-            deadline=self.last + head.seconds,
-            endpoint=head.endpoint,
-            head=head,
-            connection=self,
-        )
-        self.unanswered.append(exchange)
-        encoding = head.headers.get("content-encoding")
-        if encoding:
-            self._accept_encoded(exchange, body, encoding)
-        else:
-            head.endpoint.accept(exchange, body, head.headers)
+        self._accept(head, body, head.headers, head.request_id)
 
     def _accept_encoded(self, exchange: HttpExchange, body: bytes, encoding: str) -> None:
         head = exchange.head

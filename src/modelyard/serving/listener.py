@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from http import HTTPStatus
+from random import random
 from time import perf_counter, time
 from typing import TYPE_CHECKING
 from wsgiref.handlers import format_date_time
+
+import msgspec
 
 from modelyard.messages import Message
 from modelyard.serving.compression import compress
 from modelyard.serving.http import Connection, Head, HttpExchange
 from modelyard.serving.limits import TooLarge
+from modelyard.serving.parted import part
+from modelyard.serving.tracing import Trace, new_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +76,8 @@ class Listener:
         self.max_body: int = chosen.max_body
         #: Seconds that a request may take where its caller says nothing.
         self.request_seconds: float = chosen.request_seconds
+        #: The share of requests without a trace for which one begins here.
+        self.traces: float = chosen.traces
         self.connections: set[Connection | Http2Connection] = set()
         #: Heads by their bytes, as the main port understands them.
         self.heads: dict[bytes, Head] = {}
@@ -117,8 +124,21 @@ class Listener:
         self.count += 1
         return f"{self.id_prefix}{self.count:x}"
 
+    def begin_trace(self) -> Trace | None:
+        """The trace that begins with a request that belongs to none, for the share of them that is to be traced."""
+        return new_trace() if self.traces and random() < self.traces else None
+
     def remember(self, text: bytes, head: Head) -> None:
         """Know a head by heart when it comes the second time; one that differs each time never takes room."""
+        parted = part(text)
+        if parted is None:
+            self._remember(text, head)
+            return
+        bare, told = parted
+        headers = {name: value for name, value in head.headers.items() if name not in told}
+        self._remember(bare, msgspec.structs.replace(head, headers=headers, request_id=""))
+
+    def _remember(self, text: bytes, head: Head) -> None:
         if len(text) > LARGEST_HEAD:
             return
         mark = hash(text)
@@ -152,6 +172,8 @@ class Listener:
         status = STATUS.get(message.code, 500)
         fields = [("content-type", message.content_type), ("x-request-id", exchange.id)]
         fields.append(("content-length", str(len(message.body))))
+        if exchange.trace is not None:
+            fields.append(("traceresponse", exchange.trace.response))
         fields += [(name, " ".join(value.splitlines())) for name, value in message.headers.items()]
         if status in (429, 503) and "retry-after" not in message.headers:
             fields.append(("retry-after", "1"))
@@ -164,9 +186,10 @@ class Listener:
         target = exchange.head.target
         if self.notes_all or (self._access_log == "errors" and status >= 400 and not is_probe(target)):
             milliseconds = round((perf_counter() - exchange.received) * 1000, 3)
+            traced = {} if exchange.trace is None else {"trace_id": exchange.trace.trace_id}
             self.log.write(
                 "info" if status < 500 else "warning", "request", request_id=exchange.id, method=exchange.head.method,
-                target=target[:200], status=status, code=message.code, milliseconds=milliseconds,
+                target=target[:200], status=status, code=message.code, milliseconds=milliseconds, **traced,
             )  # fmt: skip
 
     def compress_beside(self, exchange: HttpExchange | PlainExchange, message: Message) -> None:
