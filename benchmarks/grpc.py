@@ -30,7 +30,7 @@ from modelyard.testing.memory import MemoryBundle
 from modelyard.wires.oip.protos import messages
 
 #: Connections, and calls at once on each.
-LOADS = ((1, 1), (1, 16), (1, 64), (8, 1), (8, 2), (8, 8))
+LOADS = ((1, 1), (1, 16), (1, 64), (8, 1), (8, 2), (8, 8), (64, 1))
 
 ECHO, INFER = "/bench.Echo/Echo", "/inference.GRPCInferenceService/ModelInfer"
 
