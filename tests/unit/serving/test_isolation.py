@@ -370,9 +370,9 @@ time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
+    with parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
     until = time.monotonic() + 20
     while _lives(child):
         assert time.monotonic() < until
