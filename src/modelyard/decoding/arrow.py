@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard import settings
-from modelyard.decoding.lists import ListsDecoder
+from modelyard.decoding.lists import check_columns
 from modelyard.errors import InvalidInput, MissingDependency, ModelyardError
 from modelyard.messages import Request
 from modelyard.schema import Array, Columns, Field, Layout, store
@@ -43,7 +43,7 @@ class ArrowDecoder:
     """Reads columnar files for one tuple of input fields."""
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
-        self._fields = fields
+        self._by_name = {field.name: field for field in fields}
         self._layout = Layout.of(fields)
 
     def decode(self, body: bytes, kind: str, *, loose: bool = False) -> Request:
@@ -56,7 +56,7 @@ class ArrowDecoder:
         with _explained(pa, KINDS[kind]):
             source = pa.BufferReader(body)
             table = _parquet(source, most) if kind == PARQUET else _arrow(pa, source, kind, most)
-            ListsDecoder.of(self._fields, tuple(table.column_names), loose)  # which says what is wrong with the names
+            check_columns(self._by_name, table.column_names, loose)
             if not table.num_rows:
                 raise InvalidInput.at("body", "at least one row", "none")
             return Request(table.num_rows, None, self._columns(pa, table), "columns")

@@ -12,7 +12,7 @@ from typing import Any
 
 from modelyard.decoding import exact
 from modelyard.decoding.fast import NOT_PLAIN, RowDecoder, ValuesDecoder
-from modelyard.decoding.lists import ListsDecoder
+from modelyard.decoding.lists import check_columns
 from modelyard.errors import InvalidInput
 from modelyard.messages import Request
 from modelyard.schema import Field
@@ -32,7 +32,7 @@ class CsvDecoder:
     """Reads CSV for one tuple of input fields. Made once per tuple: ``CsvDecoder.of(fields)``."""
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
-        self._fields = fields
+        self._by_name = {field.name: field for field in fields}
         self._rows = RowDecoder.of(fields)
         self._names = tuple(field.name for field in fields)
         self._readers = {field.name: _reader(field) for field in fields}
@@ -59,7 +59,7 @@ class CsvDecoder:
         has_header = header or set(rows[0]) == set(names)
         if has_header:
             names = tuple(name.strip() for name in rows[0])
-            ListsDecoder.of(self._fields, names, loose)  # which says what is wrong with the names
+            check_columns(self._by_name, names, loose)
         start = int(has_header)
         if len(rows) == start:
             raise InvalidInput.at("body", "at least one row after the header", "none")

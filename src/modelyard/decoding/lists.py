@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -53,7 +53,7 @@ class ListsDecoder:
 
     def __init__(self, fields: tuple[Field, ...], names: tuple[str, ...], loose: bool) -> None:
         by_name = {field.name: field for field in fields}
-        _check_columns(by_name, names, loose)
+        check_columns(by_name, names, loose)
         self._rows = RowDecoder.of(fields)
         self._names = names
         #: The field of each value in a row; None where it is passed over.
@@ -111,7 +111,10 @@ class ListsDecoder:
         return tuple(row[field.name] for field in self._rows.layout.fields)
 
 
-def _check_columns(by_name: dict[str, Field], names: tuple[str, ...], loose: bool) -> None:
+def check_columns(by_name: Mapping[str, Field], names: Sequence[str], loose: bool) -> None:
+    """Raise InvalidInput where a field has no column or several, or, unless ``loose``, a column has no field."""
+    if len(names) == len(by_name) and by_name.keys() == set(names):
+        return
     problems = [
         Problem(f"columns[{i}]", "each name once", f"{name} twice")
         for i, name in enumerate(names)
