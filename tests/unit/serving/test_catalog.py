@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import http.client
 import io
 import json
 import threading
@@ -19,6 +20,7 @@ from modelyard.schema import Array, Columns
 from modelyard.serving.catalog import Change, ServerCatalog
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics
+from modelyard.serving.server import Server
 from modelyard.serving.table import Table
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
@@ -384,6 +386,42 @@ def test_what_requests_hold_is_unloading_until_they_end(source: MemorySource, ca
     request.clear()
     until(lambda: states(one) == {"m:1": "unloaded"})
     assert [line["event"] for line in one.lines()][-1] == "model unloaded"  # type: ignore[attr-defined]
+
+
+def test_a_request_under_way_ends_where_it_began(source: MemorySource, serve: Callable[..., Server]) -> None:
+    def slow(rows: int) -> None:
+        if begun.is_set():
+            entered.set()
+            hold.wait(5)
+
+    begun, entered, hold = threading.Event(), threading.Event(), threading.Event()
+    source.add("m", Staged(predict=slow))
+    source.add("n", linear())
+    server = serve("m", "n", control=True)
+    server.catalog.table.find("m", None, None).cost.per_call = 1.0  # so that it runs beside the loop
+    begun.set()
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(post(server, "/models/m/predict")))
+    asking.start()
+    assert entered.wait(5)
+    leaving = threading.Thread(target=server.catalog.unload, args=("m",))
+    leaving.start()
+    until(lambda: states(server.catalog).get("m:1") == "unloading" and serving(server.catalog) == ["n:1"])
+    assert post(server, "/models/m/predict") == 404
+    assert not answers and leaving.is_alive()
+    hold.set()
+    leaving.join(5)
+    asking.join(5)
+    assert answers == [200] and not leaving.is_alive()
+    until(lambda: states(server.catalog) == {"n:1": "ready", "m:1": "unloaded"})
+
+
+def post(server: Server, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("POST", path, b'{"x1": 1, "x2": 2}')
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_no_version_outlives_its_last_user(source: MemorySource, catalog: Make) -> None:
