@@ -100,6 +100,7 @@ def _index(catalog: Catalog) -> dict[str, Any]:
     names = dict.fromkeys(served.name for served in catalog.models())
     return {
         "modelyard": __version__,
+        "status": "alive",  # what KServe's client asks of this path
         "ready": catalog.ready,
         "models": {name: f"/models/{name}" for name in names},
         "links": {
