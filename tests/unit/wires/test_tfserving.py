@@ -72,7 +72,8 @@ class TestDocumentation:
     def test_answers(self, server: Server, name: str) -> None:
         status, headers, answer = send(server, (GOLDEN / f"{name}.http").read_bytes())
         assert (status, headers["content-type"]) == (200, "application/json")
-        assert answer == json.loads((GOLDEN / f"{name}.json").read_bytes())
+        ours = {"name": "half_plus_three", "ready": True} if name == "status" else {}  # for KServe's clients
+        assert answer == json.loads((GOLDEN / f"{name}.json").read_bytes()) | ours
 
     def test_whole_floats_keep_their_point(self, server: Server) -> None:
         request = (GOLDEN / "predict.http").read_bytes()

@@ -70,7 +70,11 @@ class TensorFlowServingWire:
                 }
                 for state in states
             ]
-            return Message(_encode({"model_version_status": told}))
+            answer: dict[str, Any] = {"model_version_status": told}
+            if call.version is None and call.alias is None:
+                # KServe's first protocol has this path too, and its clients look at these two only.
+                answer |= {"name": call.model, "ready": any(state.state[0] == "AVAILABLE" for state in states)}
+            return Message(_encode(answer))
         if call.action == "metadata":
             return Message(_encode(_metadata(catalog.find(call.model, call.version, call.alias))))
         if call.action == "nameless":
