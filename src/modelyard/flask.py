@@ -17,7 +17,8 @@ from modelyard.serving.wsgi import WsgiApp, headers_of, reader_of
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+#: OPTIONS is Flask's own, so that what answers it for the whole application (CORS) does here too.
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def blueprint(
@@ -43,7 +44,7 @@ def blueprint(
         return flask.Response(body, status, headers)
 
     for rule in ("/", "/<path:path>"):
-        made.add_url_rule(rule, "answer", view, methods=_METHODS, provide_automatic_options=False)
+        made.add_url_rule(rule, "answer", view, methods=_METHODS)
     made.modelyard = served  # type: ignore[attr-defined]  # for those who want to stop it
     return made
 

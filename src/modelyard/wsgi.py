@@ -23,7 +23,8 @@ def mounted(outer: Callable[..., Any], prefix: str, inner: WsgiApp) -> Callable[
 
     The way of least cost: what goes to the models never reaches the framework's own routing.
     """
-    start = "/" + prefix.strip("/")
+    # WSGI has paths as bytes of UTF-8 in a text of Latin-1.
+    start = f"/{prefix.strip('/')}".rstrip("/").encode().decode("latin-1")
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         path: str = environ.get("PATH_INFO", "")

@@ -109,6 +109,8 @@ class Application:
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
         self._lanes: dict[Loaded, Lane] = {}
+        #: What the catalog published last.
+        self._newest = self.catalog.table
         self.cache = AnswerCache(chosen.cache) if chosen.cache else None
         self._slots = max(1, _cores() // chosen.workers)
         # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
@@ -129,7 +131,7 @@ class Application:
         if self.gate is not None:
             self.gate.move(loop)
         self._lanes.clear()
-        self._forget()
+        self._take_over(self._newest)  # the loop before may not have come to it
 
     async def settled(self, stopping: asyncio.Event) -> bool:
         """Wait for the first loading. False where it was told to stop meanwhile; raises where it failed."""
@@ -198,6 +200,7 @@ class Application:
 
     def _publish(self, table: Table) -> None:
         """Called by the catalog's thread with each new table of versions."""
+        self._newest = table
         with contextlib.suppress(RuntimeError):  # the loop was closed while the catalog was loading
             self.loop.call_soon_threadsafe(self._take_over, table)
 

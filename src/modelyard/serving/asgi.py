@@ -12,16 +12,34 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
-from modelyard.errors import ModelyardError, NotReady
+from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.application import Application
 from modelyard.serving.calls import Exchange
-from modelyard.serving.guests import answer_of, id_of, plain_body, target_of, too_large
+from modelyard.serving.guests import (
+    RETRY_SECONDS,
+    answer_of,
+    check_length,
+    id_of,
+    plain_body,
+    target_of,
+    too_large,
+    trace_for,
+    unserved,
+)
 from modelyard.serving.patience import seconds_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+#: A caller whose answer takes longer than this is listened to meanwhile: it may leave.
+LISTEN_SECONDS = 0.05
+
+
+class Left(Exception):
+    """The caller closed its connection: nobody waits for the answer."""
 
 
 class AsgiExchange(Exchange, gc=False, kw_only=True, eq=False):
@@ -40,6 +58,11 @@ class AsgiExchange(Exchange, gc=False, kw_only=True, eq=False):
     def answer_from_thread(self, message: Message) -> None:
         self.future.get_loop().call_soon_threadsafe(self.answer, message)
 
+    def leave(self) -> None:
+        """The caller is gone."""
+        if not self.future.done():
+            self.future.set_exception(Left())
+
 
 class AsgiApp:
     """Serves ``references`` below wherever it is mounted. Options are those of ``Application``.
@@ -53,33 +76,51 @@ class AsgiApp:
         self._options = options
         self._application: Application | None = None
         self._process = 0
+        #: What a fork brought along: left as it is, and never freed, which would close and end what the parent uses.
+        self._inherited: Application | None = None
         self._starting: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._retry_at = 0.0
         self._flushing: asyncio.TimerHandle | None = None
 
     async def start(self) -> Application:
         """Load the models; returns when they serve. Raises what stands in the way. Starting twice is fine."""
         loop = asyncio.get_running_loop()
-        application = self._application
-        if application is not None and self._process == os.getpid() and self._starting is None:
-            if application.loop is not loop:  # a test client has a loop for each request
-                application.move(loop)
-            return application
         if self._starting is not None and self._starting.get_loop() is loop:
             await asyncio.shield(self._starting)
+            if self._failure is not None:
+                raise self._failure
             return await self.start()
-        self._starting = loop.create_future()
+        application = self._application
+        if application is None or self._process != os.getpid() or self._starting is not None:
+            return await self._begin(loop)
+        if application.loop is not loop:  # a test client has a loop for each request
+            application.move(loop)
+            self._flush()
+        return application
+
+    async def _begin(self, loop: asyncio.AbstractEventLoop) -> Application:
+        starting = self._starting = loop.create_future()
+        if self._application is not None and self._process != os.getpid():
+            self._inherited = self._application
+        application = None
         try:
-            application = self._application = Application(self._references, **self._options)
             self._process = os.getpid()
+            application = self._application = Application(self._references, **self._options)
             application.start(loop)
             await application.settled(asyncio.Event())
-        except BaseException:
+        except BaseException as error:
             self._application = None
+            if isinstance(error, Exception):
+                self._failure, self._retry_at = error, perf_counter() + RETRY_SECONDS
             if application is not None:
+                application.log.write("error", "models cannot be served", error=error)
                 application.close()
             raise
+        else:
+            self._failure = None
         finally:
-            self._starting.set_result(None)
+            starting.set_result(None)
             self._starting = None
         self._flush()
         return application
@@ -88,6 +129,8 @@ class AsgiApp:
         """Write the log once a second."""
         application = self._application
         if application is not None:
+            if self._flushing is not None:
+                self._flushing.cancel()
             application.log.flush()
             self._flushing = application.loop.call_later(1.0, self._flush)
 
@@ -138,42 +181,71 @@ class AsgiApp:
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         request_id = id_of(headers)
-        message = await self._answer(scope, headers, request_id, receive)
-        status, told = answer_of(message, request_id)
+        trace = None
+        try:
+            application = await self._serving()
+        except ModelyardError as error:
+            message = unserved(error, request_id, self._options)
+        else:
+            received = perf_counter()
+            target = target_of(_below(scope), scope.get("query_string", b"").decode("latin-1"))
+            endpoint = application.endpoint(scope["method"], target, headers)
+            exchange = AsgiExchange(
+                id=request_id,
+                received=received,
+                deadline=received + seconds_of(headers, application.settings.request_seconds),
+                endpoint=endpoint,
+                trace=trace_for(headers, application.settings.traces),
+                future=application.loop.create_future(),
+            )
+            trace = exchange.trace
+            most: int = application.settings.max_body
+            try:
+                try:
+                    check_length(headers, most)
+                    body = plain_body(await _body(receive, most), headers, most)
+                except ModelyardError as error:
+                    application.refusing(target, error).accept(exchange, b"", headers)
+                else:
+                    endpoint.accept(exchange, body, headers)
+                message = await _outcome(exchange, receive)
+            except Left:
+                return
+        status, told = answer_of(message, request_id, trace)
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else message.body})
 
-    async def _answer(self, scope: Scope, headers: dict[str, str], request_id: str, receive: Receive) -> Message:
-        received = perf_counter()
+    async def _serving(self) -> Application:
+        """The application of this process and loop, started where it was not. Raises why there is none."""
         application = self._application
-        if application is None or self._starting is not None or application.loop is not asyncio.get_running_loop():
-            try:
-                application = await self.start()
-            except ModelyardError as error:
-                from modelyard.wires.native import NativeWire
+        if application is not None and self._starting is None and application.loop is asyncio.get_running_loop():
+            return application
+        if application is None and isinstance(self._failure, ModelyardError) and perf_counter() < self._retry_at:
+            raise self._failure
+        return await self.start()
 
-                told = NotReady(f"the models cannot be served: {error.message}", hint=error.hint)
-                return NativeWire().refuse(None, told, request_id)
-        target = target_of(_below(scope), scope.get("query_string", b"").decode("latin-1"))
-        endpoint = application.endpoint(scope["method"], target, headers)
-        exchange = AsgiExchange(
-            id=request_id,
-            received=received,
-            deadline=received + seconds_of(headers, application.settings.request_seconds),
-            endpoint=endpoint,
-            future=application.loop.create_future(),
-        )
-        try:
-            body = plain_body(
-                await _body(receive, application.settings.max_body), headers, application.settings.max_body
-            )
-        except ModelyardError as error:
-            refusing = application.refusing(target, error)
-            refusing.accept(exchange, b"", headers)
-        else:
-            endpoint.accept(exchange, body, headers)
-        return await exchange.future
+
+async def _outcome(exchange: AsgiExchange, receive: Receive) -> Message:
+    """The answer. Raises Left where the caller leaves before it comes."""
+    future = exchange.future
+    if future.done():
+        return future.result()
+    listening: list[asyncio.Task[None]] = []
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        exchange.leave()
+
+    loop = future.get_loop()
+    timer = loop.call_later(LISTEN_SECONDS, lambda: listening.append(loop.create_task(listen())))
+    try:
+        return await future
+    finally:
+        timer.cancel()
+        for task in listening:
+            task.cancel()
 
 
 def _below(scope: Scope) -> str:
@@ -182,22 +254,24 @@ def _below(scope: Scope) -> str:
     if parameters and "modelyard_path" in parameters:
         return str(parameters["modelyard_path"])
     path: str = scope["path"]
-    root: str = scope.get("root_path", "")
+    root = scope.get("root_path", "").rstrip("/")
+    if root and not path.startswith(root):  # a proxy took the outer part of it away
+        root = root.removeprefix(scope.get("app_root_path", "").rstrip("/"))
     return path[len(root) :] if root and path.startswith(root) else path
 
 
 async def _body(receive: Receive, most: int) -> bytes:
-    message = await receive()
-    if not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        return body
-    chunks, size = [message.get("body", b"")], len(message.get("body", b""))
-    while message.get("more_body"):
+    """The whole body. Raises TooLarge, and Left where the caller leaves before its end."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
+            raise Left
+        chunk: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        chunks.append(chunk)
+        size += len(chunk)
         if size > most:
             raise too_large(most)
-    return b"".join(chunks)

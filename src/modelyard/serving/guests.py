@@ -5,15 +5,24 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping
+from functools import lru_cache
+from random import random
+from typing import Any
 from urllib.parse import quote
 
+from modelyard import settings
+from modelyard.errors import ModelyardError, NotReady
 from modelyard.messages import Message
 from modelyard.serving.compression import inflate
 from modelyard.serving.limits import TooLarge, is_request_id
 from modelyard.serving.listener import STATUS
+from modelyard.serving.tracing import Trace, new_trace, trace_of
 
 #: What may stand in a path as it is.
 _SAFE = "/:@!$&'()*+,;=~-._"
+
+#: Seconds in which a process that could not load the models says so without trying again.
+RETRY_SECONDS = 5.0
 
 _PREFIX = os.urandom(6).hex()
 _COUNT = itertools.count(1)
@@ -21,14 +30,32 @@ _COUNT = itertools.count(1)
 
 def target_of(path: str, query: str) -> str:
     """The request's target below the prefix, from a path that a framework has decoded."""
-    encoded = quote(path if path.startswith("/") else "/" + path, safe=_SAFE)
-    return f"{encoded}?{query}" if query else encoded
+    return f"{_encoded(path)}?{query}" if query else _encoded(path)
+
+
+@lru_cache(maxsize=1024)
+def _encoded(path: str) -> str:
+    return quote(path if path.startswith("/") else "/" + path, safe=_SAFE)
 
 
 def id_of(headers: Mapping[str, str]) -> str:
     """The caller's own id for its request where it can be taken over, else one that is unique."""
     given = headers.get("x-request-id", "")
     return given if is_request_id(given) else f"{_PREFIX}-{os.getpid():x}-{next(_COUNT):x}"
+
+
+def trace_for(headers: Mapping[str, str], share: float) -> Trace | None:
+    """The trace that a request belongs to; for a ``share`` of those that belong to none, one that begins here."""
+    if "traceparent" in headers:
+        return trace_of(headers)
+    return new_trace() if share and random() < share else None
+
+
+def check_length(headers: Mapping[str, str], most: int) -> None:
+    """Raise TooLarge for a body that says that it is, before it is read."""
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise too_large(most)
 
 
 def plain_body(body: bytes, headers: Mapping[str, str], most: int) -> bytes:
@@ -50,7 +77,18 @@ def too_large(most: int) -> TooLarge:
     return TooLarge(f"the body is larger than {most} bytes", hint=hint)
 
 
-def answer_of(message: Message, request_id: str) -> tuple[int, list[tuple[str, str]]]:
+def unserved(error: ModelyardError, request_id: str, options: Mapping[str, Any]) -> Message:
+    """What a request is told where the models could not be loaded: the reason, but not in production."""
+    from modelyard.wires.native import NativeWire
+
+    if settings.get("production", options.get("production")):
+        told = NotReady("the models cannot be served", hint="the log of the server says why")
+    else:
+        told = NotReady(f"the models cannot be served: {error.message}", hint=error.hint)
+    return NativeWire().refuse(None, told, request_id)
+
+
+def answer_of(message: Message, request_id: str, trace: Trace | None = None) -> tuple[int, list[tuple[str, str]]]:
     """The status and the headers with which a framework sends a message."""
     status = STATUS.get(message.code, 500)
     headers = [
@@ -59,6 +97,8 @@ def answer_of(message: Message, request_id: str) -> tuple[int, list[tuple[str, s
         ("x-request-id", request_id),
         *message.headers.items(),
     ]
+    if trace is not None:
+        headers.append(("traceresponse", trace.response))
     if status in (429, 503) and "retry-after" not in message.headers:
         headers.append(("retry-after", "1"))
     return status, headers

@@ -6,24 +6,29 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
-from modelyard.errors import ModelyardError, NotReady
+from modelyard.errors import InvalidInput, ModelyardError, NotReady
 from modelyard.messages import Message
-from modelyard.serving.guests import answer_of, id_of, plain_body, target_of
+from modelyard.serving.guests import (
+    RETRY_SECONDS,
+    answer_of,
+    check_length,
+    id_of,
+    plain_body,
+    target_of,
+    trace_for,
+    unserved,
+)
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.threaded import ThreadedApplication, ThreadExchange
 
 #: How long a start, or the first request of a process, waits for the models.
 START_SECONDS = 120.0
 
-_PHRASES = {
-    200: "OK", 202: "Accepted", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
-    404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large",
-    415: "Unsupported Media Type", 429: "Too Many Requests", 500: "Internal Server Error", 501: "Not Implemented",
-    502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout", 507: "Insufficient Storage",
-}  # fmt: skip
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class WsgiApp:
@@ -40,35 +45,59 @@ class WsgiApp:
         self._lock = threading.Lock()
         self._process = 0
         self._application: ThreadedApplication | None = None
-        live = self._live()
-        if wait:
-            try:
-                live.wait(START_SECONDS)
-            except BaseException:
-                self.stop()
-                raise
+        #: What a fork brought along. Its threads are not here and its connections are the parent's: it is left as it
+        #: is, and never freed, which would close and end what the parent uses.
+        self._inherited: ThreadedApplication | None = None
+        self._failure: ModelyardError | None = None
+        self._retry_at = 0.0
+        self._is_stopped = False
         atexit.register(self.stop)
+        try:
+            live = self._live()
+            if wait:
+                live.wait(START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
 
     def _live(self) -> ThreadedApplication:
-        """The application of this process."""
+        """The application of this process. Raises why there is none."""
         application = self._application
         if application is not None and self._process == os.getpid():
             return application
         with self._lock:
+            if self._is_stopped:
+                raise NotReady("the models are not served any more: it was stopped")
             if self._application is None or self._process != os.getpid():
-                forked = self._process not in (0, os.getpid())
-                application = ThreadedApplication(self._references, **self._options)
-                application.begin()
-                if forked:
-                    application.wait(START_SECONDS)
-                self._application, self._process = application, os.getpid()
+                self._begin()
             assert self._application is not None
             return self._application
 
+    def _begin(self) -> None:
+        """Load the models; in a process that was forked, wait for them."""
+        if self._failure is not None and perf_counter() < self._retry_at:
+            raise self._failure
+        is_forked = self._process not in (0, os.getpid())
+        if is_forked and self._inherited is None:
+            self._inherited = self._application
+        application = ThreadedApplication(self._references, **self._options)
+        application.begin()
+        try:
+            if is_forked:
+                application.wait(START_SECONDS)
+        except ModelyardError as error:
+            application.log.write("error", "models cannot be served", error=error)
+            self._failure, self._retry_at = error, perf_counter() + RETRY_SECONDS
+            application.close()
+            raise
+        self._application, self._process, self._failure = application, os.getpid(), None
+
     def stop(self) -> None:
-        """Stop following the registry, and let go of the models."""
-        application, self._application = self._application, None
-        if application is not None and self._process == os.getpid():
+        """Stop following the registry, and let go of the models. Requests get 503 from now on."""
+        atexit.unregister(self.stop)
+        self._is_stopped = True
+        if self._application is not None and self._process == os.getpid():
+            application, self._application = self._application, None
             application.close()
 
     def answer(
@@ -80,31 +109,26 @@ class WsgiApp:
         try:
             application = self._live()
         except ModelyardError as error:
-            from modelyard.wires.native import NativeWire
-
-            told = NotReady(f"the models cannot be served: {error.message}", hint=error.hint)
-            return self._sent(NativeWire().refuse(None, told, request_id), request_id, method)
-        target = target_of(path, query)
-        endpoint = application.endpoint(method, target, headers)
+            message = unserved(error, request_id, self._options)
+            return _sent(message, answer_of(message, request_id), method)
+        target, settings = target_of(path, query), application.settings
+        endpoint, most = application.endpoint(method, target, headers), settings.max_body
         exchange = ThreadExchange(
             id=request_id,
             received=received,
-            deadline=received + seconds_of(headers, application.settings.request_seconds),
+            deadline=received + seconds_of(headers, settings.request_seconds),
             endpoint=endpoint,
+            trace=trace_for(headers, settings.traces),
         )
-        most: int = application.settings.max_body
         try:
+            check_length(headers, most)
             body = plain_body(read(most), headers, most)
         except ModelyardError as error:
             application.refusing(target, error).accept(exchange, b"", headers)
         else:
             endpoint.accept(exchange, body, headers)
         assert exchange.message is not None  # every endpoint answers in this thread
-        return self._sent(exchange.message, request_id, method)
-
-    def _sent(self, message: Message, request_id: str, method: str) -> tuple[int, list[tuple[str, str]], bytes]:
-        status, headers = answer_of(message, request_id)
-        return status, headers, b"" if method == "HEAD" else message.body
+        return _sent(exchange.message, answer_of(exchange.message, request_id, exchange.trace), method)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
@@ -113,6 +137,13 @@ class WsgiApp:
         )
         start_response(f"{status} {_PHRASES.get(status, 'Unknown')}", headers)
         return [body]
+
+
+def _sent(
+    message: Message, told: tuple[int, list[tuple[str, str]]], method: str
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    status, headers = told
+    return status, headers, b"" if method == "HEAD" else message.body
 
 
 def headers_of(environ: Mapping[str, Any]) -> dict[str, str]:
@@ -130,9 +161,13 @@ def reader_of(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
 
     def read(most: int) -> bytes:
         stream = environ["wsgi.input"]
-        length = environ.get("CONTENT_LENGTH")
-        if length:
-            return bytes(stream.read(min(int(length), most + 1)))
+        length = environ.get("CONTENT_LENGTH") or ""
+        if length.isdecimal():
+            size = min(int(length), most + 1)
+            body = bytes(stream.read(size))
+            if len(body) < size:
+                raise InvalidInput.at("body", f"{length} bytes, as content-length says", f"{len(body)}, then its end")
+            return body
         if environ.get("wsgi.input_terminated"):  # a chunked body, of which the server knows the end
             return bytes(stream.read(most + 1))
         return b""
