@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "host", "port", "wires", "workers", "keys", "public", "production", "control", "admin_port",
     "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "cache",
     "request_seconds", "model_seconds", "max_body", "max_rows", "batch_rows",
-    "queue_requests", "queue_rows", "queue_seconds", "poll_seconds", "drain_seconds", "access_log",
+    "queue_requests", "queue_rows", "queue_seconds", "poll_seconds", "drain_seconds", "access_log", "traces",
 )  # fmt: skip
 @trusted
 def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None:
