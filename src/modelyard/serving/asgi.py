@@ -24,10 +24,10 @@ from modelyard.serving.guests import (
     plain_body,
     target_of,
     too_large,
-    trace_for,
     unserved,
 )
 from modelyard.serving.patience import seconds_of
+from modelyard.serving.tracing import trace_for
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -19,6 +19,7 @@ from modelyard.serving.compression import inflate
 from modelyard.serving.frames import END_HEADERS, END_STREAM, HEADERS
 from modelyard.serving.routing import Endpoint
 from modelyard.serving.streams import Stream, StreamExchange
+from modelyard.serving.tracing import trace_for
 from modelyard.wires import Unimplemented, told
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class GrpcStream(Stream):
             received=received,
             endpoint=head.endpoint,
             deadline=received + head.seconds,
+            trace=trace_for(head.headers, listener.traces),
             stream=self,
         )
         self.unanswered.append(exchange)
@@ -206,7 +208,10 @@ class GrpcStream(Stream):
         else:
             self._is_started = True
             name = exchange.id.encode()
-            block = connection.outbox.block(b"".join((_BEGIN, _ID, frames.length(len(name)), name)))
+            fields = b"".join((_BEGIN, _ID, frames.length(len(name)), name))
+            if exchange.trace is not None:
+                fields += frames.field(b"traceresponse", exchange.trace.response.encode())
+            block = connection.outbox.block(fields)
             begin = _HEAD.pack(len(block) >> 8, len(block) & 255, HEADERS, END_HEADERS, number) + block
         end = b""
         if self._is_complete and not self.unanswered:

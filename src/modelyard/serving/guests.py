@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from random import random
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +15,7 @@ from modelyard.messages import Message
 from modelyard.serving.compression import inflate
 from modelyard.serving.limits import TooLarge, is_request_id
 from modelyard.serving.listener import STATUS
-from modelyard.serving.tracing import Trace, new_trace, trace_of
+from modelyard.serving.tracing import Trace
 
 #: What may stand in a path as it is.
 _SAFE = "/:@!$&'()*+,;=~-._"
@@ -42,13 +41,6 @@ def id_of(headers: Mapping[str, str]) -> str:
     """The caller's own id for its request where it can be taken over, else one that is unique."""
     given = headers.get("x-request-id", "")
     return given if is_request_id(given) else f"{_PREFIX}-{os.getpid():x}-{next(_COUNT):x}"
-
-
-def trace_for(headers: Mapping[str, str], share: float) -> Trace | None:
-    """The trace that a request belongs to; for a ``share`` of those that belong to none, one that begins here."""
-    if "traceparent" in headers:
-        return trace_of(headers)
-    return new_trace() if share and random() < share else None
 
 
 def check_length(headers: Mapping[str, str], most: int) -> None:

@@ -38,7 +38,7 @@ from modelyard.serving.limits import (
 from modelyard.serving.parted import part
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
-from modelyard.serving.tracing import trace_of
+from modelyard.serving.tracing import begin_trace, trace_for
 
 if TYPE_CHECKING:
     from modelyard.serving.listener import Listener
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
                     id=head.request_id or listener.id_prefix + hex(count)[2:],
                     received=received,
                     deadline=received + head.seconds,
-                    trace=listener.begin_trace() if listener.traces else None,
+                    trace=begin_trace(listener.traces) if listener.traces else None,
                     endpoint=head.endpoint,
                     head=head,
                     connection=self,
@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
             id=given if given and is_request_id(given) else listener.new_id(),
             received=self.last,
             deadline=self.last + head.seconds,
-            trace=trace_of(headers) if "traceparent" in headers else listener.begin_trace(),
+            trace=trace_for(headers, listener.traces),
             endpoint=head.endpoint,
             head=head,
             connection=self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from http import HTTPStatus
-from random import random
 from time import perf_counter, time
 from typing import TYPE_CHECKING
 from wsgiref.handlers import format_date_time
@@ -17,7 +16,6 @@ from modelyard.serving.compression import compress
 from modelyard.serving.http import Connection, Head, HttpExchange
 from modelyard.serving.limits import TooLarge
 from modelyard.serving.parted import part
-from modelyard.serving.tracing import Trace, new_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,10 +121,6 @@ class Listener:
         """An id for a request: unique to this process, then counted."""
         self.count += 1
         return f"{self.id_prefix}{self.count:x}"
-
-    def begin_trace(self) -> Trace | None:
-        """The trace that begins with a request that belongs to none, for the share of them that is to be traced."""
-        return new_trace() if self.traces and random() < self.traces else None
 
     def remember(self, text: bytes, head: Head) -> None:
         """Know a head by heart when it comes the second time; one that differs each time never takes room."""

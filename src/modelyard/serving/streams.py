@@ -12,6 +12,7 @@ from modelyard.serving.calls import Exchange
 from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, compress, inflate
 from modelyard.serving.frames import DATA, END_STREAM, PROTOCOL_ERROR, StreamFault
 from modelyard.serving.limits import TooSlow, is_slow_body
+from modelyard.serving.tracing import trace_for
 
 if TYPE_CHECKING:
     from modelyard.serving.heads import Head
@@ -138,6 +139,7 @@ class PlainStream(Stream):
             received=received,
             endpoint=head.endpoint,
             deadline=received + head.seconds,
+            trace=trace_for(head.headers, listener.traces),
             stream=self,
         )
         self._is_asked = True

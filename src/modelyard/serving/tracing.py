@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from random import random
 
 import msgspec
 
@@ -42,6 +43,13 @@ def trace_of(headers: Mapping[str, str]) -> Trace | None:
     return Trace(trace_id, parent_id, os.urandom(8).hex(), is_sampled, headers.get("tracestate", ""))
 
 
-def new_trace() -> Trace:
-    """A trace that begins with this request, and is sampled."""
-    return Trace(os.urandom(16).hex(), "", os.urandom(8).hex(), True)
+def begin_trace(share: float) -> Trace | None:
+    """A trace that begins with this request, and is sampled: for a ``share`` of requests."""
+    if share and random() < share:
+        return Trace(os.urandom(16).hex(), "", os.urandom(8).hex(), True)
+    return None
+
+
+def trace_for(headers: Mapping[str, str], share: float) -> Trace | None:
+    """The trace that a request belongs to; for a ``share`` of those that belong to none, one that begins here."""
+    return trace_of(headers) if "traceparent" in headers else begin_trace(share)

@@ -19,11 +19,11 @@ from modelyard.serving.guests import (
     id_of,
     plain_body,
     target_of,
-    trace_for,
     unserved,
 )
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.threaded import ThreadedApplication, ThreadExchange
+from modelyard.serving.tracing import trace_for
 
 #: How long a start, or the first request of a process, waits for the models.
 START_SECONDS = 120.0

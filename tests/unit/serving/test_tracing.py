@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.serving.parted import part
-from modelyard.serving.tracing import new_trace, trace_of
+from modelyard.serving.tracing import begin_trace, trace_for, trace_of
 
 from .conftest import MemorySource, linear
+from .http2_peer import CALL, PLAIN, Peer, message
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
@@ -31,7 +32,10 @@ def test_a_trace_context() -> None:
     assert unsampled is not None and not unsampled.is_sampled and unsampled.response.endswith("-00")
     later = trace_of({"traceparent": f"01-{TRACE}-{SPAN}-03-more"})
     assert later is not None and later.is_sampled
-    assert new_trace().is_sampled and len(new_trace().trace_id) == 32
+    begun = begin_trace(1.0)
+    assert begun is not None and begun.is_sampled and not begun.parent_id and len(begun.trace_id) == 32
+    assert begin_trace(0.0) is None and trace_for({}, 0.0) is None
+    assert trace_for({"traceparent": "nonsense"}, 1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -116,3 +120,31 @@ def test_a_share_of_requests_begins_a_trace(source: MemorySource, serve: Callabl
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
         seen = {ask(stream)[0]["traceresponse"] for _ in range(5)}
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("kind", ["plain", "call"])
+def test_a_trace_over_http2(kind: str) -> None:
+    peer = Peer(access_log="all")
+    fields = {**(CALL if kind == "call" else PLAIN), "traceparent": f"00-{TRACE}-{SPAN}-01"}
+    body = message(b"hello") if kind == "call" else b"hello"
+    seen = {peer.ask(body, fields).headers["traceresponse"] for _ in range(3)}
+    assert len(seen) == 3 and all(re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-01", told) for told in seen)
+    assert "traceresponse" not in peer.ask(body, {**fields, "traceparent": "nonsense"}).headers
+    assert "traceresponse" not in peer.ask(body, CALL if kind == "call" else PLAIN).headers
+    assert "traceresponse" in Peer(traces=1.0).ask(body, CALL if kind == "call" else PLAIN).headers
+
+
+def test_each_message_of_a_stream_has_a_span_of_its_own() -> None:
+    peer = Peer(traces=0.0)
+    seen: list[str] = []
+
+    def note(exchange: Any, _: Any) -> None:
+        seen.append(exchange.trace.span_id)
+
+    peer.connection.listener.notes_all, peer.connection.listener.note = True, note  # type: ignore[method-assign]
+    number = peer.open({**CALL, "traceparent": f"00-{TRACE}-{SPAN}-00"})
+    for i in range(3):
+        peer.data(number, message(b"%d" % i))
+    answer = peer.answers[number]
+    assert answer.messages == [b"0", b"1", b"2"] and len(set(seen)) == 3
+    assert answer.headers["traceresponse"] == f"00-{TRACE}-{seen[0]}-00"
