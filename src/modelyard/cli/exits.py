@@ -23,6 +23,7 @@ EXITS: dict[int, tuple[tuple[str, ...], str]] = {
     8: (("missing_dependency",), "a library is not installed; the hint names the extra"),
     9: (("bad_bundle",), "a bundle is damaged, or newer than this Modelyard"),
     10: (("remote_failed",), "a store, database, disk or cloud failed"),
+    11: (("nonconforming",), "a server breaks a rule of its protocol that is a must"),
     130: (("interrupted",), "stopped by Ctrl-C"),
     141: (("broken_pipe",), "the reader of the output went away"),
 }

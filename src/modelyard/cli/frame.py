@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain-batching": ("explain_batching", "Show why a running server joined the requests it joined."),
     },
     "Around": {
+        "conformance": ("conformance", "Ask any server whether it keeps the rules of an inference protocol."),
         "demo": ("demo", "Train on real data, register, serve, and show predictions from the live server."),
         "settings": ("settings", "List the settings and where each value comes from."),
         "completion": ("settings", "Print the shell's completion script."),
@@ -71,10 +72,11 @@ SYNONYMS = {
 
 
 class Answer(NamedTuple):
-    """What a command has to say: ``data`` for machines, ``show`` prints the same for people."""
+    """What a command has to say: ``data`` for machines, ``show`` prints the same for people; how it ends."""
 
     data: Any
     show: Callable[[], None]
+    exit: int = 0
 
 
 class Group(click.Group):
@@ -283,6 +285,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return exits.NUMBERS["broken_pipe"]
     except Exception as error:
         return _tell(error, as_json=as_json, debug=debug)
+    if isinstance(outcome, Answer):
+        return outcome.exit
     return outcome if isinstance(outcome, int) else 0
 
 
