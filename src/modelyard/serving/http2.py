@@ -134,6 +134,7 @@ class Http2Connection(asyncio.Protocol):
             if not stream.has_ended:
                 stream.cancel()
         self._farewells = 2
+        self.outbox.flush()  # what was answered in this turn: a transport that closes takes no more
         return bool(self.streams) and not self.is_closing
 
     def pause_writing(self) -> None:

@@ -552,6 +552,12 @@ class TestTime:
         peer.open()
         assert not peer.connection.eof_received() and not peer.connection.streams
 
+    def test_what_was_answered_in_the_turn_of_the_end_is_written(self, peer: Peer) -> None:
+        answered = frame(PING, 0, 0, b"answered")
+        peer.connection.outbox.write(answered)
+        assert not peer.connection.eof_received()
+        assert peer.transport.written.endswith(answered)
+
     def test_a_lost_connection_leaves_nothing(self, peer: Peer) -> None:
         peer.open()
         peer.data(1, message(b"x" * 10)[:8])
