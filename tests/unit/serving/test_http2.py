@@ -505,7 +505,7 @@ class TestTime:
         peer.connection.drain(now)
         late = peer.open()  # it was under way
         peer.connection.drain(now + 0.01)
-        peer.connection.drain(now + http2.FAREWELL_SECONDS)
+        peer.connection.drain(now + 1.01 * http2.FAREWELL_SECONDS)
         refused = peer.open()
         assert peer.answers[refused].reset == REFUSED_STREAM
         for one in (number, late):
