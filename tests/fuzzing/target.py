@@ -1,0 +1,170 @@
+"""The server under fire, in a process of its own: ``python target.py OPTIONS`` serves, ``Target`` looks after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .seeds import MIXED, PAIR, Seed, rest
+from .talk import Answer, ask
+
+WIRES = {
+    "mixed": ["native", "oip", "tfserving", "kserve", "mlflow", "seldon", "azure", "vertex"],
+    "pair": ["sagemaker", "kserve", "native", "oip", "tfserving", "seldon", "mlflow", "vertex", "azure"],
+}
+SEEDS: dict[str, list[Seed]] = {"mixed": MIXED, "pair": PAIR}
+
+_ID = re.compile(rb'"(?:id|request_id|puid|prediction_id)": ?"[0-9a-f]{12}-[0-9a-f]+"')
+
+#: What has no place in a log; what is no line of ours was written by the interpreter.
+_FAULT = re.compile(rb'internal error|model failed|Traceback|Exception|^[^{]')
+
+
+class Target:
+    """A server of one of the kinds of ``WIRES``."""
+
+    def __init__(self, kind: str, log: Path) -> None:
+        self.kind = kind
+        self._log = log
+        self._read = 0
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        if kind == "pair":
+            environment["SAGEMAKER_MULTI_MODEL"] = "true"
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fuzzing.target", kind],
+                stdout=subprocess.PIPE, stderr=stream, text=True, env=environment,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        assert said, log.read_text()
+        self.port = int(said)
+        self.seeds = SEEDS[kind]
+        self.steady = [seed for seed in self.seeds if seed.is_steady]
+        self._known = {seed.path + str(i): self.ask(seed) for i, seed in enumerate(self.steady)}
+        self.files = self._files()
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def ask(self, seed: Seed) -> list[Answer]:
+        """The answers to a well-formed request, without what differs each time."""
+        answers = [each._replace(body=_ID.sub(b"", each.body)) for each in ask(self.port, seed)]
+        assert [each.status for each in answers] == [200], (seed, answers)
+        assert answers[0].grpc <= 0, (seed, answers)
+        return answers
+
+    def check(self, number: int) -> None:
+        """A well-formed request is answered as it was at first; the process lives, and logged no fault of ours."""
+        assert self.process.poll() is None, f"ended with {self.process.returncode}: {self._log.read_text()[-3000:]}"
+        i = number % len(self.steady)
+        seed = self.steady[i]
+        assert self.ask(seed) == self._known[seed.path + str(i)], seed
+        with self._log.open("rb") as stream:
+            stream.seek(self._read)
+            text = stream.read()
+        self._read += len(text)
+        bad = [line for line in text.splitlines() if _FAULT.search(line)]
+        assert not bad, b"\n".join(bad[:3])[:6000].decode().replace("\\n", "\n")
+
+    def check_let_go(self) -> None:
+        """Every connection is closed."""
+        deadline = time.monotonic() + 30
+        while self._files() > self.files:
+            assert time.monotonic() < deadline, f"{self._files()} descriptors are open, at first {self.files}"
+            time.sleep(0.05)
+
+    def _files(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @property
+    def resident(self) -> float:
+        """MB."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) / 1024
+
+
+# In the server's process.
+
+
+def _bundles() -> dict[str, Any]:
+    from modelyard.schema import Field, Signature
+    from modelyard.testing.memory import MemoryBundle
+    from yes_or_no import SIGNATURE, predict
+
+    inputs = (
+        Field(name="x", dtype="float64"), Field(name="n", dtype="int32"),
+        Field(name="city", dtype="string", nullable=True), Field(name="flag", dtype="bool"),
+        Field(name="when", dtype="datetime", nullable=True), Field(name="v", dtype="float32", shape=(2,)),
+    )  # fmt: skip
+
+    def mixed(columns: Any) -> dict[str, Any]:
+        with np.errstate(all="ignore"):
+            total = columns["x"] + columns["n"] + columns["flag"] + columns["v"].sum(axis=1)
+            yes = 1 / (1 + np.exp(-np.clip(total, -50, 50)))
+        labels = np.where(yes > 0.5, "yes", "no").astype(object)
+        return {"prediction": labels, "probabilities": np.stack([1 - yes, yes], axis=1)}
+
+    sample = {
+        "x": [1.0], "n": [2], "city": np.array(["Rome"], object), "flag": [True], "when": [0.0],
+        "v": np.zeros((1, 2), "float32"),
+    }  # fmt: skip
+    pair = MemoryBundle(SIGNATURE, predict, {"x1": [0.0], "x2": [1.0]})
+    return {
+        "m": MemoryBundle(Signature(inputs=inputs, outputs=SIGNATURE.outputs), mixed, sample),
+        "xy": pair,
+        "spare": pair,
+    }
+
+
+class _Source:
+    """Models in memory."""
+
+    def __init__(self) -> None:
+        self._bundles = _bundles()
+
+    def marker(self) -> int:
+        return 0
+
+    def versions(self, model: str) -> list[str]:
+        return ["1"]
+
+    def forget(self, reference: str) -> None: ...
+
+    def resolve(self, reference: str) -> Any:
+        from modelyard.errors import NotFound
+        from modelyard.serving.sources import Wanted
+
+        if reference not in self._bundles:
+            raise NotFound.among("model", reference, self._bundles)
+        bundle = self._bundles[reference]
+        return Wanted(
+            model=reference, version="1", digest=bundle.digest, aliases=("production",), open=lambda: bundle
+        )
+
+
+def _serve(kind: str) -> None:
+    from modelyard.serving.server import serve
+
+    serve(
+        ["m"] if kind == "mixed" else ["xy", "spare"],
+        source=_Source, wires=WIRES[kind], port=0, max_body=1 << 20, max_rows=20_000, control=kind == "pair",
+        on_ready=lambda server: print(server.port, flush=True),  # noqa: T201
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
