@@ -59,7 +59,7 @@ def _compare(told: Any, expected: Any) -> None:
         for one, other in zip(told, expected, strict=True):
             _compare(one, other)
     elif isinstance(expected, float):
-        assert told == pytest.approx(expected, abs=0.06)
+        assert told == pytest.approx(expected, abs=0.01)
     else:
         assert expected == "..." or told == expected
 
@@ -91,7 +91,7 @@ class Reader:
             if re.match(r"([A-Z_]+=\S+ )*modelyard serve", line):
                 self._serve(line)
             else:
-                printed += self._finish(["bash", "-euc", line])
+                printed += self._finish(["bash", "-euc", line]).rstrip("\n") + "\n"
         return printed
 
     def _finish(self, command: list[str]) -> str:
