@@ -153,6 +153,12 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting("traces", _share, "0", "share of requests without a trace context for which a trace begins", _SHARE),
     Setting(
+        "otlp",
+        str,
+        "",
+        "address of an OpenTelemetry receiver (OTLP over HTTP) of spans; OTEL_EXPORTER_OTLP_ENDPOINT when empty",
+    ),
+    Setting(
         "train_rows",
         _whole(1),
         "200000",
@@ -213,6 +219,29 @@ class Chosen:
             value = _parse(_BY_NAME[name], value, name)
         value = self.__dict__[name] = get(name, value)
         return value
+
+
+def spans_address(given: str) -> str:
+    """Where spans are sent: ``given``, else what OpenTelemetry's own variables say; "" for nowhere.
+
+    Raises InvalidInput where those ask for another protocol than ours.
+    """
+    if given:
+        return f"{given.rstrip('/')}/v1/traces"
+    known = os.environ
+    if known.get("OTEL_SDK_DISABLED", "").lower() == "true" or known.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        return ""
+    address = known.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+    if base := known.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""):
+        address = address or f"{base.rstrip('/')}/v1/traces"
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = known.get(variable, "")
+        if address and protocol not in ("", "http/protobuf"):
+            hint = "set it to http/protobuf, with the receiver's port for HTTP (usually 4318)"
+            raise InvalidInput.at(variable, "http/protobuf", protocol, hint=hint)
+        if protocol:
+            break
+    return address
 
 
 def who() -> str:

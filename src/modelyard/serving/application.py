@@ -27,13 +27,14 @@ from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
 from modelyard.serving.table import Table
 from modelyard.serving.tls import Certificates
-from modelyard.settings import Chosen
+from modelyard.settings import Chosen, spans_address
 from modelyard.telemetry import Log
 from modelyard.wires.health_grpc import HealthGrpcWire
 
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
     from modelyard.errors import ModelyardError
+    from modelyard.serving.spans import Spans
 
 
 class Application:
@@ -112,11 +113,21 @@ class Application:
         #: What the catalog published last.
         self._newest = self.catalog.table
         self.cache = AnswerCache(chosen.cache) if chosen.cache else None
+        #: Where spans go, if anywhere.
+        self.spans = self._open_spans()
         self._slots = max(1, _cores() // chosen.workers)
         # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
         self._pool = ThreadPoolExecutor(max(2, _cores()), thread_name_prefix="modelyard-model")
         # Calls that block are few, and must not keep models from their threads.
         self._slow = ThreadPoolExecutor(4, thread_name_prefix="modelyard-slow")
+
+    def _open_spans(self) -> Spans | None:
+        address = spans_address(self.settings.otlp)
+        if not address:
+            return None
+        from modelyard.serving.spans import Spans
+
+        return Spans(address, self.log)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to load. From now on everything but ``catalog``'s own work happens on ``loop``'s thread."""
@@ -149,6 +160,8 @@ class Application:
             self.gate.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
+        if self.spans is not None:
+            self.spans.close()
         self.log.flush()
 
     def endpoint(
@@ -179,7 +192,7 @@ class Application:
             meter = self.metrics.meter(loaded.name, loaded.version)
             lane = self._lanes[loaded] = Lane(
                 loaded, meter, self.loop, self._pool, self.log,
-                limits=self.limits, slots=self._slots, cache=self.cache,
+                limits=self.limits, slots=self._slots, cache=self.cache, spans=self.spans,
             )  # fmt: skip
         return lane
 

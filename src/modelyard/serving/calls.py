@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from modelyard.errors import InvalidInput, ModelFailed, ModelyardError, NotReady, Overloaded
-from modelyard.interfaces import Codec
+from modelyard.interfaces import Codec, Wire
 from modelyard.messages import Batch, Message, Request, Response
 from modelyard.schema import Columns, check_outputs
 from modelyard.serving.loading import Loaded
@@ -30,6 +30,7 @@ class Answerer(Protocol):
     """What turns results into messages for one wire, one call and one loaded version."""
 
     codec: Codec
+    wire: Wire
 
     def refuse(self, exchange: Exchange, error: Exception) -> Message:
         """The message that tells of ``error``."""
@@ -53,8 +54,6 @@ class Exchange(msgspec.Struct, gc=False, kw_only=True, eq=False):
     trace: Trace | None = None
     #: It was answered before its model was done: what comes of the model is dropped.
     is_settled: bool = False
-    #: What there is so far of a request that is run in parts.
-    parts: Any = None
 
     @property
     def is_gone(self) -> bool:
@@ -128,6 +127,19 @@ class Calls:
         if self._cache is not None:
             self._keep(exchanges, outputs)
         return messages
+
+    def answer_again(self, exchange: Exchange) -> Message | None:
+        """The answer as before, where the same was asked before and the outputs were kept."""
+        assert self._cache is not None
+        request = exchange.request
+        outputs = self._cache.get(self._cache.key(self._loaded.digest, request))
+        if outputs is None:
+            return None
+        try:
+            response = Response(Batch(outputs), 0, outputs.rows, request.id or exchange.id)
+            return exchange.endpoint.codec.encode(request, response)
+        except Exception as error:
+            return self.refuse(exchange, error)
 
     def join(self, exchanges: Sequence[Exchange]) -> Columns:
         if len(exchanges) == 1:

@@ -13,38 +13,24 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import DeadlinePassed, InvalidInput, ModelFailed, NotReady, Overloaded
-from modelyard.messages import Batch, Message, Response
-from modelyard.schema import Columns, Layout, check_outputs
-from modelyard.serving.batching import History, Limits
+from modelyard.messages import Message
+from modelyard.schema import Columns, check_outputs
+from modelyard.serving.batching import History, Limits, row_bytes
 from modelyard.serving.calls import INLINE_SECONDS, Calls, Exchange
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
+from modelyard.serving.parts import Parts
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
     from modelyard.serving.cache import AnswerCache
+    from modelyard.serving.spans import Spans
 
 #: Answers of a model process for more rows than this are encoded in a thread.
 ENCODED_ON_LOOP = 512
 
 #: How often the deadlines of requests under way are looked at, in seconds.
 WATCH_SECONDS = 0.02
-
-
-class Parts:
-    """A request that holds more rows than one call may."""
-
-    __slots__ = ("alone", "columns", "done", "outputs", "predicted", "started")
-
-    def __init__(self, exchange: Exchange, columns: Columns) -> None:
-        #: The request, as a call's list of them.
-        self.alone = [exchange]
-        self.columns = columns
-        self.outputs: list[Columns] = []
-        #: Rows that are predicted, when the first part began, and the seconds that the parts took.
-        self.done = 0
-        self.started = 0.0
-        self.predicted = 0.0
 
 
 class Lane:
@@ -64,6 +50,7 @@ class Lane:
         limits: Limits | None = None,
         slots: int = 1,
         cache: AnswerCache | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self.loaded = loaded
         self.meter = meter
@@ -72,8 +59,9 @@ class Lane:
         self._remote: Any = getattr(loaded, "remote", None)
         self._slots = self._remote.slots if self._remote is not None else slots
         self._cache = cache
+        self._spans = spans
         self._calls = Calls(loaded, meter, log, cache)
-        self._row_bytes = _row_bytes(loaded.signature.input_layout)
+        self._row_bytes = row_bytes(loaded.signature.input_layout)
         self._loop = loop
         self._pool = pool
         self._log = log
@@ -81,6 +69,9 @@ class Lane:
         self._waiting_rows = 0
         #: Requests of a call that failed, to be run one by one.
         self._apart: list[Exchange] = []
+        #: Requests that run in parts and wait for the next; others run between two parts.
+        self._parted: list[Parts] = []
+        self._is_parts_turn = False
         #: The calls under way beside the loop, by the ``id`` of their lists.
         self._running: dict[int, list[Exchange]] = {}
         self._watching = False
@@ -93,7 +84,8 @@ class Lane:
     @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
-        return len(self._waiting) + len(self._apart) + sum(map(len, self._running.values()))
+        waiting = len(self._waiting) + len(self._apart) + len(self._parted)
+        return waiting + sum(map(len, self._running.values()))
 
     @property
     def where(self) -> str:
@@ -143,6 +135,19 @@ class Lane:
             self._waiting_rows = exchange.request.rows
             self._loop.call_soon(self._turn)
 
+    def _answer_again(self, exchange: Exchange) -> bool:
+        """Answer from the cache, if it can."""
+        started = perf_counter()
+        message = self._calls.answer_again(exchange)
+        if message is None:
+            return False
+        exchange.answer(message)
+        self.meter.cache_hits += 1
+        self.meter.note([exchange], [message], exchange.request.rows, started, started)
+        if self._spans is not None:
+            self._spans.note(self.loaded, [exchange], [message], exchange.request.rows, started, started)
+        return True
+
     def _check_room(self, exchange: Exchange) -> None:
         """Raise Overloaded where a request would wait too long, or with too many."""
         limits, count, rows = self.limits, len(self._waiting), self._waiting_rows + exchange.request.rows
@@ -168,8 +173,14 @@ class Lane:
 
     def _go_on(self) -> None:
         """Run what waits, as far as there is room."""
-        while (self._waiting or self._apart) and len(self._running) < self._slots:
-            self._run(self._take())
+        while len(self._running) < self._slots:
+            if self._parted and (self._is_parts_turn or not (self._waiting or self._apart)):
+                self._run_part(self._parted.pop(0))
+            elif self._waiting or self._apart:
+                self._is_parts_turn = True
+                self._run(self._take())
+            else:
+                break
 
     def _take(self) -> list[Exchange]:
         if self._apart:
@@ -198,7 +209,7 @@ class Lane:
     def _run(self, exchanges: list[Exchange]) -> None:
         rows = exchanges[0].request.rows if len(exchanges) == 1 else sum([e.request.rows for e in exchanges])
         if rows > self._most:
-            self._run_part(exchanges[0])
+            self._run_in_parts(exchanges[0])
         elif self._remote is not None:
             self._run_remote(exchanges, rows)
         elif self.loaded.cost.expect(rows) > INLINE_SECONDS:
@@ -216,6 +227,8 @@ class Lane:
         reason: str,
     ) -> None:  # fmt: skip
         self.meter.note(exchanges, messages, rows, started, predicted)
+        if self._spans is not None:
+            self._spans.note(self.loaded, exchanges, messages, rows, started, predicted)
         self.history.note(reason, len(exchanges), rows, started - exchanges[0].decoded, predicted - started)
 
     # In a thread.
@@ -245,27 +258,34 @@ class Lane:
 
     def _after_waiting(self) -> None:
         """Go on after a call beside the loop: what came meanwhile runs together, without what nobody waits for."""
+        self._drop_stale()
         if self._waiting:
-            self._drop_stale()
             self._several = "gathered"
         self._go_on()
 
     def _drop_stale(self) -> None:
         """Forget waiting requests whose callers are gone, and refuse those whose deadline has passed."""
         now = perf_counter()
-        kept = []
-        for exchange in self._waiting:
-            if exchange.is_settled:
-                continue
-            if exchange.is_gone:
-                exchange.is_settled = True
-                self.meter.refused["cancelled"] += 1
-            elif exchange.deadline <= now:
-                self._give_up(exchange, now)
-            else:
-                kept.append(exchange)
-        self._waiting = kept
-        self._waiting_rows = sum([exchange.request.rows for exchange in kept])
+        if self._waiting:
+            # What an answer lets in is appended meanwhile, and looked at too.
+            self._waiting = [exchange for exchange in self._waiting if self._is_wanted(exchange, now)]
+            self._waiting_rows = sum([exchange.request.rows for exchange in self._waiting])
+        if self._apart:
+            self._apart = [exchange for exchange in self._apart if self._is_wanted(exchange, now)]
+        if self._parted:
+            self._parted = [parts for parts in self._parted if self._is_wanted(parts.exchange, now)]
+
+    def _is_wanted(self, exchange: Exchange, now: float) -> bool:
+        if exchange.is_settled:
+            return False
+        if exchange.is_gone:
+            exchange.is_settled = True
+            self.meter.refused["cancelled"] += 1
+            return False
+        if exchange.deadline <= now:
+            self._give_up(exchange, now)
+            return False
+        return True
 
     # Deadlines of what is under way.
 
@@ -283,7 +303,7 @@ class Lane:
         self._loop.call_later(WATCH_SECONDS, self._watch)
         self._drop_stale()
         now = perf_counter()
-        for exchanges in self._running.values():
+        for exchanges in list(self._running.values()):
             for exchange in exchanges:
                 if exchange.deadline <= now and not exchange.is_settled:
                     self._give_up(exchange, now)
@@ -295,8 +315,15 @@ class Lane:
             f"{self.loaded.name} had no answer when the request's time was up, after {waited:.3g} s",
             hint="give it more time with the header x-request-timeout, or send fewer rows",
         )
-        self.meter.refused[error.code] += 1
-        exchange.answer(exchange.endpoint.refuse(exchange, error))
+        self.turn_down(exchange, error)
+
+    def turn_down(self, exchange: Exchange, error: Exception) -> None:
+        """Refuse a request for which the model is not asked, or not waited for."""
+        refusal = exchange.endpoint.refuse(exchange, error)
+        self.meter.refused[refusal.code] += 1
+        exchange.answer(refusal)
+        if self._spans is not None:
+            self._spans.note_refused(self.loaded, exchange, refusal)
 
     # In the model's own process.
 
@@ -345,7 +372,7 @@ class Lane:
     def _settle(self, exchanges: list[Exchange], error: BaseException, rows: int, started: float) -> None:
         """After a call that failed as a whole: where one request may be at fault, each runs again by itself."""
         if len(exchanges) > 1 and not isinstance(error, (NotReady, DeadlinePassed)):
-            self._apart += exchanges
+            self._apart += [exchange for exchange in exchanges if not exchange.is_settled]
             return
         messages = [self._calls.refuse(exchange, error) for exchange in exchanges]
         for exchange, message in zip(exchanges, messages, strict=True):
@@ -355,98 +382,63 @@ class Lane:
 
     # In parts.
 
-    def _run_part(self, exchange: Exchange) -> None:
-        """The next rows of a request that holds more than a call may."""
+    def _run_in_parts(self, exchange: Exchange) -> None:
         started = perf_counter()
-        parts = exchange.parts
-        if parts is None:
-            try:
-                parts = exchange.parts = Parts(exchange, self._calls.columns(exchange.request))
-            except Exception as error:
-                self._settle([exchange], error, exchange.request.rows, started)
-                return
-            parts.started = started
-        columns = parts.columns.slice(parts.done, parts.done + self._most)
+        try:
+            columns = self._calls.columns(exchange.request)
+        except Exception as error:
+            self._settle([exchange], error, exchange.request.rows, started)
+        else:
+            self._run_part(Parts(exchange, columns, started))
+
+    def _run_part(self, parts: Parts) -> None:
+        """The next rows of a request that holds more than a call may."""
+        self._is_parts_turn = False
+        started = perf_counter()
+        columns = parts.next(self._most)
         self._begin(parts.alone)
         if self._remote is not None:
-            told = partial(self._part_done, exchange, columns.rows, started)
+            told = partial(self._part_done, parts, columns.rows, started)
             self._remote.call(columns, self.limits.model_seconds, told)
         else:
-            self._pool.submit(self._work_part, exchange, columns, started)
+            self._pool.submit(self._work_part, parts, columns, started)
 
-    def _work_part(self, exchange: Exchange, columns: Columns, started: float) -> None:
+    def _work_part(self, parts: Parts, columns: Columns, started: float) -> None:
         """A part in a thread."""
         result: Columns | BaseException
         try:
             result = self.loaded.predict(columns)
-        except BaseException as error:  # see ``_compute``
+        except BaseException as error:  # see ``Calls.compute``
             result = error
-        self.tell(self._part_done, exchange, columns.rows, started, result)
+        self.tell(self._part_done, parts, columns.rows, started, result)
 
-    def _part_done(self, exchange: Exchange, rows: int, started: float, result: Columns | BaseException) -> None:
-        parts: Parts = exchange.parts
+    def _part_done(self, parts: Parts, rows: int, started: float, result: Columns | BaseException) -> None:
         del self._running[id(parts.alone)]
-        now = perf_counter()
-        if not isinstance(result, BaseException):
-            try:
-                parts.outputs.append(check_outputs(result, rows))
-            except ModelFailed as error:
-                result = error
+        exchange, now = parts.exchange, perf_counter()
         self.meter.calls += 1
         self.history.note("part", 1, rows, started - exchange.decoded, now - started)
-        if isinstance(result, BaseException):
-            parts.outputs.clear()
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            parts.add(check_outputs(result, rows), now - started)
+        except BaseException as error:
             if not exchange.is_settled:
-                self._settle([exchange], result, rows, parts.started)
+                self._settle(parts.alone, error, rows, parts.started)
         else:
             self.loaded.cost.learn(rows, now - started)
-            parts.done += rows
-            parts.predicted += now - started
-            if parts.done >= parts.columns.rows:
+            if parts.are_all_there:
                 self._begin(parts.alone)
-                self._pool.submit(self._join_parts, exchange)
-            elif not exchange.is_settled and not exchange.is_gone:
-                self._waiting.append(exchange)  # behind whoever came meanwhile
-                self._waiting_rows += exchange.request.rows
+                self._pool.submit(self._join_parts, parts)
+            else:
+                self._parted.append(parts)
         self._after_waiting()
 
-    def _join_parts(self, exchange: Exchange) -> None:
+    def _join_parts(self, parts: Parts) -> None:
         """The answer from all parts, in a thread."""
-        parts: Parts = exchange.parts
-        outputs = self.loaded.signature.output_layout.concatenate(parts.outputs)
-        messages = self._calls.encode(parts.alone, outputs)
-        predicted = parts.started + parts.predicted
-        self.tell(self._done, parts.alone, messages, parts.columns.rows, parts.started, predicted, "part")
-
-    # Answers that were given before.
-
-    def _answer_again(self, exchange: Exchange) -> bool:
-        """Answer from the cache, if it can."""
-        assert self._cache is not None
-        outputs = self._cache.get(self._cache.key(self.loaded.digest, exchange.request))
-        if outputs is None:
-            return False
-        started = perf_counter()
-        messages = self._encode_kept(exchange, outputs)
-        exchange.answer(messages[0])
-        self.meter.cache_hits += 1
-        self.meter.note([exchange], messages, exchange.request.rows, started, started)
-        return True
-
-    def _encode_kept(self, exchange: Exchange, outputs: Columns) -> list[Message]:
-        response = Response(Batch(outputs), 0, outputs.rows, exchange.request.id or exchange.id)
         try:
-            return [exchange.endpoint.codec.encode(exchange.request, response)]
-        except Exception as error:
-            return [self._calls.refuse(exchange, error)]
-
-
-def _row_bytes(layout: Layout) -> int:
-    """Bytes that one row of inputs takes, about; a text counts as 64."""
-    total = 0
-    for field in layout.fields:
-        size = 64 if field.storage == "object" else 8
-        for length in field.shape:
-            size *= max(length, 1)
-        total += size
-    return max(total, 1)
+            outputs = self.loaded.signature.output_layout.concatenate(parts.outputs)
+            messages = self._calls.encode(parts.alone, outputs)
+        except BaseException as error:  # such as parts whose shapes differ
+            messages = [self._calls.refuse(parts.exchange, error)]
+        predicted = parts.started + parts.seconds
+        self.tell(self._done, parts.alone, messages, parts.columns.rows, parts.started, predicted, "part")

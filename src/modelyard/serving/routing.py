@@ -86,13 +86,13 @@ class Predicting(Endpoint):
             exchange.decoded = perf_counter()
             self._submit(exchange)
         except Exception as error:
-            self._turn_down(exchange, error)
+            self.lane.turn_down(exchange, error)
 
     def _decode_in_thread(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         try:
             exchange.request = self._decode(body, headers)
         except Exception as error:
-            self.lane.tell(self._turn_down, exchange, error)
+            self.lane.tell(self.lane.turn_down, exchange, error)
         else:
             self.lane.tell(self._submit_decoded, exchange)
 
@@ -104,12 +104,7 @@ class Predicting(Endpoint):
         try:
             self._submit(exchange)
         except Exception as error:
-            self._turn_down(exchange, error)
-
-    def _turn_down(self, exchange: Exchange, error: Exception) -> None:
-        refusal = self.refuse(exchange, error)
-        self.lane.meter.refused[refusal.code] += 1
-        exchange.answer(refusal)
+            self.lane.turn_down(exchange, error)
 
 
 class Addressing(Endpoint):

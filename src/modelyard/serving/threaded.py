@@ -121,7 +121,7 @@ class ThreadedApplication(Application):
             meter = self.metrics.meter(loaded.name, loaded.version)
             pool: ThreadPoolExecutor = self._pool
             lane = self._lanes[loaded] = ThreadLane(
-                loaded, meter, self.loop, pool, self.log, limits=self.limits, cache=self.cache
+                loaded, meter, self.loop, pool, self.log, limits=self.limits, cache=self.cache, spans=self.spans
             )
         return lane
 
@@ -131,3 +131,7 @@ class ThreadedApplication(Application):
     def _take_over(self, table: Table) -> None:
         with self._lock:
             super()._take_over(table)
+
+    def _forget(self) -> None:
+        with self._lock:  # keys have changed
+            super()._forget()
