@@ -22,6 +22,7 @@ import faulty
 import modelyard
 from modelyard.bundle import Trust, pack
 from modelyard.errors import NotFound, RemoteFailed
+from modelyard.registry import Registry
 from modelyard.schema import Field, Signature
 from modelyard.serving.asgi import AsgiApp
 from modelyard.serving.wsgi import WsgiApp
@@ -228,6 +229,24 @@ def test_encoded_bodies_and_limits(host: Callable[..., Ask], source: MemorySourc
     status, _, body = ask("POST", "/ml/predict", b'{"x1": [1, 2, 3], "x2": [0, 0, 0]}')
     assert status == 200 and json.loads(body)["prediction"] == [2.0, 3.0, 4.0]
     assert ask("POST", "/ml/predict", b'{"x1": [1, 2, 3, 4], "x2": [0, 0, 0, 0]}')[0] == 400
+
+
+def test_keys_are_asked_for(host: Callable[..., Ask], source: MemorySource, tmp_path: Path) -> None:
+    source.add("m", linear(), "production")
+    registry = Registry.open(tmp_path / "home")
+    _, key = registry.keys.create("shop")
+    ask = host(source, keys=True, registry=registry)
+    assert ask("POST", "/ml/predict", BODY)[0] == 401
+    assert ask("POST", "/ml/predict", BODY, authorization=f"Bearer {key}")[0] == 200
+    assert ask("POST", "/ml/predict", BODY, x_api_key=key)[0] == 200
+    assert ask("GET", "/ml/metrics", x_api_key=key)[0] == 403
+    assert ask("GET", "/ml/health/ready")[0] == 200
+    registry.keys.revoke("shop")
+    until = monotonic() + 10
+    while ask("POST", "/ml/predict", BODY, x_api_key=key)[0] != 401:
+        assert monotonic() < until
+        sleep(0.01)
+    registry.close()
 
 
 def test_a_promotion_is_followed(ask: Ask, source: MemorySource) -> None:
