@@ -156,6 +156,9 @@ def test_each_request_is_answered_while_its_process_is_killed(server: Server) ->
             answers[answer.status] += 1
             if answer.status == 503:
                 time.sleep(0.05)  # leave the machine to the replacement
+            elif answer.status == 500:  # a call under way at both kills is told so
+                if "ended under this call, and so did its replacement" not in told["error"]["message"]:
+                    wrong.append(told)
             elif told["prediction"] != 2.0 * number:
                 wrong.append(told)
         connection.close()
@@ -176,7 +179,7 @@ def test_each_request_is_answered_while_its_process_is_killed(server: Server) ->
     assert not wrong
     assert answers.total() == sum(sent)
     assert answers[200] > 8
-    assert set(answers) <= {200, 503}
+    assert set(answers) <= {200, 500, 503}
 
 
 def test_unloading_ends_the_process(bundles: dict[str, Bundle], tmp_path: Path) -> None:
