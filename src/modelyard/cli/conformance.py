@@ -28,12 +28,16 @@ _TYPES = {".csv": "text/csv", ".json": _JSON}
 @click.option("--protocol", type=click.Choice(_PROTOCOLS), required=True, help="The protocol that the server speaks.")
 @click.option("--model", default="", metavar="NAME", help="The model, where the protocol names models.")
 @click.option(
-    "--path", default="", metavar="PREFIX",
+    "--path",
+    default="",
+    metavar="PREFIX",
     help="What stands before the protocol's paths; for vertex, the route of health.",
 )
 @click.option("--predict", default="", metavar="ROUTE", help="For vertex, the route of prediction.")
 @click.option(
-    "--body", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    "--body",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
     help="An example request that the server answers, where the protocol does not describe the model's inputs.",
 )
 @click.option("--content-type", default=None, metavar="TYPE", help="The type of the example.  [default: by its name]")

@@ -40,14 +40,16 @@ RULES: list[R] = [
       [status(200)]),
     R("predict", "The example is answered with {predictions}.", _DOC, lambda m: m.good,
       [status(200), looks({"predictions": list})]),
-    R("predict-type", "As application/json.", _DOC, lambda m: m.good, [header("content-type", "application/json")]),
-    R("predict-count", "With one prediction an instance.", _DOC, lambda m: m.good,
+    R("predict-type", "An answer is application/json.", _DOC, lambda m: m.good,
+      [header("content-type", "application/json")]),
+    R("predict-count", "An answer has one prediction an instance.", _DOC, lambda m: m.good,
       [status(200), count("predictions", lambda m: len(_rows(m)))]),
     R("one-instance", "One instance gets one prediction.", _DOC, lambda m: m.posts({"instances": _rows(m)[:1]}),
       [status(200), count("predictions", lambda m: 1)]),
     R("parameters", "Empty parameters change nothing.", _DOC,
       lambda m: m.posts({"instances": _rows(m), "parameters": {}}), [status(200), _SAME]),
-    R("parameters-null", "Nor do parameters that are null.", "The Python client sends null where there are none.",
+    R("parameters-null", "Parameters that are null change nothing.",
+      "The Python client sends null where there are none.",
       lambda m: m.posts({"instances": _rows(m), "parameters": None}), [status(200), _SAME]),
     R("charset", "application/json; charset=utf-8 is read.", "Google's front end sends it.",
       lambda m: m.sends(m.body, "application/json; charset=utf-8"), [status(200), _SAME]),
@@ -62,7 +64,7 @@ RULES: list[R] = [
     R("text-for-number", "A text for a number is refused.", "It cannot be answered.",
       lambda m: _shaped(m, "with_value", "many"), [refused], "should"),
     R("unknown-path", "A path that is nobody's is 404.", "RFC 9110, 15.5.5.", lambda m: Request("GET", "/nothing/here"),
-      [status(404)]),
+      [status(404)], "should"),
 ]  # fmt: skip
 
 DIALECT = Dialect("vertex", "Vertex AI custom container", _meet, RULES)
