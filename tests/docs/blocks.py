@@ -42,7 +42,7 @@ def sections(page: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def check_answer(printed: str, language: str, expected: str) -> None:
-    """A block ``json`` or ``text`` shows what the one before it printed last: ``...`` is anything, numbers are rough."""
+    """A block ``json`` or ``text`` shows what was printed last before it; ``...`` is any text, fractions are rough."""
     if language == "text":
         assert printed.strip().endswith(expected.strip()), printed
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli import screen
-from modelyard.cli.frame import command, print_json, wants_json
+from modelyard.cli.frame import Usage, command, print_json, wants_json
 from modelyard.cli.options import of_settings
 from modelyard.cli.references import REFERENCE, trusted
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     modelyard serve churn@production churn@staging risk:7 --port 9000
     modelyard serve churn@production --workers 4 --host 0.0.0.0 --keys
     modelyard serve churn.zip --wires native,oip
+    modelyard serve --control              # nothing yet: clients say what to load
     curl -d '{"x1": 1.5, "x2": 2}' localhost:8080/predict
     """,
 )
 @click.argument("refs", type=REFERENCE, nargs=-1)
 @of_settings(
     "host", "port", "wires", "workers", "keys", "public", "production", "control", "admin_port",
-    "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "cache",
+    "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "weights", "cache",
     "request_seconds", "model_seconds", "max_body", "max_rows", "batch_rows",
     "queue_requests", "queue_rows", "queue_seconds", "poll_seconds", "drain_seconds", "access_log", "traces",
 )  # fmt: skip
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
 def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None:
     """Serve models over HTTP and gRPC, on one port.
 
-    Each REF is churn@production, churn:4, churn, or a bundle. An alias is followed: after a promote or rollback the
-    server changes over within a second and drops no request. Ctrl-C or SIGTERM ends it once what is in flight is
-    answered. Logs are JSON lines on stderr; with --json, one line on stdout tells that it is ready.
+    Each REF is churn@production, churn:4, churn, churn:latest-2, churn:all, or a bundle; NAME=BUNDLE gives a bundle
+    another name. An alias is followed: after a promote or rollback the server changes over within a second and drops
+    no request. Ctrl-C or SIGTERM ends it once what is in flight is answered. Logs are JSON lines on stderr; with
+    --json, one line on stdout tells that it is ready.
 
     In a container of SageMaker, Vertex AI or Azure ML no REF is needed: wire, port and model are those of the cloud.
     """
@@ -60,8 +62,7 @@ def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None
         given = {**cloud.options, **given}
         refs = refs or ((cloud.folder,) if cloud.folder else ())
     if not refs and not settings.Chosen(given).control:
-        context = click.get_current_context()
-        raise click.MissingParameter(ctx=context, param=context.command.params[0])
+        raise Usage("which model: REFS are missing", "modelyard serve NAME    (`modelyard models` lists them)")
     api.serve(*refs, trust=trust, on_ready=ready, **given)
 
 
