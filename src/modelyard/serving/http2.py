@@ -93,6 +93,8 @@ class Http2Connection(asyncio.Protocol):
         self._noise = 0
         #: How often we took leave, and when; when we asked whether anybody is there.
         self._farewells = 0
+        #: The client has said all.
+        self._has_ended = False
         self._left = self._probed = 0.0
 
     def forget(self) -> None:
@@ -113,6 +115,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
+        self.outbox.clear()
         self.listener.connections.discard(self)
         self.listener.note_lost()
 
@@ -134,6 +137,7 @@ class Http2Connection(asyncio.Protocol):
             if not stream.has_ended:
                 stream.cancel()
         self._farewells = 2
+        self._has_ended = True
         self.outbox.flush()  # what was answered in this turn: a transport that closes takes no more
         return bool(self.streams) and not self.is_closing
 
@@ -371,7 +375,8 @@ class Http2Connection(asyncio.Protocol):
         outbox = self.outbox
         self._noise = outbox.answers = 0
         if outbox.is_full or outbox.blocked:
-            if now - outbox.moved > STUCK_SECONDS:
+            # One that has said all widens no window any more.
+            if now - outbox.moved > (STUCK_SECONDS if outbox.is_full or not self._has_ended else 0):
                 self.transport.abort()
         elif not self.is_reading:
             return

@@ -558,6 +558,22 @@ class TestTime:
         assert not peer.connection.eof_received()
         assert peer.transport.written.endswith(answered)
 
+    def test_what_does_not_fit_into_the_windows_of_a_client_that_has_said_all_is_dropped(self) -> None:
+        peer = Peer(HELLO + setting(frames.INITIAL_WINDOW, 1))
+        peer.data(peer.open(), message(b"x"), end=True)
+        peer.connection.tend(perf_counter() + 1)
+        assert not peer.transport.is_closed  # it may widen them
+        assert peer.connection.eof_received()
+        peer.connection.tend(perf_counter() + 1)
+        assert peer.transport.is_closed
+
+    def test_nothing_is_written_to_a_lost_connection(self, peer: Peer) -> None:
+        peer.connection.outbox.write(frame(PING, 0, 0, b"answered"))
+        before = peer.transport.writes
+        peer.connection.connection_lost(None)
+        peer.loop.turn()
+        assert peer.transport.writes == before
+
     def test_a_lost_connection_leaves_nothing(self, peer: Peer) -> None:
         peer.open()
         peer.data(1, message(b"x" * 10)[:8])
