@@ -26,17 +26,21 @@ sample = dict(zip(job["columns"], np.array(job["rows"], dtype="float32").T))
 pack(Path(models, f"{model}.onnx"), folder, sample=sample)
 """
 
-_SERVE = "import sys; from modelyard.serving.server import serve; serve(['m=' + sys.argv[1]], port=int(sys.argv[2]))"
+_SERVE = """
+import sys
+from modelyard.serving.server import serve
+serve(['m=' + sys.argv[1]], port=int(sys.argv[2]), workers=int(sys.argv[3]))
+"""
 
 
 def _prepare(model, work):
     folder = _Path(work) / "bundle"
     if not folder.exists():
-        _subprocess.run([_PYTHON, "-c", _PACK, MODELS, model, str(folder)], check=True)  # noqa: F821
+        _subprocess.run([_PYTHON, "-c", _PACK, MODELS, model, str(folder)], check=True)
 
 
-def _serve(model, work):
-    return [_PYTHON, "-c", _SERVE, f"{work}/bundle", P]  # noqa: F821
+def _serve(port, workers=1):
+    return lambda model, work: [_PYTHON, "-c", _SERVE, f"{work}/bundle", str(port), str(workers)]
 
 
 def _request(job, spec):
@@ -52,5 +56,11 @@ def _answer(body):
     return found if isinstance(found, list) else [found]
 
 
-add("modelyard", "none", _serve, _request, _answer, prepare=_prepare)  # noqa: F821
-add("modelyard-oip", "none", _serve, v2("FP32", "input"), v2_out, prepare=_prepare)  # noqa: F821
+_one, _two, _grpc = _serve(PORT), _serve(PORT, 2), _serve(PORT + 1)  # gRPC is asked one port further on
+
+# ruff: noqa: F821
+add("modelyard", "none", _one, _request, _answer, prepare=_prepare)
+add("modelyard-2w", "none", _two, _request, _answer, prepare=_prepare, multi=True)
+add("modelyard-oip", "none", _one, v2("FP32", "input"), v2_out, prepare=_prepare)
+add("modelyard-oip-binary", "none", _one, v2_binary("FP32", "input"), no_check, prepare=_prepare)
+add("modelyard-oip-grpc", "none", _grpc, v2_grpc("FP32", "input"), no_check, prepare=_prepare, protocol="grpc")

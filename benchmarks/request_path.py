@@ -125,14 +125,10 @@ def microseconds(function: Callable[[], Any], each: int = 1, rounds: int = 5, se
     return min(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--profile", action="store_true", help="also print where Python spends its time")
-    given = parser.parse_args()
+def stages(many: int, *, with_profile: bool = False) -> dict[str, float]:
+    """Microseconds a request takes in each stage, ``many`` of them in one turn of the loop."""
     with tempfile.TemporaryDirectory() as folder:
         loaded = linear_model(Path(folder))
-    many = given.connections
     engine.INLINE_SECONDS = 1e9  # a busy machine must not send the calls to a thread
     turns = Turns()
     loop: Any = turns
@@ -177,7 +173,7 @@ def main() -> None:
             codec.encode(request, Response(batch, i, i + 1, "abcdef012345-1"))
 
     outputs = loaded.predict(columns)
-    stages = {
+    found = {
         "whole path, joined": microseconds(tick, many),
         "whole path, heads that carry a trace": microseconds(fresh, many),
         "  decode a record": microseconds(lambda: codec.decode(BODY, {})),
@@ -186,18 +182,27 @@ def main() -> None:
         "  encode": microseconds(encode, many),
         "model, one row": microseconds(lambda: loaded.predict(one)),
     }
-    inside = sum(value for name, value in stages.items() if name.startswith("  "))
-    stages["  the rest: head, exchange, order, counts"] = stages["whole path, joined"] - inside
-    print(f"microseconds a request, {many} in one turn of the loop")
-    for name, value in stages.items():
-        print(f"{value:8.2f}  {name}")
-    if given.profile:
+    inside = sum(value for name, value in found.items() if name.startswith("  "))
+    found["  the rest: head, exchange, order, counts"] = found["whole path, joined"] - inside
+    if with_profile:
         import cProfile
 
         profile = cProfile.Profile()
         profile.runcall(lambda: [tick() for _ in range(2000)])
         profile.print_stats("tottime")
     application.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--profile", action="store_true", help="also print where Python spends its time")
+    given = parser.parse_args()
+    found = stages(given.connections, with_profile=given.profile)
+    print(f"microseconds a request, {given.connections} in one turn of the loop")
+    for name, value in found.items():
+        print(f"{value:8.2f}  {name}")
 
 
 if __name__ == "__main__":
