@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the pages train models")
 sys.path.insert(0, str(Path(__file__).parent))
-from blocks import blocks, reader
+from blocks import blocks, check_answer, reader
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +33,29 @@ def test_every_block_of_the_tutorial_runs(tmp_path: Path) -> None:
         for language, text in blocks(ROOT / "docs/tutorial.md"):
             somebody.run(language, text)
         assert (tmp_path / "predictions.parquet").stat().st_size > 0
+
+
+VERSIONS = """
+import numpy as np, pandas as pd
+from sklearn.linear_model import LinearRegression
+import modelyard as my
+
+rows = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["x1", "x2"])
+for i in range(3):
+    my.package(LinearRegression().fit(rows, 3 * rows.x1 + rows.x2 + i), sample=rows, name="churn")
+"""
+
+
+def test_every_block_on_serving_runs(tmp_path: Path) -> None:
+    printed = ""
+    with reader(tmp_path) as somebody:
+        somebody.run("python", VERSIONS)
+        for language, text in blocks(ROOT / "docs/serving.md"):
+            if language == "json":
+                check_answer(printed, language, text)
+            else:
+                printed = somebody.run(language, text)
+                assert '"error"' not in printed, printed
 
 
 def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
