@@ -151,6 +151,7 @@ TABLE: tuple[Setting, ...] = (
         "which answers a server logs: errors, all or off",
         "errors, all or off",
     ),
+    Setting("log_clients", _switch, "off", "whether the access log tells the addresses of clients", _SWITCH),
     Setting("traces", _share, "0", "share of requests without a trace context for which a trace begins", _SHARE),
     Setting(
         "otlp",

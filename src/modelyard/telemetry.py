@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TextIO
 
 import msgspec
@@ -118,8 +119,14 @@ class Log:
         self._limit = limit
         self._dropped = 0
         self._lock = threading.Lock()
-        #: Fields of every line, such as which process wrote it.
-        self.always: dict[str, Any] = {}
+        #: Fields of every line, such as which process wrote it; the same as they stand in a line.
+        self._always: dict[str, Any] = {}
+        self._always_text = ""
+
+    def always(self, **fields: Any) -> None:
+        """From now on have these fields in every line."""
+        self._always |= fields
+        self._always_text = msgspec.json.encode(self._always).decode()[1:-1] + ","
 
     def write(self, level: str, event: str, **fields: Any) -> None:
         """Keep one line. ``error=`` may be an exception; the trace of one that nobody foresaw goes with it."""
@@ -134,10 +141,20 @@ class Log:
             fields["error"] = f"{type(error).__name__}: {told}"
             if level == "error" and (not isinstance(error, ModelyardError) or error.__cause__ is not None):
                 fields["trace"] = "".join(traceback.format_exception(error))
-        line = {"time": _now(), "level": level, "event": event, **self.always, **fields}
+        line = {"time": _now(), "level": level, "event": event, **self._always, **fields}
         self._lines.append(masked(msgspec.json.encode(line, enc_hook=str)))
         if LEVELS[level] >= LEVELS["error"]:
             self.flush()
+
+    def write_fields(self, level: str, event: str, fields: str) -> None:
+        """``write`` for fields that are JSON already, and hold no secrets."""
+        if LEVELS[level] < self._threshold:
+            return
+        if len(self._lines) >= self._limit:
+            self._dropped += 1
+            return
+        line = f'{{"time":"{_now()}","level":"{level}","event":"{event}",{self._always_text}{fields}}}'
+        self._lines.append(line.encode())
 
     def flush(self) -> None:
         """Write what was kept. A stream that is gone is no reason to stop serving."""
@@ -157,6 +174,11 @@ class Log:
                 self._dropped += len(lines)
 
 
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _now() -> str:
-    seconds = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1_000_000:03d}Z"

@@ -31,6 +31,9 @@ class Answerer(Protocol):
 
     codec: Codec
     wire: Wire
+    #: The model and its version; "" where nothing is predicted.
+    model: str
+    version: str
 
     def refuse(self, exchange: Exchange, error: Exception) -> Message:
         """The message that tells of ``error``."""

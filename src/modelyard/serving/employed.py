@@ -131,7 +131,7 @@ class Employment:
         options: dict[str, Any] = pickle.loads(begin.options)
         application = Application(begin.references, **options)
         self._board = Board(self._memory, begin.number)
-        application.log.always["worker"] = begin.number
+        application.log.always(worker=begin.number)
         application.metrics.board = self._board
         application.metrics.adopt(self._board.inherited())
         application.catalog.coordinate = self._coordinate

@@ -103,6 +103,8 @@ class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
             if self.trace is not None:
                 length = b"\r\ntraceresponse: " + self.trace.response.encode() + length
             data = b"".join((listener.plain, self.id.encode(), length, body))
+            if listener.notes_all:
+                listener.note(self, message)
         else:
             if self.head.coding and self._is_worth_compressing(message):
                 if len(message.body) > COMPRESSED_ON_LOOP:
@@ -122,6 +124,11 @@ class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
     @staticmethod
     def _is_worth_compressing(message: Message) -> bool:
         return len(message.body) >= COMPRESSED_FROM and "content-encoding" not in message.headers
+
+    @property
+    def transport(self) -> Any:
+        """Of the connection that it came over."""
+        return self.connection.transport
 
     @property
     def is_gone(self) -> bool:

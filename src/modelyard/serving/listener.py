@@ -12,6 +12,7 @@ from wsgiref.handlers import format_date_time
 import msgspec
 
 from modelyard.messages import Message
+from modelyard.serving.access import AccessLog
 from modelyard.serving.compression import compress
 from modelyard.serving.http import Connection, Head, HttpExchange
 from modelyard.serving.limits import TooLarge
@@ -58,11 +59,6 @@ STATUS = {
 _LINES = {status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode() for status in set(STATUS.values())}
 
 
-def is_probe(target: str) -> bool:
-    """Whether a target asks for health: probes come every second, and what is not ready has a line of its own."""
-    return target.partition("?")[0].rstrip("/").endswith(("/ready", "/live"))
-
-
 class Listener:
     """Shared by the connections of one server. Used on the loop's thread only."""
 
@@ -83,11 +79,11 @@ class Listener:
         self._seen_once: set[int] = set()
         self.id_prefix = os.urandom(6).hex() + "-"
         self.count = 0
-        self._access_log: str = chosen.access_log
+        self._access = AccessLog(self.log, chosen.access_log, tells_clients=chosen.log_clients)
         #: Whether every answer is logged.
-        self.notes_all = self._access_log == "all"
-        #: No answer needs more than the plain template: nothing is being closed, and successes are not logged.
-        self.is_plain = not self.notes_all
+        self.notes_all = self._access.is_whole
+        #: No answer needs more than the plain template: nothing is being closed.
+        self.is_plain = True
         self.note_lost = lost
         self.is_draining = False
         #: Runs a function in the next turn of the loop.
@@ -176,15 +172,7 @@ class Listener:
 
     def note(self, exchange: HttpExchange | StreamExchange, message: Message) -> None:
         """Write an answer into the log, if it is one of those that are logged."""
-        status = STATUS.get(message.code, 500)
-        target = exchange.head.target
-        if self.notes_all or (self._access_log == "errors" and status >= 400 and not is_probe(target)):
-            milliseconds = round((perf_counter() - exchange.received) * 1000, 3)
-            traced = {} if exchange.trace is None else {"trace_id": exchange.trace.trace_id}
-            self.log.write(
-                "info" if status < 500 else "warning", "request", request_id=exchange.id, method=exchange.head.method,
-                target=target[:200], status=status, code=message.code, milliseconds=milliseconds, **traced,
-            )  # fmt: skip
+        self._access.note(exchange, message, STATUS.get(message.code, 500))
 
     def compress_beside(self, exchange: HttpExchange | PlainExchange, message: Message) -> None:
         """Compress a large answer in a thread, and then send it."""

@@ -41,6 +41,8 @@ class Endpoint:
 
     #: Where the call predicts.
     codec: Codec
+    #: The model and its version; "" where nothing is predicted.
+    model = version = ""
 
     def __init__(self, wire: Wire, call: Call | None, metrics: Metrics, log: Log) -> None:
         self.wire = wire
@@ -73,6 +75,7 @@ class Predicting(Endpoint):
         super().__init__(wire, call, metrics, log)
         self.codec = wire.codec(call, lane.loaded)
         self.lane = lane
+        self.model, self.version = lane.loaded.name, lane.loaded.version
         self._decode = self.codec.decode
         self._submit = lane.submit
         self._later = later

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
@@ -88,6 +88,11 @@ class StreamExchange(Exchange, gc=False, kw_only=True, eq=False):
     def head(self) -> Head:
         """What the headers of the stream came to mean."""
         return self.stream.head
+
+    @property
+    def transport(self) -> Any:
+        """Of the connection that it came over."""
+        return self.stream.connection.transport
 
     @property
     def is_gone(self) -> bool:

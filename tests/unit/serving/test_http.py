@@ -16,7 +16,7 @@ import pytest
 
 from modelyard.schema import Field, Signature
 from modelyard.serving import http, limits, listener
-from modelyard.serving.listener import is_probe
+from modelyard.serving.access import is_probe
 from modelyard.serving.server import Server
 from modelyard.testing.memory import MemoryBundle
 
