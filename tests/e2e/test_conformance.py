@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -194,3 +195,11 @@ def test_what_others_break_is_what_the_page_says(name: str, tmp_path: Path) -> N
     assert listed <= {each.id for each in report.outcomes}, "the page names rules that there are not"
     if found[1] == version:
         assert listed == {each.id for each in report.broken}
+
+
+def test_our_server_keeps_the_rules_of_grpc() -> None:
+    sites = [str(ROOT / "src"), sysconfig.get_paths()["platlib"]]
+    with Server(["m"], source=Source, port=0, access_log="off", wires=["oip"]) as server:
+        words = [str(interpreter("triton")), str(SERVERS / "conformance_grpc.py"), str(server.port), *sites]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -7,9 +7,10 @@ from typing import Any
 
 from modelyard.conformance import http_rules
 from modelyard.conformance.client import Client, Request
+from modelyard.conformance.grpc_client import GrpcClient
 from modelyard.conformance.report import Outcome, Report
 from modelyard.conformance.rules import Asked, Dialect, Rule, Skip
-from modelyard.errors import NotFound, RemoteFailed
+from modelyard.errors import MissingDependency, NotFound, RemoteFailed
 
 #: The name of a protocol -> the module in which its dialect is.
 DIALECTS = {
@@ -57,17 +58,37 @@ def check(
     rules = [*spoken.rules, *http_rules.RULES, http_rules.STILL_THERE]
     outcomes = [_ask(rule, client, example) for rule in rules]
     if protocol == "oip":
-        from modelyard.conformance.oip_grpc import ask_grpc
-
-        outcomes += ask_grpc(grpc, example, key=key, seconds=seconds)
+        outcomes += _ask_grpc(grpc, example, key, seconds)
     return Report(protocol=protocol, url=url, model=example.model, outcomes=outcomes)
 
 
-def _ask(rule: Rule[Any], client: Client, example: Any) -> Outcome:
-    told: dict[str, Any] = {"id": rule.id, "severity": rule.severity, "asks": rule.asks, "why": rule.why}
+def _ask_grpc(address: str, example: Any, key: str, seconds: float) -> list[Outcome]:
+    from modelyard.conformance.oip_grpc import RULES
+
+    if not address:
+        return [_skipped(rule, "no address of gRPC was given") for rule in RULES]
+    try:
+        client = GrpcClient(address, key=key, seconds=seconds)
+    except MissingDependency as error:
+        return [_skipped(rule, f"grpcio is not installed: {error.hint}") for rule in RULES]
+    try:
+        return [_ask(rule, client, example) for rule in RULES]
+    finally:
+        client.close()
+
+
+def _ask(rule: Rule[Any], client: Client | GrpcClient, example: Any) -> Outcome:
     try:
         request = rule.request(example)
     except Skip as reason:
-        return Outcome(outcome="skipped", reason=str(reason), **told)
+        return _skipped(rule, str(reason))
     complaint = rule.broken(client.ask(request), example)
-    return Outcome(outcome="fail" if complaint else "pass", reason=complaint, **told)
+    return Outcome(outcome="fail" if complaint else "pass", reason=complaint, **_told(rule))
+
+
+def _skipped(rule: Rule[Any], reason: str) -> Outcome:
+    return Outcome(outcome="skipped", reason=reason, **_told(rule))
+
+
+def _told(rule: Rule[Any]) -> dict[str, Any]:
+    return {"id": rule.id, "severity": rule.severity, "asks": rule.asks, "why": rule.why}

@@ -121,7 +121,7 @@ def _is_binary(answer: Answer, model: OipModel) -> str | None:
                 got |= read_outputs({"outputs": [output]})
                 continue
             count = output["parameters"]["binary_data_size"]
-            got[output["name"]], rest = _unpack(output["datatype"], rest[:count]), rest[count:]
+            got[output["name"]], rest = unpack(output["datatype"], rest[:count]), rest[count:]
     except (ValueError, KeyError, TypeError, struct.error) as error:
         return f"no binary answer ({type(error).__name__}: {error}): {answer}"
     if rest:
@@ -130,7 +130,8 @@ def _is_binary(answer: Answer, model: OipModel) -> str | None:
     return None if alike(got, expected) else f"expected {expected} as in JSON, got {got}"
 
 
-def _unpack(datatype: str, raw: bytes) -> list[Any]:
+def unpack(datatype: str, raw: bytes) -> list[Any]:
+    """The values of a raw tensor."""
     if datatype != "BYTES":
         kind = PACKED[datatype]
         return list(struct.unpack(f"<{len(raw) // struct.calcsize(kind)}{kind}", raw))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_a_server_that_agrees_to_everything_breaks_every_refusal() -> None:
         assert broken(url, "mlflow") >= {"other-type", "list", "both", "missing-column"}
         assert broken(url, "vertex") >= {"no-instances", "empty-body", "unknown-path"}
         assert broken(url, "sagemaker") >= {"bad-body", "get-invocations", "other-type"}
+
+
+def test_rules_of_grpc_are_skipped_with_a_reason() -> None:
+    with server(lambda *_: (200, AGREEABLE)) as url:
+        for address, words in (("", "no address of gRPC"), ("127.0.0.1:1", "grpcio is not installed")):
+            if address and find_spec("grpc"):
+                continue
+            report = check(url, "oip", model="m", seconds=1, grpc=address)
+            skipped = [each for each in report.outcomes if each.id.startswith("grpc-")]
+            assert len(skipped) > 25 and all(each.reason.startswith(words) for each in skipped)
 
 
 def test_a_server_whose_values_change_is_found_out() -> None:

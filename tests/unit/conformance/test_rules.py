@@ -9,6 +9,7 @@ import pytest
 from modelyard.conformance import DIALECTS, http_rules
 from modelyard.conformance.checking import dialect
 from modelyard.conformance.client import Answer
+from modelyard.conformance.oip_grpc import RULES as GRPC
 from modelyard.conformance.rules import (
     alike,
     count,
@@ -28,6 +29,7 @@ from modelyard.errors import NotFound
 @pytest.mark.parametrize("protocol", list(DIALECTS))
 def test_every_rule_says_what_it_asks_and_why(protocol: str) -> None:
     rules = [*dialect(protocol).rules, *http_rules.RULES, http_rules.STILL_THERE]
+    rules += GRPC if protocol == "oip" else []
     assert len({rule.id for rule in rules}) == len(rules)
     for rule in rules:
         assert rule.id == rule.id.lower() and " " not in rule.id
