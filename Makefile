@@ -28,8 +28,9 @@ unit: $(VENV)/.test clients ## all tests
 clients: $(VENV)/.test ## the real clients of other servers, for the tests
 	@sh scripts/clients.sh $(BIN)/python
 
-bench: $(VENV)/.test ## measure speed and memory; never a gate
-	$(BIN)/python benchmarks/request_path.py
+bench: $(VENV)/.test ## measure speed and memory beside other servers (PEERS=harness for more of them); never a gate
+	$(BIN)/python benchmarks/side_by_side.py --page docs/performance.md
+	$(BIN)/python benchmarks/overload.py
 	$(BIN)/python benchmarks/batch.py
 
 clean: ## remove the environment, the demo and caches
