@@ -1,7 +1,7 @@
 """Fire at servers with every wire for as long as told: ``fuzz.py --minutes 10 [--seed 1] [--only values,http1,http2]``.
 
 Two servers in processes of their own get malformed requests of three kinds: values and fields of well-formed requests
-changed, and pipelined bytes in HTTP/1.1 and frames in HTTP/2 changed, cut anywhere, ended in every way. Between them,
+changed; pipelined bytes in HTTP/1.1 and frames in HTTP/2 changed, cut anywhere, ended in every way. Between them,
 well-formed requests must be answered as at first. Each round has its own seed, which is printed with what went wrong;
 ``--round`` repeats one.
 """
@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from random import Random
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -35,7 +34,9 @@ def main() -> int:
         plan = iter([(kind, how, int(number))])
     else:
         kinds = told.only.split(",")
-        plan = ((kind, how, n) for n in range(told.seed * 1_000_000, 10**12) for how in kinds for kind in ("mixed", "pair"))
+        plan = (
+            (kind, how, n) for n in range(told.seed * 1_000_000, 10**12) for how in kinds for kind in ("mixed", "pair")
+        )
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
     targets = {kind: Target(kind, folder / f"{kind}.log") for kind in ("mixed", "pair")}
     counts: Counter[str] = Counter()

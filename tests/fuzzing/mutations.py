@@ -25,17 +25,23 @@ STRANGE: list[Any] = [
     "0001-01-01", "2024-01-01T00:00:00+25:00", "b64", [], {}, [[]], [[[[]]]], [None], {"b64": "?"}, {"b64": "AAAA"},
     {"": 0}, [1, [2]], {"x": {"x": {"x": 1}}}, "production", "m", "@", "/etc/passwd", "s3://a/b",
     Raw("NaN"), Raw("-Infinity"), Raw("1e400"), Raw("-1e-400"), Raw("01"), Raw("1."), Raw("9" * 400), Raw("1e99999999"),
-    Raw('"\\ud800"'), Raw('"\\u0000"'), Raw('"\\x"'), Raw('"\t"'), Raw("'a'"), Raw("[" * 2000), Raw("[" * 60 + "]" * 60),
+    Raw('"\\ud800"'), Raw('"\\u0000"'), Raw('"\\x"'), Raw('"\t"'), Raw("'a'"), Raw("[" * 2000),
+    Raw("[" * 60 + "]" * 60),
     Raw('{"a":' * 300 + "1" + "}" * 300), Raw("tru"), Raw(""), Raw("/**/1"), Raw("-"), Raw("1 2"), Raw("0x10"),
     Raw("[" + "0," * 4000 + "0]"), Raw('{"a":1,}'), Raw("18446744073709551616"), Raw("1E+2"),
 ]  # fmt: skip
 
 TEXTS = [
-    "", "0", "-1", "1", "+1", " 7", "7 ", "4294967296", "9" * 40, "1e3", "0x10", "NaN", "inf", "é", "a" * 3000, ",", ";", "*",
-    "application/json", "application/json; charset=utf-16", "text/csv", "application/octet-stream", "application/jsonlines",
-    "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet", "multipart/form-data", "multipart/form-data; boundary=",
-    "application/x-www-form-urlencoded", "application/grpc", "application/grpc+json", "application/vnd.x;json-header-size=5",
-    "gzip", "deflate", "br", "gzip, gzip", "identity", "1S", "99999999H", "0n", "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
+    "", "0", "-1", "1", "+1", " 7", "7 ", "4294967296", "9" * 40, "1e3", "0x10", "NaN", "inf", "é", "a" * 3000,
+    ",", ";", "*",
+    "application/json", "application/json; charset=utf-16", "text/csv", "application/octet-stream",
+    "application/jsonlines",
+    "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet", "multipart/form-data",
+    "multipart/form-data; boundary=",
+    "application/x-www-form-urlencoded", "application/grpc", "application/grpc+json",
+    "application/vnd.x;json-header-size=5",
+    "gzip", "deflate", "br", "gzip, gzip", "identity", "1S", "99999999H", "0n",
+    "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
     "Bearer x", "outputs=", "q=0", "*/*;q=0", "\x01", "a\x7fb",
 ]  # fmt: skip
 
@@ -47,7 +53,8 @@ HEADERS = [
 ]  # fmt: skip
 
 PATHS = [
-    "/", "//", "*", "/predict", "/models/", "/models/m/versions/1/predict", "/models/m/versions/9/predict", "/%", "/%00",
+    "/", "//", "*", "/predict", "/models/", "/models/m/versions/1/predict", "/models/m/versions/9/predict",
+    "/%", "/%00",
     "/models/%2e%2e/predict", "/models/m%2fpredict", "/v2/models//infer", "/v2/models/m/versions//infer", "/v1/models",
     "/v1/models/m:explain", "/v1/models/m/versions/x:predict", "/v1/models/m/labels/production:predict", "/ping",
     "/v1/models/m/versions/99999999999999999999:predict", "/v2/models/m/generate", "/v2/systemsharedmemory/status",
@@ -226,7 +233,10 @@ def spoil_message(data: bytes, random: Random) -> bytes:
         case 3:
             fields[i] = (number, 0, random.choice(NUMBERS))
         case 4:
-            fields[i] = (number, *random.choice(((1, struct.pack("<d", float("nan"))), (5, bytes(4)), (2, b"\xff\xfe"))))
+            fields[i] = (
+                number,
+                *random.choice(((1, struct.pack("<d", float("nan"))), (5, bytes(4)), (2, b"\xff\xfe"))),
+            )
         case _ if kind == 2:
             fields[i] = (number, kind, spoil_message(value, random))
         case _ if kind == 0:
@@ -239,13 +249,17 @@ def spoil_message(data: bytes, random: Random) -> bytes:
 # Bytes.
 
 TOKENS = [
-    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b'"', b"{", b"[", b"]", b"}", b"\xff", b"\xc3", b"--b\r\n",
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b'"', b"{", b"[", b"]", b"}", b"\xff",
+    b"\xc3", b"--b\r\n",
     b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b"Content-Length: 0\r\n",
     b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Length: 99999999999999999999\r\n",
     b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n",
-    b"Host: b\r\n", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.1", b"0\r\n\r\n", b"ffffffff\r\n", b"5;a=b\r\nhello\r\n", b"\r\n folded",
-    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"CONNECT ", b"HEAD ", b"http://a/predict",
-    b"Content-Encoding: gzip\r\n", b"Accept-Encoding: gzip\r\n", b"X-Request-Id: \r\n", b"X-Request-Id: a b\r\n", b"1e999", b"NaN",
+    b"Host: b\r\n", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.1", b"0\r\n\r\n", b"ffffffff\r\n",
+    b"5;a=b\r\nhello\r\n", b"\r\n folded",
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"CONNECT ", b"HEAD ",
+    b"http://a/predict",
+    b"Content-Encoding: gzip\r\n", b"Accept-Encoding: gzip\r\n", b"X-Request-Id: \r\n",
+    b"X-Request-Id: a b\r\n", b"1e999", b"NaN",
     b"x-request-timeout: 0.001\r\n", b"x-request-timeout: -1\r\n", b"traceparent: 00-0\r\n",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A round: one malformed conversation with a server, made from one number. It must end, and nothing may be our fault."""
+"""A round: one malformed conversation with a server, made from one number. It must end, and not by a fault of ours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from .mutations import spoil
+from .seeds import Seed
 from .talk import HELLO, Answer, Line, answers1, answers2, faults, http1, http2, pipelined, streamed
 from .target import Target
 
@@ -32,7 +33,7 @@ def _http2(target: Target, random: Random) -> list[Answer]:
     return answers2(_talk(target, streamed(_some(target, random), random), random))
 
 
-def _some(target: Target, random: Random) -> list:
+def _some(target: Target, random: Random) -> list[Seed]:
     seeds = [random.choice(target.seeds) for _ in range(random.randint(1, 4))]
     return [spoil(seed, random) if random.random() < 0.2 else seed for seed in seeds]
 

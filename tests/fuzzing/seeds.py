@@ -32,13 +32,13 @@ class Seed(NamedTuple):
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
-ROW = {"x": 1.5, "n": 3, "city": "Rome", "flag": True, "when": "2024-02-29T12:00:00", "v": [0.5, -2.0]}
-OTHER = {"x": 0, "n": -7, "city": None, "flag": False, "when": None, "v": [0, 1e30]}
+ROW: dict[str, Any] = {"x": 1.5, "n": 3, "city": "Rome", "flag": True, "when": "2024-02-29T12:00:00", "v": [0.5, -2.0]}
+OTHER: dict[str, Any] = {"x": 0, "n": -7, "city": None, "flag": False, "when": None, "v": [0, 1e30]}
 ROWS = [ROW, OTHER]
 NAMES = list(ROW)
 SPLIT = {"columns": NAMES, "data": [list(row.values()) for row in ROWS]}
 COLUMNS = {name: [row[name] for row in ROWS] for name in NAMES}
-XY = {"x1": 1.5, "x2": -2.0}
+XY: dict[str, Any] = {"x1": 1.5, "x2": -2.0}
 
 
 def rest(path: str, body: Any, *headers: tuple[str, str]) -> Seed:

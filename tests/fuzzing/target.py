@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .seeds import MIXED, PAIR, Seed, rest
+from .seeds import MIXED, PAIR, Seed
 from .talk import Answer, ask
 
 WIRES = {
@@ -26,7 +24,7 @@ SEEDS: dict[str, list[Seed]] = {"mixed": MIXED, "pair": PAIR}
 _ID = re.compile(rb'"(?:id|request_id|puid|prediction_id)": ?"[0-9a-f]{12}-[0-9a-f]+"')
 
 #: What has no place in a log; what is no line of ours was written by the interpreter.
-_FAULT = re.compile(rb'internal error|model failed|Traceback|Exception|^[^{]')
+_FAULT = re.compile(rb"internal error|model failed|Traceback|Exception|^[^{]")
 
 
 class Target:
@@ -88,7 +86,7 @@ class Target:
             time.sleep(0.05)
 
     def _files(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
     @property
     def resident(self) -> float:
@@ -122,7 +120,7 @@ def _bundles() -> dict[str, Any]:
         "x": [1.0], "n": [2], "city": np.array(["Rome"], object), "flag": [True], "when": [0.0],
         "v": np.zeros((1, 2), "float32"),
     }  # fmt: skip
-    pair = MemoryBundle(SIGNATURE, predict, {"x1": [0.0], "x2": [1.0]})
+    pair = MemoryBundle(SIGNATURE, np.errstate(all="ignore")(predict), {"x1": [0.0], "x2": [1.0]})
     return {
         "m": MemoryBundle(Signature(inputs=inputs, outputs=SIGNATURE.outputs), mixed, sample),
         "xy": pair,
@@ -151,9 +149,7 @@ class _Source:
         if reference not in self._bundles:
             raise NotFound.among("model", reference, self._bundles)
         bundle = self._bundles[reference]
-        return Wanted(
-            model=reference, version="1", digest=bundle.digest, aliases=("production",), open=lambda: bundle
-        )
+        return Wanted(model=reference, version="1", digest=bundle.digest, aliases=("production",), open=lambda: bundle)
 
 
 def _serve(kind: str) -> None:
@@ -162,7 +158,7 @@ def _serve(kind: str) -> None:
     serve(
         ["m"] if kind == "mixed" else ["xy", "spare"],
         source=_Source, wires=WIRES[kind], port=0, max_body=1 << 20, max_rows=20_000, control=kind == "pair",
-        on_ready=lambda server: print(server.port, flush=True),  # noqa: T201
+        on_ready=lambda server: print(server.port, flush=True),
     )  # fmt: skip
 
 

@@ -11,6 +11,9 @@ from modelyard.serving.loading import Loaded
 
 Json = dict[str, Any]
 
+#: The largest numbers of floats that not every number of JSON fits.
+_LARGEST = {"float16": 65504.0, "float32": 3.4028234663852886e38}
+
 
 def describe(catalog: Catalog) -> Json:
     """The document for what a catalog serves now."""
@@ -177,6 +180,8 @@ def _element(field: Field) -> Json:
         kind = {"type": "integer", "minimum": low, "maximum": high}
     else:
         kind = {"type": "number"}
+        if field.dtype in _LARGEST:
+            kind |= {"minimum": -_LARGEST[field.dtype], "maximum": _LARGEST[field.dtype]}
     if field.nullable:
         kind["type"] = [kind["type"], "null"]
     return kind
