@@ -7,7 +7,7 @@ import sys
 
 sys.path.extend(sys.argv[2:])
 
-from modelyard.conformance import check  # noqa: E402
+from modelyard.conformance import check
 
 address = f"127.0.0.1:{sys.argv[1]}"
 report = check(f"http://{address}", "oip", model="m", grpc=address)

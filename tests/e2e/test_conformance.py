@@ -122,6 +122,22 @@ def test_a_model_of_one_vector_is_asked_what_a_model_of_columns_cannot_be(protoc
         assert "binary-raw" not in told(report, "skipped")
 
 
+def test_over_tls_what_needs_a_half_closed_connection_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography", reason="certificates are made")
+    from certificates import Authority
+
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("server")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    settings: Any = {"source": Source, "port": 0, "access_log": "off", "wires": ["oip"]}
+    with Server(["m"], tls_certificate=str(certificate), tls_key=str(key), **settings) as server:
+        report = asked(f"https://127.0.0.1:{server.port}", "oip")
+    assert told(report, "fail") == {}
+    assert told(report, "skipped")["http-short-body"].startswith("TLS")
+
+
 @contextmanager
 def other_server(name: str, folder: Path) -> Iterator[str]:
     """A server that others have made, run by their own interpreter; see ``tests/clients/NAME_server.py``."""
@@ -203,3 +219,9 @@ def test_our_server_keeps_the_rules_of_grpc() -> None:
         words = [str(interpreter("triton")), str(SERVERS / "conformance_grpc.py"), str(server.port), *sites]
         done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("protocol", list(DIALECTS))
+def test_the_page_counts_the_rules(protocol: str) -> None:
+    row = re.search(rf"^\| `{protocol}` \|.*\| (\d+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None and int(row[1]) == len(dialect(protocol).rules)

@@ -27,6 +27,7 @@ def modules_after(code: str) -> set[str]:
         "import modelyard",
         "import modelyard.api",
         "import modelyard.bundle",
+        "import modelyard.conformance",
         "import modelyard.registry",
         "import modelyard.serving.server",
         "import modelyard.training",

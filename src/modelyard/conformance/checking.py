@@ -82,6 +82,8 @@ def _ask(rule: Rule[Any], client: Client | GrpcClient, example: Any) -> Outcome:
         request = rule.request(example)
     except Skip as reason:
         return _skipped(rule, str(reason))
+    if request.closes and not client.can_close_half:
+        return _skipped(rule, "TLS knows no connection of which one half is closed")
     complaint = rule.broken(client.ask(request), example)
     return Outcome(outcome="fail" if complaint else "pass", reason=complaint, **_told(rule))
 

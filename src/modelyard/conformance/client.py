@@ -75,7 +75,9 @@ class Answer:
     def __str__(self) -> str:
         if not self.status:
             return f"no answer: {self.fault}"
-        text = self.body[:120].decode(errors="replace").strip()
+        text = " ".join(self.body[:120].decode(errors="replace").split())
+        if not text.isprintable():
+            text = f"and {len(self.body)} bytes"
         return f"{self.status} {text}{'…' if len(self.body) > 120 else ''}".strip()
 
 
@@ -89,6 +91,8 @@ class Client:
                 "URL", "http://HOST:PORT or https://HOST:PORT", url, hint="a prefix goes to --path: --path /v1/mine"
             )
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        #: TLS has no connection of which one half is closed.
+        self.can_close_half = self._tls is None
         self._name = parts.hostname
         self._port = parts.port or (443 if self._tls else 80)
         self._host = parts.netloc.rpartition("@")[2]

@@ -20,6 +20,8 @@ _STATUSES = {
 class GrpcClient:
     """Calls the server at ``address``. Raises MissingDependency where grpcio is not installed."""
 
+    can_close_half = False
+
     def __init__(self, address: str, *, key: str = "", seconds: float = 10.0) -> None:
         try:
             import grpc
