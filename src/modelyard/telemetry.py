@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import traceback
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,16 +54,17 @@ class Histogram:
     def sort_in(self) -> None:
         """Count the values that wait."""
         values, self.waiting = self.waiting, []
-        values.sort()
+        if not values:
+            return
+        import numpy as np
+
+        found = np.sort(np.array(values))
         low = 0
-        for i, bound in enumerate(self.bounds):
-            high = bisect_left(values, bound, low)
-            while high < len(values) and values[high] == bound:
-                high += 1
+        for i, high in enumerate(found.searchsorted(self.bounds, side="right").tolist()):
             self.counts[i] += high - low
             low = high
         self.counts[-1] += len(values) - low
-        self.total += sum(values)
+        self.total += float(found.sum())
 
     def read(self) -> tuple[list[int], int, float]:
         """Cumulative counts for each bound, the count of all values, and their sum."""

@@ -232,8 +232,8 @@ class Application:
         for forget in self.on_change:
             forget()
 
-    def _render_metrics(self) -> bytes:
-        return self.metrics.render(self._lanes.values())
+    def _render_metrics(self, kind: str) -> bytes:
+        return self.metrics.render(self._lanes.values(), kind)
 
     def _vitals(self) -> Vitals:
         times = os.times()

@@ -1,4 +1,4 @@
-"""Counts as Prometheus' text."""
+"""Counts as Prometheus' text, or as OpenMetrics, in which Prometheus asks for them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from modelyard.serving.engine import Lane
     from modelyard.serving.metrics import Counts, Meter, Vitals
 
-#: Content type of the text.
+#: Content types of both forms.
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-def render(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequence[Lane]) -> bytes:
+def form(accept: str) -> str:
+    """The content type for a caller who accepts ``accept``."""
+    return OPEN_METRICS if "application/openmetrics-text" in accept else PROMETHEUS
+
+
+def render(
+    counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequence[Lane], kind: str = PROMETHEUS
+) -> bytes:
     """The text: ``counts`` of all workers there were, ``vitals`` of those that live, ``lanes`` of this one."""
-    page = _Page()
+    page = _Page(is_open=kind == OPEN_METRICS)
     meters = list(counts.meters.values())
     page.head("modelyard_requests_total", "counter", "Predict requests by the code word of their answer.")
     for meter in meters:
@@ -31,10 +39,10 @@ def render(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Seque
     page.counter("modelyard_calls_total", "Calls of the model.", meters, "calls")
     page.counter("modelyard_not_finite_calls_total", "Calls whose outputs held NaN or infinity.", meters, "gaps")
     page.counter("modelyard_cache_hits_total", "Requests answered from the cache.", meters, "cache_hits")
-    page.head("modelyard_stage_seconds_total", "counter", "Seconds of all requests (decode, queue) or calls.")
+    page.head("modelyard_stage_seconds", "histogram", "Of each request (decode, queue) or call (predict, encode).")
     for meter in meters:
         for stage in ("decode", "queue", "predict", "encode"):
-            page.add({**_names(meter), "stage": stage}, getattr(meter, stage))
+            page.spread({**_names(meter), "stage": stage}, getattr(meter, stage))
     page.histogram("modelyard_request_seconds", "From received to answered.", meters, "latency")
     page.histogram("modelyard_call_rows", "Rows in one call of the model.", meters, "batch_rows")
     page.histogram("modelyard_call_requests", "Requests joined in one call.", meters, "batch_requests")
@@ -74,15 +82,17 @@ def _names(meter: Meter) -> dict[str, str]:
 
 
 class _Page:
-    """Lines of Prometheus text."""
+    """Lines of the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool) -> None:
+        self._is_open = is_open
         self._lines: list[str] = []
         self._name = ""
 
     def head(self, name: str, kind: str, about: str) -> None:
         self._name = name
-        self._lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+        family = name.removesuffix("_total") if self._is_open else name
+        self._lines += [f"# HELP {family} {about}", f"# TYPE {family} {kind}"]
 
     def add(self, labels: dict[str, str], value: float, suffix: str = "") -> None:
         inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
@@ -101,13 +111,16 @@ class _Page:
     def histogram(self, name: str, about: str, meters: Iterable[Meter], part: str) -> None:
         self.head(name, "histogram", about)
         for meter in meters:
-            histogram: Histogram = getattr(meter, part)
-            cumulative, count, total = histogram.read()
-            for bound, below in zip(histogram.bounds, cumulative, strict=True):
-                self.add({**_names(meter), "le": f"{bound:g}"}, below, "_bucket")
-            self.add({**_names(meter), "le": "+Inf"}, count, "_bucket")
-            self.add(_names(meter), total, "_sum")
-            self.add(_names(meter), count, "_count")
+            self.spread(_names(meter), getattr(meter, part))
+
+    def spread(self, labels: dict[str, str], histogram: Histogram) -> None:
+        """The lines of one histogram."""
+        cumulative, count, total = histogram.read()
+        for bound, below in zip(histogram.bounds, cumulative, strict=True):
+            self.add({**labels, "le": str(bound) if self._is_open else f"{bound:g}"}, below, "_bucket")
+        self.add({**labels, "le": "+Inf"}, count, "_bucket")
+        self.add(labels, total, "_sum")
+        self.add(labels, count, "_count")
 
     def processes(self, vitals: Sequence[Vitals]) -> None:
         """What Prometheus' own clients tell of a process; of each worker where there are several."""
@@ -124,7 +137,7 @@ class _Page:
                 self.add(labels, each.resident)
 
     def text(self) -> bytes:
-        return ("\n".join(self._lines) + "\n").encode()
+        return "\n".join([*self._lines, *(["# EOF"] if self._is_open else []), ""]).encode()
 
 
 def _escape(text: str) -> str:

@@ -44,11 +44,11 @@ class Meter:
     gaps: int = 0
     #: Requests that were answered from the cache.
     cache_hits: int = 0
-    #: Seconds of all requests in each stage; predict and encode are counted once a call.
-    decode: float = 0.0
-    queue: float = 0.0
-    predict: float = 0.0
-    encode: float = 0.0
+    #: Seconds in each stage: of each request; of predict and encode, of each call.
+    decode: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    queue: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    predict: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    encode: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     #: When the last request was answered, in seconds since 1970.
     last: float = 0.0
     #: Calls by their rows, rounded up to a power of 2: rows -> (calls, seconds).
@@ -63,32 +63,37 @@ class Meter:
         """Count one call of the model: when it started and had predicted; now its answers are encoded and sent."""
         now = time.perf_counter()
         count = len(exchanges)
-        latencies = [now - exchange.received for exchange in exchanges]
-        decoded = sum([exchange.decoded for exchange in exchanges])
-        self.latency.observe_all(latencies)
+        self.latency.observe_all([now - exchange.received for exchange in exchanges])
+        self.decode.observe_all([exchange.decoded - exchange.received for exchange in exchanges])
+        self.queue.observe_all([started - exchange.decoded for exchange in exchanges])
+        self.predict.observe(predicted - started)
+        self.encode.observe(now - predicted)
         self.batch_rows.observe(rows)
         self.batch_requests.observe(count)
         self.rows += rows
-        self.decode += decoded - (count * now - sum(latencies))
-        self.queue += count * started - decoded
-        self.predict += predicted - started
         self.last = time.time()
         size = 1 << (rows - 1).bit_length()
         calls, seconds = self.batches.get(size, (0, 0.0))
         self.batches[size] = (calls + 1, seconds + predicted - started)
-        self.encode += now - predicted
         refused = [message.code for message in messages if message.code != "ok"]
         self.ok += count - len(refused)
         if refused:
             self.refused.update(refused)
 
+    def sort_in(self) -> None:
+        """Have all that was seen in the counts."""
+        for histogram in (
+            self.decode, self.queue, self.predict, self.encode, self.latency, self.batch_rows, self.batch_requests
+        ):  # fmt: skip
+            histogram.sort_in()
+
     def stats(self) -> Stats:
         """What wires are told of it."""
         failures = self.refused.total()
         return Stats(
-            requests=self.ok + failures, failures=failures, rows=self.rows, calls=self.calls, decode=self.decode,
-            queue=self.queue, predict=self.predict, encode=self.encode, last=self.last, batches=dict(self.batches),
-            cache_hits=self.cache_hits,
+            requests=self.ok + failures, failures=failures, rows=self.rows, calls=self.calls, last=self.last,
+            decode=self.decode.read()[2], queue=self.queue.read()[2], predict=self.predict.read()[2],
+            encode=self.encode.read()[2], batches=dict(self.batches), cache_hits=self.cache_hits,
         )  # fmt: skip
 
     def __add__(self, other: Meter) -> Meter:
@@ -190,19 +195,17 @@ class Metrics:
         """Tell the other workers. What they read of us never falls, whichever of them is asked."""
         if self.board is not None:
             for meter in list(self.meters.values()):
-                meter.latency.sort_in()
-                meter.batch_rows.sort_in()
-                meter.batch_requests.sort_in()
+                meter.sort_in()
             self.board.publish(Snapshot(self.counts, self.vitals()))
 
     def stats(self, model: str, version: str) -> Stats:
         """The counts of a version, in all workers."""
         return self._gather()[0].meters.get((model, version), Meter(model, version)).stats()
 
-    def render(self, lanes: Iterable[Lane]) -> bytes:
-        """Prometheus' text, of all workers."""
+    def render(self, lanes: Iterable[Lane], kind: str = exposition.PROMETHEUS) -> bytes:
+        """Prometheus' text, of all workers, in one of its forms."""
         counts, vitals, restarts = self._gather()
-        return exposition.render(counts, vitals, restarts, list(lanes))
+        return exposition.render(counts, vitals, restarts, list(lanes), kind)
 
     def _gather(self) -> tuple[Counts, list[Vitals], int]:
         if self.board is None:

@@ -8,7 +8,7 @@ import msgspec
 
 from modelyard.interfaces import Catalog, Codec, Served
 from modelyard.messages import Call, Message
-from modelyard.serving.exposition import PROMETHEUS
+from modelyard.serving import exposition
 from modelyard.wires import segments
 from modelyard.wires.native import NativeWire
 
@@ -22,7 +22,7 @@ class OperationsWire:
     prefix = "/health"
 
     def __init__(
-        self, metrics: Callable[[], bytes], registry_fault: Callable[[], str], *, is_terse: bool = False
+        self, metrics: Callable[[str], bytes], registry_fault: Callable[[], str], *, is_terse: bool = False
     ) -> None:
         self._metrics = metrics
         self._registry_fault = registry_fault
@@ -49,7 +49,8 @@ class OperationsWire:
         if call.action == "live":
             return Message(b'{"live":true}')
         if call.action == "metrics":
-            return Message(self._metrics(), content_type=PROMETHEUS)
+            kind = exposition.form(message.headers.get("accept", ""))
+            return Message(self._metrics(kind), content_type=kind)
         if call.action == "openapi":
             from modelyard.serving import openapi
 

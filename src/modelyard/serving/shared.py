@@ -19,7 +19,7 @@ import msgspec
 from modelyard.serving.metrics import Counts, Snapshot, Vitals
 
 #: Bytes of half a slot. What nobody writes to takes no memory.
-HALF = 1 << 20
+HALF = 1 << 21
 
 #: At the start of a slot: the process that lives there (0: none), how many were replaced, the number of the snapshot,
 #: the lengths of both halves, and how many connections the process has taken and lost.

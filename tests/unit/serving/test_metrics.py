@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.serving import shared
+from modelyard.serving.exposition import form
 from modelyard.serving.metrics import Counts, Meter, Metrics, Snapshot, Vitals
 from modelyard.serving.shared import Board
 
@@ -41,7 +43,7 @@ def tell(metrics: Metrics, event: tuple[str, str, str, int, float]) -> None:
         meter.refused[code] += 1
     meter.rows += rows
     meter.calls += 1
-    meter.predict += seconds
+    meter.predict.observe(seconds)
     meter.last = max(meter.last, seconds)
     meter.latency.observe(seconds)
     meter.batch_rows.observe(rows)
@@ -51,8 +53,7 @@ def tell(metrics: Metrics, event: tuple[str, str, str, int, float]) -> None:
 
 def told(metrics: Metrics) -> Counts:
     for meter in metrics.meters.values():
-        for histogram in (meter.latency, meter.batch_rows, meter.batch_requests):
-            histogram.sort_in()
+        meter.sort_in()
     return metrics.counts
 
 
@@ -150,6 +151,12 @@ class TestBoard:
         assert Board(memory).collect()[0] == [counted(5)]
 
 
+def samples(families: Any) -> dict[tuple[Any, ...], float]:
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value for family in families for sample in family.samples
+    }
+
+
 def test_the_text_tells_of_all_workers(memory: int) -> None:
     supervisor = Board(memory)
     every = []
@@ -161,17 +168,20 @@ def test_the_text_tells_of_all_workers(memory: int) -> None:
         tell(metrics, ("churn", "1", "ok", 4, 0.25))
         metrics.publish()
         every.append(metrics)
-    text = every[0].render([]).decode()
+    text = every[0].render([], form("*/*")).decode()
     assert text == every[1].render([]).decode()
-    found = {
-        (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    found = samples(text_string_to_metric_families(text))
+    open_text = every[0].render([], form("application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.2")).decode()
+    in_open = samples(openmetrics.text_string_to_metric_families(open_text))
+    assert {key[0] for key in found} == {key[0] for key in in_open} and sorted(found.values()) == sorted(
+        in_open.values()
+    )
     churn = (("model", "churn"), ("version", "1"))
     assert found["modelyard_requests_total", ("code", "ok"), *churn] == 2
     assert found["modelyard_rows_total", *churn] == 8
     assert found["modelyard_request_seconds_count", *churn] == 2
+    assert found["modelyard_stage_seconds_sum", churn[0], ("stage", "predict"), churn[1]] == 0.5
+    assert found["modelyard_stage_seconds_bucket", ("le", "0.2"), churn[0], ("stage", "predict"), churn[1]] == 0
     assert found["modelyard_in_flight", *churn] == 6
     assert found["modelyard_connections",] == 4
     assert found["modelyard_ready",] == 1

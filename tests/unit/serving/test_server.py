@@ -250,9 +250,9 @@ class TestMetrics:
         assert families["modelyard_refused"].samples[0].labels == {"code": "not_found"}
         latency = {s.labels.get("le", s.name): s.value for s in families["modelyard_request_seconds"].samples}
         assert latency["+Inf"] == latency["modelyard_request_seconds_count"] == 11
-        stages = {s.labels["stage"]: s.value for s in families["modelyard_stage_seconds"].samples}
-        assert set(stages) == {"decode", "queue", "predict", "encode"}
-        assert all(0 < seconds < 5 for seconds in stages.values())
+        stages = {(s.labels["stage"], s.name[24:]): s.value for s in families["modelyard_stage_seconds"].samples}
+        for stage in ("decode", "queue", "predict", "encode"):
+            assert 0 < stages[stage, "sum"] < 5 and stages[stage, "count"] == stages[stage, "bucket"] == 11
         info = families["modelyard_model_info"].samples[0].labels
         assert (info["model"], info["version"], info["platform"]) == ("lin", "1", "memory")
         assert families["modelyard_ready"].samples[0].value == 1
