@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from modelyard.schema import Layout
+
 #: Calls that the history tells one by one.
 RECENT = 64
 
@@ -37,6 +39,17 @@ class Limits(msgspec.Struct, kw_only=True):
     queue_seconds: float = 5.0
     #: Longest call of a model before it counts as hung, in seconds.
     model_seconds: float = 60.0
+
+
+def row_bytes(layout: Layout) -> int:
+    """Bytes that one row takes, about; a text counts as 64."""
+    total = 0
+    for field in layout.fields:
+        size = 64 if field.storage == "object" else 8
+        for length in field.shape:
+            size *= max(length, 1)
+        total += size
+    return max(total, 1)
 
 
 class History:

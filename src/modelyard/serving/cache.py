@@ -7,8 +7,10 @@ part of it too. A model that is not a pure function of its inputs should be serv
 
 from __future__ import annotations
 
+import marshal
 from collections import OrderedDict
 from collections.abc import Hashable
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -21,13 +23,17 @@ _ENTRY = 700
 #: What one value of a key costs, in bytes.
 _VALUE = 40
 
+#: The form of ``marshal`` in which the same values always have the same bytes: later ones tell what is shared.
+_PLAIN = 2
+
 
 class AnswerCache:
-    """Shared by all lanes of a server. The entry that was longest not asked for goes first."""
+    """Shared by all lanes of a server, and safe for threads. The entry that was longest not asked for goes first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._size = 0
+        self._lock = Lock()
         self._entries: OrderedDict[Hashable, tuple[Columns, int]] = OrderedDict()
         self.hits = 0
         self.misses = 0
@@ -44,20 +50,22 @@ class AnswerCache:
         """What two requests share exactly if they must get the same answer."""
         parameters = msgspec.json.encode(request.parameters) if request.parameters else None
         if request.tuples is not None:
-            return (digest, parameters, tuple(_hashable(row) for row in request.tuples))
+            # Bytes, since equal is not the same: 0.0 equals -0.0, and NaN not even itself.
+            return (digest, parameters, marshal.dumps(request.tuples, _PLAIN))
         columns = request.columns
         assert columns is not None
         return (digest, parameters, columns.rows, *(_frozen(block) for block in columns.blocks))
 
     def get(self, key: Hashable) -> Columns | None:
         """The outputs kept under ``key``."""
-        found = self._entries.get(key)
-        if found is None:
-            self.misses += 1
-            return None
-        self._entries.move_to_end(key)
-        self.hits += 1
-        return found[0]
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                self.misses += 1
+                return None
+            self._entries.move_to_end(key)
+            self.hits += 1
+            return found[0]
 
     def put(self, key: Hashable, inputs: int, outputs: Columns) -> None:
         """Keep ``outputs``, which may be a view of a larger batch, under a key of ``inputs`` values."""
@@ -69,27 +77,21 @@ class AnswerCache:
         )
         if size > self._most // 8:  # one answer must not push out all others
             return
-        before = self._entries.pop(key, None)
-        if before is not None:
-            self._size -= before[1]
-        self._entries[key] = (own, size)
-        self._size += size
-        while self._size > self._most:
-            _, (_, gone) = self._entries.popitem(last=False)
-            self._size -= gone
+        with self._lock:
+            before = self._entries.pop(key, None)
+            if before is not None:
+                self._size -= before[1]
+            self._entries[key] = (own, size)
+            self._size += size
+            while self._size > self._most:
+                _, (_, gone) = self._entries.popitem(last=False)
+                self._size -= gone
 
     def forget(self, digest: str) -> None:
         """Drop what a version answered: it is served no more."""
-        for key in [key for key in self._entries if key[0] == digest]:  # type: ignore[index]
-            self._size -= self._entries.pop(key)[1]
-
-
-def _hashable(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    try:
-        hash(row)
-    except TypeError:  # a field with a shape is a list of lists
-        return (msgspec.json.encode(row),)
-    return row
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == digest]:  # type: ignore[index]
+                self._size -= self._entries.pop(key)[1]
 
 
 def _frozen(block: Any) -> Hashable:

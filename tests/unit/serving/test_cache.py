@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -39,6 +42,21 @@ def test_only_what_is_exactly_the_same_has_one_key() -> None:
     assert cache.key("d", tuples((1.0, "a"))) == keys[0]
     assert cache.key("d", columns([1.0, 2.0], ["a", "b"])) == keys[7]
     assert cache.key("other", requests[0]) != keys[0]
+
+
+@pytest.mark.parametrize("ways", [(0.0, -0.0), (math.nan, math.inf, -math.inf, None, "nan"), (True, "true")], ids=str)
+def test_what_only_looks_the_same_has_keys_of_its_own(ways: tuple[Any, ...]) -> None:
+    cache = AnswerCache(1 << 20)
+    for requests in ([tuples((each, "a")) for each in ways], [tuples(([1.0, each],)) for each in ways]):
+        assert len({cache.key("d", request) for request in requests}) == len(ways)
+    signed = [columns([0.0], ["a"]), columns([-0.0], ["a"])]
+    assert len({cache.key("d", request) for request in signed}) == 2
+
+
+def test_a_missing_value_is_found_again() -> None:
+    cache = AnswerCache(1 << 20)
+    first, again = (cache.key("d", tuples((float("nan"), "a" * each))) for each in (1, 1))
+    assert first == again
 
 
 def test_fields_with_a_shape_have_keys_too() -> None:
@@ -84,6 +102,37 @@ def test_a_version_that_goes_takes_its_answers_along(digest: str) -> None:
         cache.put(cache.key(each, tuples((1.0, "a"))), 2, outputs(2.0))
     cache.forget(digest)
     assert len(cache) == 1 and cache.get(cache.key(digest, tuples((1.0, "a")))) is None
+    cache.forget("d")
+    cache.forget("e")
+    assert cache.bytes == 0
+
+
+def test_threads_do_not_stumble_over_each_other() -> None:
+    """Answers are kept by the threads that computed them, while the loop looks for others and versions go."""
+    cache, faults = AnswerCache(20_000), []
+
+    def work(seed: int) -> None:
+        try:
+            for i in range(3000):
+                key = cache.key("de"[i & 1], tuples((float((i * seed) % 97), "a")))
+                if cache.get(key) is None:
+                    cache.put(key, 2, outputs(1.0))
+                if i % 50 == 0:
+                    cache.forget("d")
+        except Exception as error:
+            faults.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 3, 5, 7)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not faults
     cache.forget("d")
     cache.forget("e")
     assert cache.bytes == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
@@ -29,8 +31,6 @@ from modelyard.testing.memory import MemoryBundle
 from modelyard.wires.native import NativeWire
 
 from .conftest import INPUTS
-
-OUTPUT = (Field(name="prediction", dtype="float64"),)
 
 
 class Answers(Exchange, gc=False, kw_only=True):
@@ -58,7 +58,7 @@ class Endpoint:
 class Model:
     """A model that notes the rows of its calls."""
 
-    def __init__(self, function: Callable[[Columns], Any]) -> None:
+    def __init__(self, function: Callable[[Columns], Any], shape: tuple[int, ...] = ()) -> None:
         self.calls: list[int] = []
         self.threads: list[str] = []
 
@@ -67,7 +67,8 @@ class Model:
             self.threads.append(threading.current_thread().name)
             return function(columns)
 
-        bundle = MemoryBundle(Signature(inputs=INPUTS, outputs=OUTPUT), noted, {"x1": [0.0], "x2": [0.0]})
+        outputs = (Field(name="prediction", dtype="float64", shape=shape),)
+        bundle = MemoryBundle(Signature(inputs=INPUTS, outputs=outputs), noted, {"x1": [0.0], "x2": [0.0]})
         wanted = Wanted(model="m", version="1", digest="d", aliases=(), open=lambda: bundle)
         self.loaded = Loaded(wanted, bundle, bundle.load())
         self.endpoint = Endpoint(self.loaded)
@@ -375,6 +376,26 @@ def test_a_part_that_fails_fails_its_request_only() -> None:
     assert b'{"prediction":[2.0]' in exchanges[1].got[0].body
 
 
+def test_parts_that_do_not_fit_together_fail_their_request_and_not_the_lane() -> None:
+    widths = iter(range(1, 9))
+    model = Model(lambda columns: {"prediction": np.zeros((columns.rows, next(widths)))}, shape=(-1,))
+    turns = drive(slow(model), [[many([0, 1, 2])], [many([1])]], limits=Limits(batch_rows=2))
+    assert predictions(turns[0]) == ["model_failed"]
+    assert b'{"prediction":[[0.0,0.0,0.0]]' in turns[1][0].got[0].body
+
+
+def test_a_request_that_ran_in_parts_leaves_memory() -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    def predict(columns: Columns) -> Any:
+        seen.append(weakref.ref(columns.blocks[0].base))
+        return {"prediction": columns["x1"]}
+
+    drive(slow(Model(predict)), [[many([1.0] * 5)]], limits=Limits(batch_rows=2))
+    gc.collect()
+    assert len(seen) == 3 and not any(base() is not None for base in seen)
+
+
 class Held:
     """A model that answers when it is let go."""
 
@@ -515,6 +536,65 @@ def test_a_bad_neighbour_in_a_process_of_its_own() -> None:
     model.loaded.remote = Remote(model.loaded.predict)  # type: ignore[assignment]
     (exchanges,) = drive(model, [[row(1), row(13), row(3)]])
     assert predictions(exchanges) == [2, "model_failed", 4]
+
+
+def test_those_who_wait_for_their_turn_after_a_failure_keep_their_deadlines() -> None:
+    """Where a call of several failed, each runs by itself, and the last may wait for long."""
+    model = Model(plus_one)
+    results: list[Callable[[Any], None]] = []
+    model.loaded.remote = remote = Remote(model.loaded.predict)  # type: ignore[assignment]
+    remote.call = lambda columns, seconds, done: results.append(done)  # type: ignore[method-assign]
+    gone = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
+    hasty = Answers(id="", received=0.0, endpoint=model.endpoint, got=[], deadline=perf_counter() + 0.1)
+    patient = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
+
+    async def run() -> None:
+        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), threads, Log("error"))
+        for exchange in (hasty, gone, patient):
+            exchange.request = model.endpoint.codec.decode(row(1), {})
+            lane.submit(exchange)
+        await until(lambda: len(results) == 1)
+        gone.gone = True
+        results[0](ModelFailed("together they fail"))
+        await until(lambda: bool(hasty.got))
+        assert b"deadline_passed" in hasty.got[0].body and len(results) == 2
+        results[1](ModelFailed("alone too"))
+        await asyncio.sleep(0)
+        assert len(results) == 2 and lane.in_flight == 0
+        assert len(hasty.got) == len(patient.got) == 1 and not gone.got
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(run())
+
+
+def test_a_large_request_does_not_take_the_places_of_others() -> None:
+    model = Model(plus_one)
+    results: list[tuple[Columns, Callable[[Any], None]]] = []
+    model.loaded.remote = remote = Remote(model.loaded.predict)  # type: ignore[assignment]
+    remote.call = lambda columns, seconds, done: results.append((columns, done))  # type: ignore[method-assign]
+    exchanges = [Answers(id="", received=0.0, endpoint=model.endpoint, got=[]) for _ in range(3)]
+
+    async def run() -> None:
+        limits = Limits(batch_rows=3, queue_rows=4)
+        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), threads, Log("error"), limits=limits)
+        large, *others = exchanges
+        for exchange, body in ((large, many([0.0] * 9)), (others[0], row(1)), (others[1], row(2))):
+            exchange.request = model.endpoint.codec.decode(body, {})
+        lane.submit(large)
+        await until(lambda: len(results) == 1)
+        lane.submit(others[0])
+        for i in range(5):
+            await until(lambda i=i: len(results) > i)  # type: ignore[misc]
+            if i == 1:
+                lane.submit(others[1])  # while the large one waits for its second part
+            columns, done = results[i]
+            done(model.loaded.predict(columns))
+        await until(lambda: lane.in_flight == 0)
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.run(run())
+    assert [columns.rows for columns, _ in results] == [3, 1, 3, 1, 3]
+    assert [exchange.got[0].code for exchange in exchanges] == ["ok"] * 3
 
 
 def test_answers_are_given_again() -> None:
