@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any
@@ -146,9 +147,14 @@ def _sent(
     return status, headers, b"" if method == "HEAD" else message.body
 
 
+@lru_cache(maxsize=1024)
+def _name_of(key: str) -> str:
+    return key[5:].replace("_", "-").lower()
+
+
 def headers_of(environ: Mapping[str, Any]) -> dict[str, str]:
     """The request's headers, with lower-case names, from a WSGI environment."""
-    headers = {key[5:].replace("_", "-").lower(): text for key, text in environ.items() if key.startswith("HTTP_")}
+    headers = {_name_of(key): text for key, text in environ.items() if key.startswith("HTTP_")}
     if environ.get("CONTENT_TYPE"):
         headers["content-type"] = environ["CONTENT_TYPE"]
     if environ.get("CONTENT_LENGTH"):
