@@ -70,7 +70,10 @@ class Answer:
     @property
     def json(self) -> Any:
         """The body as JSON; bare NaN and infinities are taken, as some protocols write them."""
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("lists in one another without end") from None
 
     def __str__(self) -> str:
         if not self.status:

@@ -80,7 +80,7 @@ def _no_rows(model: OipModel) -> Request:
 def _other_shape(model: OipModel) -> Request:
     model.needs("binary_tensor_data")
     first, *rest = model.tensors
-    told = {**first.described, "shape": [first.shape[0] + 1, *first.shape[1:]]}
+    told = {**first.described, "shape": [first.rows + 1, *first.shape[1:]]}
     return _joined(model, {"inputs": [told, *(t.described for t in rest)]}, [t.raw for t in model.tensors])
 
 
@@ -103,7 +103,7 @@ def _raw_request(model: OipModel) -> Request:
     is_fit = not others and tensor.datatype != "BYTES" and tensor.shape and -1 not in described[1:]
     if not is_fit:
         raise Skip("only a model with one input of numbers of a fixed size takes a raw body")
-    one = tensor.raw[: len(tensor.raw) // tensor.shape[0]]
+    one = tensor.raw[: len(tensor.raw) // tensor.rows]
     headers = {"content-type": "application/octet-stream", LENGTH: "0"}
     return model.sends(one).but(headers=headers)
 

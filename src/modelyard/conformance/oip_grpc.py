@@ -147,7 +147,7 @@ RULES: list[R] = [
     R("grpc-shape-negative", "A negative size is refused.", _PROTO,
       lambda m: _infer(m, shape=(-1, *m.tensors[0].shape[1:])), [refused]),
     R("grpc-shape-too-large", "A shape that says more than the data is refused.", _PROTO,
-      lambda m: _infer(m, shape=(m.tensors[0].shape[0] + 1, *m.tensors[0].shape[1:])), [refused]),
+      lambda m: _infer(m, shape=(m.tensors[0].rows + 1, *m.tensors[0].shape[1:])), [refused]),
     R("grpc-shape-huge", "A shape whose product passes 64 bits is refused.", "A size that wraps around is a hole.",
       lambda m: _infer(m, shape=(2**32, 2**32)), [refused]),
     R("grpc-mixed", "Raw and typed contents at once are refused.", _CONTENTS,

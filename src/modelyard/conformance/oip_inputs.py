@@ -22,7 +22,7 @@ def _without_one(model: OipModel) -> Request:
 
 def _ragged(model: OipModel) -> Request:
     def is_meant(tensor: Tensor) -> bool:
-        return numbers(tensor) and tensor.shape[0] > 1 and len(tensor.data) > 1
+        return numbers(tensor) and tensor.rows > 1 and len(tensor.data) > 1
 
     chosen = model.find(is_meant, "a number of several rows")
     return model.with_input(is_meant, "", data=[[chosen.data[0]] * 2, [chosen.data[0]] * (len(chosen.data) + 1)])
@@ -97,7 +97,7 @@ RULES: list[R] = [
     R("shape-text", "A shape that is a text is refused with {error}.", _INPUT, lambda m: m.with_first(shape="2"),
       _TOLD),
     R("shape-too-large", "A shape that says more than the data is refused with {error}.", "Tensor Data.",
-      lambda m: m.with_first(shape=[m.tensors[0].shape[0] + 1, *m.tensors[0].shape[1:]]), _TOLD),
+      lambda m: m.with_first(shape=[m.tensors[0].rows + 1, *m.tensors[0].shape[1:]]), _TOLD),
     R("shape-too-small", "Data of more than the shape says are refused with {error}.", "Tensor Data.",
       lambda m: m.with_first(data=[*m.tensors[0].data, m.tensors[0].data[0]]), _TOLD),
     R("shape-rank", "A shape of more dimensions than the model's is refused with {error}.", "Model Metadata: shape.",

@@ -42,12 +42,24 @@ class Tensor:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape), "data": list(self.data)}
 
     @property
+    def rows(self) -> int:
+        """The first size. Raises Skip where there is none."""
+        if not self.shape:
+            raise Skip(f"the input {self.name} has no dimension")
+        return self.shape[0]
+
+    @property
     def raw(self) -> bytes:
-        """The data as the binary extension has them."""
+        """The data as the binary extension has them. Raises Skip where they have no such form."""
         if self.datatype == "BYTES":
             texts = [str(value).encode() for value in self.data]
             return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-        return struct.pack(f"<{len(self.data)}{PACKED[self.datatype]}", *self.data)
+        if self.datatype not in PACKED:
+            raise Skip(f"the kit writes no {self.datatype}")
+        try:
+            return struct.pack(f"<{len(self.data)}{PACKED[self.datatype]}", *self.data)
+        except struct.error as error:
+            raise Skip(f"the data of {self.name} in the example are no {self.datatype}: {error}") from None
 
     @property
     def described(self) -> dict[str, Any]:
@@ -156,11 +168,15 @@ def meet(client: Client, asked: Asked) -> OipModel:
     name = asked.model or _only(client, asked.path)
     metadata = _object(client.ask(Request("GET", f"{asked.path}/v2/models/{quote(name, safe='')}")))
     tensors = _of_body(asked.body) if asked.body else _of_metadata(metadata)
-    found = OipModel(name, asked.path, metadata, tuple(server.get("extensions") or ()), tensors)
+    told_extensions = server.get("extensions")
+    extensions = tuple(told_extensions) if isinstance(told_extensions, list) else ()
+    found = OipModel(name, asked.path, metadata, extensions, tensors)
     answer = client.ask(found.good)
     try:
         told = answer.json
         values = read_outputs(told)
+        if answer.status != 200 or not values:
+            raise ValueError
     except (ValueError, KeyError, TypeError):
         raise InvalidInput(
             f"the server does not answer a plain request of the model {name}: {answer}",
@@ -190,8 +206,10 @@ def _only(client: Client, prefix: str) -> str:
 
 
 def _of_metadata(metadata: dict[str, Any]) -> tuple[Tensor, ...]:
-    told = metadata.get("inputs") or []
-    tensors = [_example(each["name"], each["datatype"], each["shape"]) for each in told]
+    try:
+        tensors = [_example(each["name"], each["datatype"], each["shape"]) for each in metadata.get("inputs") or []]
+    except (KeyError, TypeError, AttributeError):
+        tensors = []
     if not tensors:
         raise InvalidInput("the metadata of the model describe no inputs", hint="--body FILE gives an example request")
     return tuple(tensors)

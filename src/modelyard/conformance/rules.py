@@ -54,10 +54,10 @@ class Rule(Generic[E]):
 
     def broken(self, answer: Answer, example: E) -> str:
         """The first thing that is wrong with ``answer``; "" where it is as expected."""
-        for expectation in self.expects:
-            if complaint := expectation(answer, example):
-                return complaint
-        return ""
+        try:
+            return next((complaint for each in self.expects if (complaint := each(answer, example))), "")
+        except Exception as error:  # whatever a server can make of its answer
+            return f"the answer cannot be read ({type(error).__name__}: {error}): {answer}"
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,10 @@ def meet(client: Client, asked: Asked) -> TfModel:
     found = replace(model, rows=rows, signature=signature, version=_version(client, model))
     answer = client.ask(found.good)
     try:
+        if answer.status != 200:
+            raise ValueError
         return replace(found, values=read_rows(answer.json))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InvalidInput(
             f"the server does not answer a plain request of the model {asked.model}: {answer}",
             hint="--body FILE gives a request that it answers",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from modelyard.cli import main
-from modelyard.conformance import check
+from modelyard.conformance import DIALECTS, check
 from modelyard.conformance.client import Client, Request
 from modelyard.conformance.oip_model import DATATYPES
 from modelyard.errors import InvalidInput, RemoteFailed
@@ -110,6 +111,51 @@ def test_a_server_whose_values_change_is_found_out() -> None:
 
     with server(answer) as url:
         assert broken(url, "oip") >= {"infer-nested", "infer-parameters", "binary-inputs"}
+
+
+JUNK = [
+    None, [], {}, "x", 7, [None], {"inputs": 7, "outputs": {}}, {"outputs": []}, {"predictions": 7},
+    {"outputs": [{"name": 1, "data": None}]}, {"data": {"tensor": []}}, {"data": {"ndarray": 7}}, {"model_version_status": [{}]},
+    {"metadata": {"signature_def": {"signature_def": {"a": {"inputs": {"x": {"dtype": 1}}}}}}}, {"models": [7]},
+    {"extensions": 7, "inputs": [{"name": {}, "datatype": [], "shape": "x"}]},
+    {"inputs": [{"name": "x", "datatype": "NONE", "shape": [-1, 2]}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("agreeable", [0, 2, 4, 5])
+def test_whatever_a_server_answers_the_kit_says_so(agreeable: int) -> None:
+    """It answers as it should a few times, and then anything."""
+    seen, rng = [0], random.Random(agreeable)
+    rows = {"ndarray": [[1], [2]]}
+
+    def answer(*_: Any) -> tuple[int, Any]:
+        seen[0] += 1
+        if seen[0] <= agreeable:
+            return 200, {**AGREEABLE, "data": rows}
+        return rng.choice([200, 200, 400, 500]), rng.choice(JUNK)
+
+    with server(answer) as url:
+        for protocol in DIALECTS:
+            seen[0] = 0
+            body = b"" if protocol in ("oip", "tfserving") and agreeable < 5 else BODY
+            with suppress(InvalidInput):
+                assert not check(url, protocol, model="m", body=body, seconds=1).passed
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"name": "x", "datatype": "BF16", "shape": [2], "data": [1, 2]},
+        {"name": "x", "datatype": "FP64", "shape": [], "data": [1]},
+        {"name": "x", "datatype": "INT64", "shape": [1], "data": ["a"]},
+    ],
+    ids=["type", "dimension", "data"],
+)
+def test_examples_that_have_no_binary_form_skip_its_rules(tensor: dict[str, Any]) -> None:
+    with server(lambda *_: (200, AGREEABLE)) as url:
+        report = check(url, "oip", model="m", body=json.dumps({"inputs": [tensor]}).encode(), seconds=1)
+    skipped = {each.id: each.reason for each in report.outcomes if each.outcome == "skipped"}
+    assert skipped["binary-shape"].startswith(("the kit writes no BF16", "the input x has no", "the data of x"))
 
 
 def test_what_is_needed_is_said() -> None:
