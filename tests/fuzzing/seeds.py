@@ -212,7 +212,7 @@ PAIR: list[Seed] = [
     grpc("/inference.GRPCInferenceService/RepositoryModelLoad", b"\x12\5spare", is_steady=False),
     grpc("/inference.GRPCInferenceService/RepositoryModelUnload", b"\x12\5spare", is_steady=False),
     get("/models"),
-    get("/models/xy"),
+    get("/models/spare"),
     get("/v1/models/xy"),
     get("/ping"),
 ]

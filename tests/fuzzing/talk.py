@@ -212,7 +212,7 @@ def answers2(data: bytes) -> list[Answer]:
             bodies[number] += payload
         elif kind == frames.HEADERS:
             assert flags & frames.END_HEADERS
-            heads.setdefault(number, {}).update((each[0], each[1]) for each in decoder.decode(payload))
+            heads.setdefault(number, {}).update((str(each[0]), str(each[1])) for each in decoder.decode(payload))
             bodies.setdefault(number, bytearray())
         if kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM:
             head = heads.pop(number)

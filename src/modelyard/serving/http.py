@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         #: When the request that is being read began, and when the last one was complete.
         self.began = self.last = perf_counter()
         self.in_body = False
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._reading_paused = self._writing_paused = False
         self._fault: ModelyardError | None = None
         self._completed = 0
@@ -196,6 +196,7 @@ class Connection(asyncio.Protocol):
         self.is_closing = True
         self.is_between = False
         self.unanswered.clear()
+        self._parser = None  # it knows us: without this, both would wait for the collector of garbage
         self.listener.connections.discard(self)
         self.listener.note_lost()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import socket
@@ -577,6 +578,21 @@ class TestMalformed:
         client.send(request())
         assert client.answer()[0] == 200
         assert not [line for line in server.lines() if line["level"] == "error"]  # type: ignore[attr-defined]
+
+
+def test_an_ended_connection_does_not_wait_for_the_collector(server: Server, connect: Connect) -> None:
+    gc.disable()
+    try:
+        client = connect(server)
+        client.send(request())
+        assert client.answer()[0] == 200
+        client.socket.close()
+        until = time.monotonic() + 10
+        while any(isinstance(each, http.Connection) for each in gc.get_objects()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 class TestPaths:
