@@ -115,7 +115,8 @@ def test_a_server_whose_values_change_is_found_out() -> None:
 
 JUNK = [
     None, [], {}, "x", 7, [None], {"inputs": 7, "outputs": {}}, {"outputs": []}, {"predictions": 7},
-    {"outputs": [{"name": 1, "data": None}]}, {"data": {"tensor": []}}, {"data": {"ndarray": 7}}, {"model_version_status": [{}]},
+    {"outputs": [{"name": 1, "data": None}]}, {"data": {"tensor": []}}, {"data": {"ndarray": 7}},
+    {"model_version_status": [{}]},
     {"metadata": {"signature_def": {"signature_def": {"a": {"inputs": {"x": {"dtype": 1}}}}}}}, {"models": [7]},
     {"extensions": 7, "inputs": [{"name": {}, "datatype": [], "shape": "x"}]},
     {"inputs": [{"name": "x", "datatype": "NONE", "shape": [-1, 2]}]},
