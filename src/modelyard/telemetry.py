@@ -8,14 +8,17 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TextIO
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
 from modelyard.errors import ModelyardError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 #: Upper bounds in seconds: 50 microseconds to 50 seconds in steps of about 2.
 SECONDS = (
@@ -28,7 +31,7 @@ COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 409
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts of values at most as large as each bound. Values are kept as they come and sorted in by the thousand.
+    """Counts of values at most as large as each bound.
 
     A plain structure, so that processes can hand theirs to one another; ``a + b`` is what one that saw both would be.
     """
@@ -36,48 +39,28 @@ class Histogram:
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
     total: float = 0.0
-    waiting: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
-    def observe(self, value: float) -> None:
-        self.waiting.append(value)
-        if len(self.waiting) > 4096:
-            self.sort_in()
-
-    def observe_all(self, values: Sequence[float]) -> None:
-        self.waiting.extend(values)
-        if len(self.waiting) > 4096:
-            self.sort_in()
-
-    def sort_in(self) -> None:
-        """Count the values that wait."""
-        values, self.waiting = self.waiting, []
-        if not values:
-            return
+    def observe(self, values: ArrayLike) -> None:
+        """Count these values. Many at once cost little each."""
         import numpy as np
 
-        found = np.sort(np.array(values))
+        found = np.sort(np.asarray(values, float))
         low = 0
         for i, high in enumerate(found.searchsorted(self.bounds, side="right").tolist()):
             self.counts[i] += high - low
             low = high
-        self.counts[-1] += len(values) - low
+        self.counts[-1] += found.size - low
         self.total += float(found.sum())
 
     def read(self) -> tuple[list[int], int, float]:
         """Cumulative counts for each bound, the count of all values, and their sum."""
-        self.sort_in()
-        cumulative, total = [], 0
-        for count in self.counts:
-            total += count
-            cumulative.append(total)
-        return cumulative[:-1], total, self.total
+        cumulative = list(accumulate(self.counts))
+        return cumulative[:-1], cumulative[-1], self.total
 
     def __add__(self, other: Histogram) -> Histogram:
-        self.sort_in()
-        other.sort_in()
         counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         return Histogram(self.bounds, counts, self.total + other.total)
 

@@ -19,21 +19,12 @@ BOUNDS = (1.0, 2.0, 5.0)
 @given(st.lists(st.floats(0, 10) | st.sampled_from([1.0, 2.0, 5.0]), max_size=50))
 def test_each_bound_counts_what_is_at_most_as_large(values: list[float]) -> None:
     histogram = Histogram(BOUNDS)
-    for value in values[:10]:
-        histogram.observe(value)
-    histogram.observe_all(values[10:])
+    histogram.observe(values[:10])
+    histogram.observe(values[10:])
     cumulative, count, total = histogram.read()
     assert cumulative == [sum(value <= bound for value in values) for bound in BOUNDS]
     assert (count, total) == (len(values), pytest.approx(sum(values)))
-
-
-def test_many_values_are_sorted_in_as_they_come() -> None:
-    histogram = Histogram(BOUNDS)
-    for i in range(10_000):
-        histogram.observe(float(i % 7))
-    assert len(histogram.waiting) < 5000
-    assert histogram.read()[1] == 10_000
-    assert histogram.read()[1] == 10_000  # reading takes nothing away
+    assert histogram.read()[1] == len(values)  # reading takes nothing away
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import numpy as np
 
 from modelyard.interfaces import Stats
 from modelyard.serving import exposition
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from modelyard.messages import Message
     from modelyard.serving.calls import Exchange
     from modelyard.serving.engine import Lane
+
+#: Requests that wait to be sorted into histograms.
+MOST_UNSORTED = 4096
 
 #: Versions whose counts are kept: those of versions long gone make room.
 MOST_METERS = 500
@@ -56,6 +61,10 @@ class Meter:
     latency: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     batch_rows: Histogram = field(default_factory=lambda: Histogram(COUNTS))
     batch_requests: Histogram = field(default_factory=lambda: Histogram(COUNTS))
+    #: Calls that are not in the histograms yet: requests, rows, when it started, had predicted and was done; when each
+    #: request was received and decoded. And how many requests those are.
+    recent: list[tuple[int, int, float, float, float, list[float], list[float]]] = field(default_factory=list)
+    unsorted: int = 0
 
     def note(
         self, exchanges: Sequence[Exchange], messages: Sequence[Message], rows: int, started: float, predicted: float
@@ -63,13 +72,12 @@ class Meter:
         """Count one call of the model: when it started and had predicted; now its answers are encoded and sent."""
         now = time.perf_counter()
         count = len(exchanges)
-        self.latency.observe_all([now - exchange.received for exchange in exchanges])
-        self.decode.observe_all([exchange.decoded - exchange.received for exchange in exchanges])
-        self.queue.observe_all([started - exchange.decoded for exchange in exchanges])
-        self.predict.observe(predicted - started)
-        self.encode.observe(now - predicted)
-        self.batch_rows.observe(rows)
-        self.batch_requests.observe(count)
+        received = [exchange.received for exchange in exchanges]
+        decoded = [exchange.decoded for exchange in exchanges]
+        self.recent.append((count, rows, started, predicted, now, received, decoded))
+        self.unsorted += count
+        if self.unsorted > MOST_UNSORTED:
+            self.sort_in()
         self.rows += rows
         self.last = time.time()
         size = 1 << (rows - 1).bit_length()
@@ -81,14 +89,24 @@ class Meter:
             self.refused.update(refused)
 
     def sort_in(self) -> None:
-        """Have all that was seen in the counts."""
-        for histogram in (
-            self.decode, self.queue, self.predict, self.encode, self.latency, self.batch_rows, self.batch_requests
-        ):  # fmt: skip
-            histogram.sort_in()
+        """Have in the histograms what was counted until now. All at once, that costs a tenth of one after the other."""
+        recent, self.recent, self.unsorted = self.recent, [], 0
+        if not recent:
+            return
+        counts, rows, started, predicted, done, *times = zip(*recent, strict=True)
+        received, decoded = (np.array(list(chain.from_iterable(each))) for each in times)
+        began, ready, end = np.array(started), np.array(predicted), np.array(done)
+        self.latency.observe(np.repeat(end, counts) - received)
+        self.decode.observe(decoded - received)
+        self.queue.observe(np.repeat(began, counts) - decoded)
+        self.predict.observe(ready - began)
+        self.encode.observe(end - ready)
+        self.batch_rows.observe(rows)
+        self.batch_requests.observe(counts)
 
     def stats(self) -> Stats:
         """What wires are told of it."""
+        self.sort_in()
         failures = self.refused.total()
         return Stats(
             requests=self.ok + failures, failures=failures, rows=self.rows, calls=self.calls, last=self.last,
@@ -194,8 +212,7 @@ class Metrics:
     def publish(self) -> None:
         """Tell the other workers. What they read of us never falls, whichever of them is asked."""
         if self.board is not None:
-            for meter in list(self.meters.values()):
-                meter.sort_in()
+            self._sort_in()
             self.board.publish(Snapshot(self.counts, self.vitals()))
 
     def stats(self, model: str, version: str) -> Stats:
@@ -207,8 +224,13 @@ class Metrics:
         counts, vitals, restarts = self._gather()
         return exposition.render(counts, vitals, restarts, list(lanes), kind)
 
+    def _sort_in(self) -> None:
+        for meter in list(self.meters.values()):
+            meter.sort_in()
+
     def _gather(self) -> tuple[Counts, list[Vitals], int]:
         if self.board is None:
+            self._sort_in()
             return self.counts, [self.vitals()], 0
         self.publish()
         counts, vitals, restarts = self.board.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,10 +44,10 @@ def tell(metrics: Metrics, event: tuple[str, str, str, int, float]) -> None:
         meter.refused[code] += 1
     meter.rows += rows
     meter.calls += 1
-    meter.predict.observe(seconds)
+    meter.predict.observe([seconds])
     meter.last = max(meter.last, seconds)
-    meter.latency.observe(seconds)
-    meter.batch_rows.observe(rows)
+    meter.latency.observe([seconds])
+    meter.batch_rows.observe([rows])
     calls, spent = meter.batches.get(rows, (0, 0.0))
     meter.batches[rows] = (calls + 1, spent + seconds)
 
@@ -189,3 +190,22 @@ def test_the_text_tells_of_all_workers(memory: int) -> None:
     assert found["modelyard_workers", ("state", "not_ready")] == 1
     assert found["modelyard_worker_restarts_total",] == 1
     assert found["process_resident_memory_bytes", ("worker", "1")] == 1000
+
+
+@pytest.mark.parametrize("requests", [1, 7, 5000])
+def test_each_request_and_each_call_is_counted_in_its_stages(requests: int) -> None:
+    meter = Meter("churn", "1")
+    exchanges: Any = [
+        SimpleNamespace(received=1.0 + i / 1024, decoded=1.0625 + i / 1024, is_settled=False) for i in range(requests)
+    ]
+    answers: Any = [SimpleNamespace(code="ok")] * requests
+    for _ in range(2):
+        meter.note(exchanges, answers, 3 * requests, 16.0, 16.25)
+    stats = meter.stats()
+    assert stats.requests == 2 * requests and stats.rows == 6 * requests and not meter.recent
+    assert (stats.decode, stats.predict) == (0.125 * requests, 0.5)
+    assert stats.queue == sum(16.0 - exchange.decoded for exchange in exchanges) * 2
+    assert [getattr(meter, name).read()[1] for name in ("latency", "decode", "queue")] == [2 * requests] * 3
+    calls = ("predict", "encode", "batch_rows", "batch_requests")
+    assert [getattr(meter, name).read()[1] for name in calls] == [2] * 4
+    assert meter.batch_requests.total == 2 * requests and meter.batch_rows.total == 6 * requests
