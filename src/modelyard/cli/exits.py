@@ -18,7 +18,10 @@ EXITS: dict[int, tuple[tuple[str, ...], str]] = {
     3: (("not_found",), "no such model, version, alias, plugin or file"),
     4: (("conflict",), "it exists already, or moved meanwhile"),
     5: (("refused", "unauthenticated"), "not allowed, or the contents are not trusted"),
-    6: (("not_ready", "overloaded", "deadline_passed", "rate_limited", "no_room"), "loading, draining or too busy; try again"),
+    6: (
+        ("not_ready", "overloaded", "deadline_passed", "rate_limited", "no_room"),
+        "loading, draining or too busy; try again",
+    ),
     7: (("model_failed",), "the model raised, or broke its signature"),
     8: (("missing_dependency",), "a library is not installed; the hint names the extra"),
     9: (("bad_bundle",), "a bundle is damaged, or newer than this Modelyard"),

@@ -473,7 +473,8 @@ class TestReload:
             {"name": "i", "base_path": "i@production"},
             {"name": "kit", "version_labels": {"production": 3}},
         ) == [
-            "a", "b", "c:latest", "d:latest-3", "e:all", "f:2", "f:5", "g=/models/g", "h=/h.bundle", "i@production", "kit",
+            "a", "b", "c:latest", "d:latest-3", "e:all", "f:2", "f:5", "g=/models/g", "h=/h.bundle", "i@production",
+            "kit",
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
