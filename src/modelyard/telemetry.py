@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import sys
 import threading
 import time
@@ -65,6 +66,10 @@ class Histogram:
         return Histogram(self.bounds, counts, self.total + other.total)
 
 
+#: Bytes that a pipe takes at once where it takes any, and lines that are joined at most.
+_PAGE = 4096
+_LINES_AT_ONCE = 64
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -101,6 +106,8 @@ class Log:
         self._lines: deque[bytes] = deque()
         self._limit = limit
         self._dropped = 0
+        #: What the stream has not taken yet of lines that were begun.
+        self._rest = ""
         self._lock = threading.Lock()
         #: Fields of every line, such as which process wrote it; the same as they stand in a line.
         self._always: dict[str, Any] = {}
@@ -140,21 +147,37 @@ class Log:
         self._lines.append(line.encode())
 
     def flush(self) -> None:
-        """Write what was kept. A stream that is gone is no reason to stop serving."""
+        """Write what was kept. A stream that is gone or full is no reason to stop serving."""
         with self._lock:
             if self._dropped:
                 note = {"time": _now(), "level": "warning", "event": "log lines dropped", "lines": self._dropped}
                 self._lines.append(msgspec.json.encode(note))
                 self._dropped = 0
-            if not self._lines:
-                return
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             stream = self._stream or sys.stderr
-            try:
-                stream.write(b"\n".join(lines).decode() + "\n")
-                stream.flush()
-            except (OSError, ValueError):
-                self._dropped += len(lines)
+            while self._lines or self._rest:
+                if not self._rest:
+                    lines = [self._lines.popleft() for _ in range(min(len(self._lines), _LINES_AT_ONCE))]
+                    self._rest = b"\n".join(lines).decode() + "\n"
+                if not _takes_more(stream):
+                    return
+                size = _PAGE if self._rest.isascii() else _PAGE // 4
+                try:
+                    stream.write(self._rest[:size])
+                    stream.flush()
+                    self._rest = self._rest[size:]
+                except (OSError, ValueError):
+                    self._dropped += self._rest.count("\n")
+                    self._rest = ""
+
+
+def _takes_more(stream: TextIO) -> bool:
+    """Whether a stream takes ``_PAGE`` bytes now. A pipe that nobody reads would hold whoever writes into it."""
+    try:
+        asked = select.poll()
+        asked.register(stream.fileno(), select.POLLOUT)
+        return bool(asked.poll(0))  # also where it is gone: writing tells
+    except (AttributeError, OSError, ValueError):  # no file, or a system that cannot tell
+        return True
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -73,6 +76,29 @@ def test_a_stream_that_is_gone_stops_nothing() -> None:
     stream.close()
     log.write("error", "nobody hears")
     log.flush()
+
+
+@pytest.mark.parametrize("text", ["line", "l\u00efne"], ids=["ascii", "other"])
+def test_a_pipe_that_nobody_reads_stops_nothing_and_tells_all_later(text: str) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="utf-8") as stream, os.fdopen(reading, encoding="utf-8") as reader:
+        log = Log("info", stream, limit=3000)
+        for i in range(5000):
+            log.write("info", text * 20, i=i)
+            if i % 100 == 0:
+                log.flush()
+        told: list[dict[str, Any]] = []
+        thread = threading.Thread(target=lambda: told.extend(map(json.loads, reader)))
+        thread.start()
+        until = time.monotonic() + 20
+        while log._lines or log._rest:
+            assert time.monotonic() < until
+            log.flush()
+        stream.close()
+        thread.join()
+    numbers = [line["i"] for line in told if "i" in line]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) + sum(line.get("lines", 0) for line in told) == 5000
 
 
 KEY = "my_0123456789ab_" + "aB-_" * 10 + "xyz"

@@ -13,6 +13,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,8 @@ class LinkEntrance:
             self._board.note_taken()
             with contextlib.suppress(OSError):  # so that the supervisor lets go of it, at once rather than soon
                 self._line.send(b"+")
+            if not descriptors:  # we had none left for it: the system has closed it
+                self.note_lost()
             for descriptor in descriptors:
                 task = self._loop.create_task(self._let_in(socket.socket(fileno=descriptor)))
                 self._arriving.add(task)
@@ -181,8 +184,8 @@ class Employment:
             self._early.append(said)
         elif isinstance(said, Apply):
             catalog = self._worker.application.catalog
-            self._worker.application.later(lambda: self._apply(catalog, said))
-
+            # A thread of its own, one at a time: those of the application may all wait for this very change.
+            threading.Thread(target=self._apply, args=(catalog, said), name="modelyard-change", daemon=True).start()
         elif isinstance(said, Limit):
             self._worker.application.apply_limits(said.limits)
 

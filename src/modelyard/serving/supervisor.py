@@ -254,6 +254,8 @@ class Supervisor:
         return min((seat for seat in ready or self._seats if seat.has_room), key=lambda seat: seat.load, default=None)
 
     def _accept(self) -> Arrival | None:
+        if self._is_short:
+            return None
         for at, bound in enumerate(self._bound):
             try:
                 return at, bound.accept()[0]

@@ -311,3 +311,20 @@ def test_a_worker_takes_connections_until_it_closes_and_those_that_wait_then(mem
             each.close()
 
     asyncio.run(take())
+
+
+def test_a_connection_for_which_no_descriptor_was_left_counts_as_lost(memory: int) -> None:
+    async def take() -> None:
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        board = shared.Board(memory, 0)
+        entrance = LinkEntrance(far, board)
+        await entrance.open(asyncio.Protocol, {})
+        near.send(b"\0")  # so it comes where the system could not make one
+        await until(lambda: board.taken(0) == 1)
+        assert board.lost(0) == 1
+        entrance.close()
+        near.close()
+        far.close()
+
+    asyncio.run(take())
