@@ -400,6 +400,20 @@ def test_a_model_loaded_over_a_wire_is_loaded_by_every_worker(bundle: Path, tmp_
     assert _answers(running, "/models/other/predict") == {404}
 
 
+def test_many_changes_may_be_asked_for_at_once(tmp_path: Path, start: Start) -> None:
+    """More than there are threads for it in one worker: each waits for all workers, and so for that very worker."""
+    registry = Registry.open(tmp_path / "home")
+    names = [f"m{i}" for i in range(10)]
+    for i, name in enumerate(names):
+        registry.register(line(tmp_path / name, scale=i + 1), name)
+    running = start("m0", control=True)
+    with connections_to(running, 10) as connections:
+        for connection, name in zip(connections, names, strict=True):
+            connection.request("POST", f"/v2/repository/models/{name}/load", b"{}")
+        assert [connection.getresponse().status for connection in connections] == [200] * 10
+    assert _answers(running, "/models/m9/predict") == {200}
+
+
 def _answers(running: Running, path: str) -> set[int]:
     with connections_to(running, 4) as connections:
         for connection in connections:

@@ -94,7 +94,7 @@ class Application:
             every, whole = [Reticent(wire) for wire in every], Discreet(whole)
 
         def route(catalog: Catalog) -> Router:
-            return Router(every, catalog, self.lane, self.later, self.metrics, self.log)
+            return Router(every, catalog, self.lane, self.later, self.block, self.metrics, self.log)
 
         def narrow(models: tuple[str, ...]) -> Router:
             return route(Narrowed(whole, models))
@@ -118,8 +118,10 @@ class Application:
         self._slots = max(1, _cores() // chosen.workers)
         # As many threads as cores: a thread runs model code that lets go of the interpreter, or waits for it.
         self._pool = ThreadPoolExecutor(max(2, _cores()), thread_name_prefix="modelyard-model")
-        # Calls that block are few, and must not keep models from their threads.
+        # For what takes long but never waits: reading large bodies, compressing large answers.
         self._slow = ThreadPoolExecutor(4, thread_name_prefix="modelyard-slow")
+        # For calls that wait, such as for a model to be loaded. Nothing that such a call waits for may run here.
+        self._blocking = ThreadPoolExecutor(4, thread_name_prefix="modelyard-blocking")
 
     def _open_spans(self) -> Spans | None:
         address = spans_address(self.settings.otlp)
@@ -160,6 +162,7 @@ class Application:
             self.gate.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
+        self._blocking.shutdown(wait=False, cancel_futures=True)
         if self.spans is not None:
             self.spans.close()
         self.log.flush()
@@ -208,8 +211,12 @@ class Application:
         self.log.write("info", "limits changed", **told)
 
     def later(self, function: Callable[[], None]) -> None:
-        """Run a function that may block, or takes long, in a thread."""
+        """Run a function that takes long, but waits for nobody, in a thread."""
         self._slow.submit(function)
+
+    def block(self, function: Callable[[], None]) -> None:
+        """Run a function that may wait for long, in a thread."""
+        self._blocking.submit(function)
 
     def _publish(self, table: Table) -> None:
         """Called by the catalog's thread with each new table of versions."""

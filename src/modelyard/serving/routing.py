@@ -24,7 +24,7 @@ MOST_PATHS = 1024
 #: Bodies of more bytes than this are decoded in a thread, so that the loop stays free.
 DECODED_ON_LOOP = 262_144
 
-#: Runs a function in a thread that may block.
+#: Runs a function in a thread.
 Later = Callable[[Callable[[], None]], None]
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
@@ -145,17 +145,17 @@ class Informing(Endpoint):
     """Any other call of a wire."""
 
     def __init__(
-        self, wire: Wire, call: Call, catalog: Catalog, later: Later, metrics: Metrics,
+        self, wire: Wire, call: Call, catalog: Catalog, block: Later, metrics: Metrics,
         log: Log,
     ) -> None:  # fmt: skip
         super().__init__(wire, call, metrics, log)
         self.call: Call = call
         self._catalog = catalog
-        self._later = later
+        self._block = block
 
     def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         if self.call.is_slow:
-            self._later(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
+            self._block(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
         else:
             exchange.answer(self._answer(exchange, body, headers))
 
@@ -202,14 +202,16 @@ class Router:
         catalog: Catalog,
         lane: Callable[[Loaded], Lane],
         later: Later,
+        block: Later,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self._wires = tuple(wires)
         self._catalog = catalog
         self._lane = lane
-        #: Runs a function in a thread, for calls that may block.
+        #: For what takes long, and for calls that may wait.
         self._later = later
+        self._block = block
         self._metrics = metrics
         self._log = log
         self._known: dict[tuple[str, str], Endpoint] = {}
@@ -240,7 +242,7 @@ class Router:
         if call.is_inside:
             return Addressing(wire, call, self._bind, self._metrics, self._log)
         if call.action != "predict":
-            return Informing(wire, call, self._catalog, self._later, self._metrics, self._log)
+            return Informing(wire, call, self._catalog, self._block, self._metrics, self._log)
         loaded = self._catalog.find(call.model, call.version, call.alias)
         assert isinstance(loaded, Loaded)
         return Predicting(wire, call, self._lane(loaded), self._later, self._metrics, self._log)

@@ -128,6 +128,9 @@ class ThreadedApplication(Application):
     def later(self, function: Callable[[], None]) -> None:
         function()
 
+    def block(self, function: Callable[[], None]) -> None:
+        function()
+
     def _take_over(self, table: Table) -> None:
         with self._lock:
             super()._take_over(table)

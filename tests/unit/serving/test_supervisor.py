@@ -17,7 +17,7 @@ from modelyard.errors import NotFound, NotReady
 from modelyard.serving import seat as seats
 from modelyard.serving import shared
 from modelyard.serving.catalog import Change
-from modelyard.serving.employed import LinkEntrance
+from modelyard.serving.employed import Employment, LinkEntrance
 from modelyard.serving.isolation.frames import failure_of
 from modelyard.serving.link import Answer, Apply, Begin, Leaving, Limit, Link, Model, Ready, Said, Stop, Up
 from modelyard.serving.metrics import Counts, Snapshot, Vitals
@@ -328,3 +328,24 @@ def test_a_connection_for_which_no_descriptor_was_left_counts_as_lost(memory: in
         far.close()
 
     asyncio.run(take())
+
+
+def test_a_change_waits_for_no_thread_that_waits_for_a_change() -> None:
+    """As many clients as there are threads for it have asked this very worker for changes."""
+
+    async def talk() -> None:
+        ours, theirs = await pair()
+        employment = Employment(*socket.socketpair(), -1)
+        taken: list[Any] = []
+        catalog = SimpleNamespace(apply=lambda change: None, references=("m",))
+        application = SimpleNamespace(catalog=catalog, later=taken.append, block=taken.append)
+        employment._link, employment._worker = ours.link, SimpleNamespace(application=application)  # type: ignore[assignment]
+        employment._hear(Apply(Change("load", ("m",)), 7))
+        await until(lambda: theirs.heard)
+        assert theirs.heard == [Answer(7, references=["m"])] and not taken
+        ours.link.close()
+        theirs.link.close()
+        employment._line.close()
+        employment._connections.close()
+
+    asyncio.run(talk())
