@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from time import monotonic, sleep, time_ns
 from typing import Any
@@ -21,57 +20,12 @@ from modelyard.serving.grpc import STATUS as GRPC_STATUS
 from modelyard.serving.spans import Noted, _attributes, _is_fault
 from modelyard.serving.tracing import Trace
 from modelyard.serving.wsgi import WsgiApp
+from otlp import Receiver, attributes
 
 from .conftest import MemorySource, linear
 from .test_tracing import SPAN, TRACE, ask
 
-service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="needs the extra")
-
 PARENT = f"traceparent: 00-{TRACE}-{SPAN}-01"
-
-
-class Receiver(ThreadingHTTPServer):
-    """Takes spans over OTLP/HTTP."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Post)
-        self.requests: list[Any] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    @property
-    def spans(self) -> list[Any]:
-        return [
-            span
-            for request in self.requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def wait(self, count: int) -> list[Any]:
-        until = monotonic() + 20
-        while len(self.spans) < count:
-            assert monotonic() < until, f"only {len(self.spans)} of {count} spans came"
-            sleep(0.01)
-        return self.spans
-
-
-class _Post(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        assert (self.path, self.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.requests.append(service.ExportTraceServiceRequest.FromString(body))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Quietly."""
 
 
 @pytest.fixture
@@ -85,10 +39,6 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-
-
-def attributes(span: Any) -> dict[str, Any]:
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
 def test_a_request_becomes_a_span_with_its_stages(
