@@ -116,6 +116,7 @@ class Http2Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
         self.outbox.clear()
+        self._known.clear()  # unloading waits for all who hold a version, and we may wait for the collector of garbage
         self.listener.connections.discard(self)
         self.listener.note_lost()
 

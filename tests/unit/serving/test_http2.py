@@ -577,7 +577,10 @@ class TestTime:
     def test_a_lost_connection_leaves_nothing(self, peer: Peer) -> None:
         peer.open()
         peer.data(1, message(b"x" * 10)[:8])
+        peer.open()
+        assert peer.connection._known
         peer.connection.connection_lost(None)
+        assert not peer.connection._known  # its endpoints hold versions that may be unloaded
         assert not peer.connection.streams and peer.connection._held == 0
         assert not peer.listener.connections
 
