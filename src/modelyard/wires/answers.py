@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import reprlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -98,9 +99,13 @@ class Predictions:
 
     def choose(self, names: Any, path: str) -> tuple[str, ...]:
         """The outputs that a caller asks for. Raises InvalidInput where that is no list of their names."""
-        if not isinstance(names, list) or not names or any(name not in self._outputs for name in names):
-            got = str(names) if len(str(names)) <= 60 else f"{str(names)[:57]}..."
-            raise InvalidInput.at(path, f"a list of outputs: {', '.join(self._outputs)}", got)
+        known = list(self._outputs)  # names may be values that have no hash
+        if not isinstance(names, list) or not names or any(name not in known for name in names):
+            raise InvalidInput.at(
+                path,
+                f"a list of outputs: {', '.join(known)}",
+                names[:60] if isinstance(names, str) else reprlib.repr(names),
+            )
         return tuple(dict.fromkeys(names))
 
     def chosen(self, request: Request) -> tuple[Field, ...]:

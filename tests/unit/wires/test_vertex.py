@@ -77,3 +77,10 @@ def test_what_is_said(body: Any, said: str) -> None:
         answer(body)
     told = VertexWire().refuse(None, caught.value, "id-1")
     assert said in json.loads(told.body)["error"] and told.code == "invalid_input"
+
+
+@pytest.mark.parametrize("names", ['[{"a":1}]', '[["prediction"]]', "{}", '"prediction"', "[" * 700 + "]" * 700, "[1]"])
+def test_outputs_that_are_no_names(names: str) -> None:
+    body = json.dumps({"instances": [RECORD], "parameters": {"outputs": None}}).replace("null", names).encode()
+    with pytest.raises(InvalidInput, match="a list of outputs"):
+        answer(body)
