@@ -56,11 +56,28 @@ def _answer(body):
     return found if isinstance(found, list) else [found]
 
 
+# Answers in bytes are compared by their last bytes, so only the predictions are asked for.
+
+
+def _binary(job, spec):
+    path, headers, body = v2_binary("FP32", "input")(job, spec)
+    size = int(headers["Inference-Header-Content-Length"])
+    asked = {"name": "prediction", "parameters": {"binary_data": True}}
+    head = _json.dumps({**_json.loads(body[:size]), "outputs": [asked]}).encode()
+    return path, {**headers, "Inference-Header-Content-Length": str(len(head))}, head + body[size:]
+
+
+def _message(job, spec):
+    path, headers, body = v2_grpc("FP32", "input")(job, spec)
+    name = b"\x0a\x0aprediction"
+    return path, headers, body + b"\x32" + bytes([len(name)]) + name
+
+
 _one, _two, _grpc = _serve(PORT), _serve(PORT, 2), _serve(PORT + 1)  # gRPC is asked one port further on
 
 # ruff: noqa: F821
 add("modelyard", "none", _one, _request, _answer, prepare=_prepare)
 add("modelyard-2w", "none", _two, _request, _answer, prepare=_prepare, multi=True)
 add("modelyard-oip", "none", _one, v2("FP32", "input"), v2_out, prepare=_prepare)
-add("modelyard-oip-binary", "none", _one, v2_binary("FP32", "input"), no_check, prepare=_prepare)
-add("modelyard-oip-grpc", "none", _grpc, v2_grpc("FP32", "input"), no_check, prepare=_prepare, protocol="grpc")
+add("modelyard-oip-binary", "none", _one, _binary, no_check, prepare=_prepare)
+add("modelyard-oip-grpc", "none", _grpc, _message, no_check, prepare=_prepare, protocol="grpc")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,24 @@ HEAD = (
     % len(BODY)
 )
 
+
+def oip(*, is_binary: bool) -> bytes:
+    """The same row for the Open Inference Protocol, in JSON or as bytes after it, which asks for bytes in turn."""
+    tensors: list[dict[str, Any]] = [{"name": name, "shape": [1], "datatype": "FP64"} for name in ("x1", "x2")]
+    values = {"parameters": {"binary_data_size": 8}} if is_binary else {"data": [1.5]}
+    asked: dict[str, Any] = {"inputs": [tensor | values for tensor in tensors]}
+    if is_binary:
+        asked["parameters"] = {"binary_data_output": True}
+    text, path = json.dumps(asked).encode(), b"/v2/models/linear/infer"
+    size = len(text)
+    if is_binary:
+        text += struct.pack("<dd", 1.5, 2.0)
+    head = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: %d\r\n" % (path, len(text))
+    if is_binary:
+        return head + b"Inference-Header-Content-Length: %d\r\n\r\n" % size + text
+    return head + b"Content-Type: application/json\r\n\r\n" + text
+
+
 #: The same with a trace context, which is another for each request.
 TRACED = HEAD[:-2].replace(b"%", b"%%") + b"traceparent: 00-4bf92f3577b34da6a3ce929d%08x-00f067aa0ba902b7-01\r\n\r\n"
 
@@ -42,10 +62,10 @@ class Transport:
     """A socket that swallows what is written."""
 
     def __init__(self) -> None:
-        self.answers = 0
+        self.last = b""
 
     def write(self, data: bytes) -> None:
-        self.answers += 1
+        self.last = data
 
     def is_closing(self) -> bool:
         return False
@@ -132,7 +152,7 @@ def stages(many: int, *, with_profile: bool = False) -> dict[str, float]:
     engine.INLINE_SECONDS = 1e9  # a busy machine must not send the calls to a thread
     turns = Turns()
     loop: Any = turns
-    application = Application(["linear"], wires=["native"])
+    application = Application(["linear"], wires=["native", "oip"])
     application.loop = loop
     application.catalog.table = Table([("linear", loaded)])
     listener = Listener(application, loop, lost=lambda: None)
@@ -143,12 +163,21 @@ def stages(many: int, *, with_profile: bool = False) -> dict[str, float]:
         transport: Any = Transport()
         connection.connection_made(transport)
         connections.append(connection)
-    data = HEAD + BODY
 
-    def tick() -> None:
-        for connection in connections:
-            connection.data_received(data)
-        turns.turn()
+    def ticking(data: bytes) -> Callable[[], None]:
+        """One turn, in which every connection brings ``data``."""
+
+        def tick() -> None:
+            for connection in connections:
+                connection.data_received(data)
+            turns.turn()
+
+        tick()
+        assert b"HTTP/1.1 200 " in transport.last
+        tick()
+        return tick
+
+    tick = ticking(HEAD + BODY)
 
     count = itertools.count()
 
@@ -158,8 +187,6 @@ def stages(many: int, *, with_profile: bool = False) -> dict[str, float]:
             connection.data_received(TRACED % next(count) + BODY)
         turns.turn()
 
-    tick()
-    tick()
     lane, codec = lane_of(loaded), NativeWire().codec(Call("predict"), loaded)
     rows = RowDecoder.of(loaded.signature.inputs)
     requests = [rows.decode(BODY) for _ in range(many)]
@@ -176,6 +203,8 @@ def stages(many: int, *, with_profile: bool = False) -> dict[str, float]:
     found = {
         "whole path, joined": microseconds(tick, many),
         "whole path, heads that carry a trace": microseconds(fresh, many),
+        "whole path, OIP in JSON": microseconds(ticking(oip(is_binary=False)), many),
+        "whole path, OIP in bytes": microseconds(ticking(oip(is_binary=True)), many),
         "  decode a record": microseconds(lambda: codec.decode(BODY, {})),
         "  rows to an array": microseconds(lambda: columns.layout.from_tuples(tuples), many),
         "  model, joined": microseconds(lambda: loaded.predict(columns), many),

@@ -93,16 +93,16 @@ class HttpExchange(Exchange, gc=False, kw_only=True, eq=False):
             self.head.is_plain
             and listener.is_plain
             and message.code == "ok"
-            and not message.headers
-            and message.content_type == _JSON
             and (not self.head.coding or len(message.body) < COMPRESSED_FROM)
         ):
+            is_usual = not message.headers and message.content_type == _JSON
+            start = listener.plain if is_usual else listener.start_of(message)
             body = message.body
             size = len(body)
             length = LENGTHS[size] if size < MOST_LENGTHS else b"\r\ncontent-length: %d\r\n\r\n" % size
             if self.trace is not None:
                 length = b"\r\ntraceresponse: " + self.trace.response.encode() + length
-            data = b"".join((listener.plain, self.id.encode(), length, body))
+            data = b"".join((start, self.id.encode(), length, body))
             if listener.notes_all:
                 listener.note(self, message)
         else:

@@ -141,6 +141,12 @@ class Listener:
             self.heads.clear()
         self.heads[text] = head
 
+    def start_of(self, message: Message) -> bytes:
+        """``plain`` for an answer of another type, or one that has headers of its own."""
+        lines = [f"content-type: {message.content_type}\r\n"]
+        lines += [f"{name}: {' '.join(value.splitlines())}\r\n" for name, value in message.headers.items()]
+        return b"".join((_LINES[200], self._stamp, "".join(lines).encode("latin-1", "replace"), b"x-request-id: "))
+
     def render(self, exchange: HttpExchange, message: Message) -> bytes:
         """The bytes of an answer, of any kind."""
         head = exchange.head
