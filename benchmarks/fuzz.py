@@ -3,7 +3,7 @@
 Two servers in processes of their own get malformed requests of three kinds: values and fields of well-formed requests
 changed; pipelined bytes in HTTP/1.1 and frames in HTTP/2 changed, cut anywhere, ended in every way. Between them,
 well-formed requests must be answered as at first. Each round has its own seed, which is printed with what went wrong;
-``--round`` repeats one.
+``--round`` repeats one. ``--good 1000000`` looks for leaks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def main() -> int:
     reading.add_argument("--only", default=",".join(ROUNDS))
     reading.add_argument("--round", default="", help="a single round, as it was printed: mixed/values/17")
     reading.add_argument("--keep-going", action="store_true", help="start anew after a fault, to find others")
+    reading.add_argument("--good", type=int, default=0, help="well-formed requests instead, and the memory they take")
     told = reading.parse_args()
+    if told.good:
+        return soak(told.good)
     if told.round:
         kind, how, number = told.round.split("/")
         plan = iter([(kind, how, int(number))])
@@ -69,6 +72,18 @@ def main() -> int:
         target.__exit__()
     print(f"{wrong} faults; {_total(counts)}")
     return 1 if wrong else 0
+
+
+def soak(count: int) -> int:
+    """Ask each server that many well-formed requests, and print what memory it has on the way."""
+    for kind in ("mixed", "pair"):
+        with Target(kind, Path(tempfile.mkdtemp(prefix="fuzz")) / "log") as target:
+            done = 0
+            for step in range(11):
+                while done < count * step // 10:
+                    done += target.check_all()
+                print(f"{kind}: {done} requests, {target.resident:.1f} MB", flush=True)
+    return 0
 
 
 def _sizes(targets: dict[str, Target]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .seeds import MIXED, PAIR, Seed
-from .talk import Answer, ask
+from .talk import HELLO, Answer, Line, answers1, answers2, ask, http1, http2
 
 WIRES = {
     "mixed": ["native", "oip", "tfserving", "kserve", "mlflow", "seldon", "azure", "vertex"],
@@ -77,6 +77,20 @@ class Target:
         self._read += len(text)
         bad = [line for line in text.splitlines() if _FAULT.search(line)]
         assert not bad, b"\n".join(bad[:3])[:6000].decode().replace("\\n", "\n")
+
+    def check_all(self) -> int:
+        """Every well-formed request at once, over one connection of each version of HTTP; how many they were."""
+        plain = [seed for seed in self.steady if not seed.is_grpc]
+        calls = [seed for seed in self.steady if seed.is_grpc]
+        with Line(self.port) as line:
+            line.send(b"".join(map(http1, plain)))
+            answers = answers1(line.rest())
+        assert [each.status for each in answers] == [200] * len(plain)
+        with Line(self.port) as line:
+            line.send(HELLO + b"".join(part for i, seed in enumerate(calls) for part in http2(seed, 2 * i + 1)))
+            answers = answers2(line.rest())
+        assert [(each.status, each.grpc) for each in answers] == [(200, 0)] * len(calls)
+        return len(self.steady)
 
     def check_let_go(self) -> None:
         """Every connection is closed."""
