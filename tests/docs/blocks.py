@@ -77,7 +77,6 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "MODELYARD_HOME": str(folder / "home"),
             "MODELYARD_PORT": str(self.port),
-            "MODELYARD_URL": f"http://127.0.0.1:{self.port}",
             "NO_COLOR": "1",
         }
         self.servers: list[subprocess.Popen[bytes]] = []

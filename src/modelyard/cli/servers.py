@@ -11,11 +11,17 @@ from typing import Any
 
 import click
 
+from modelyard import settings
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, Refused, RemoteFailed
 
+
+def _url() -> str:
+    return os.environ.get("MODELYARD_URL") or f"http://127.0.0.1:{settings.get('port')}"
+
+
 URL_OPTION = click.option(
-    "--url", default=lambda: os.environ.get("MODELYARD_URL", "http://127.0.0.1:8080"), metavar="URL",
-    show_default="MODELYARD_URL, else http://127.0.0.1:8080", help="The running server.",
+    "--url", default=_url, metavar="URL", show_default="MODELYARD_URL, else http://127.0.0.1 and MODELYARD_PORT",
+    help="The running server.",
 )  # fmt: skip
 
 KEY_OPTION = click.option(
