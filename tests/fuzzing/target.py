@@ -48,7 +48,11 @@ class Target:
         self.port = int(said)
         self.seeds = SEEDS[kind]
         self.steady = [seed for seed in self.seeds if seed.is_steady]
-        self._known = {seed.path + str(i): self.ask(seed) for i, seed in enumerate(self.steady)}
+        try:
+            self._known = {seed.path + str(i): self.ask(seed) for i, seed in enumerate(self.steady)}
+        except BaseException:
+            self.__exit__()
+            raise
         self.files = self._files()
 
     def __enter__(self) -> Target:
