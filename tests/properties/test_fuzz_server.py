@@ -44,7 +44,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Targ
 @pytest.mark.parametrize("how", ROUNDS)
 def test_rounds(targets: dict[str, Target], kind: str, how: str) -> None:
     target = targets[kind]
-    for number in range(400):
+    for number in range(250):
         play(target, how, number)
         target.check(number)
     target.check_let_go()
@@ -62,10 +62,10 @@ def test_values_that_hypothesis_chooses(targets: dict[str, Target], kind: str, r
 def test_memory_stays(targets: dict[str, Target], kind: str) -> None:
     """What came once, whatever had to be loaded for it, takes no more when it comes again."""
     target = targets[kind]
-    for number in range(10_000, 10_400):
+    for number in range(10_000, 10_250):
         play(target, "http1", number)
     before = target.resident
-    for number in range(10_000, 10_400):
+    for number in range(10_000, 10_250):
         play(target, "http1", number)
     assert target.resident < before + 16
 
