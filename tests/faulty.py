@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-FINE, RAISES, HANGS, SHORT, NAN, EATS, EXITS, SEGFAULTS, LEAVES, SLOW, TEXT, KILLED, NONSENSE = range(13)
+FINE, RAISES, HANGS, SHORT, NAN, EATS, EXITS, SEGFAULTS, LEAVES, SLOW, TEXT, KILLED, NONSENSE, LONG = range(14)
 
 
 class Faulty(RegressorMixin, BaseEstimator):
@@ -51,6 +51,8 @@ class Faulty(RegressorMixin, BaseEstimator):
             sys.exit(4)
         if order == SLOW:
             time.sleep(0.05)
+        if order == LONG:
+            time.sleep(1.8)
         if order == KILLED:
             os.kill(os.getpid(), signal.SIGKILL)
         if order == TEXT:

@@ -214,6 +214,22 @@ def test_a_process_that_outlasts_its_alarm_is_killed(bundle: Bundle) -> None:
         house.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was not read yet")
+def test_a_call_behind_long_ones_of_others_does_not_end_the_process(house: House) -> None:
+    before = house.processes()
+    other = Remote(house.address, house.bundle.signature, 20)
+    answers: list[Columns] = []
+    rows = house.rows(faulty.LONG)
+    busy = threading.Thread(target=lambda: answers.append(other.predict(rows)))
+    busy.start()
+    time.sleep(0.2)
+    told = call(house, faulty.FINE, seconds=0.2)  # which is killed for after 1.4 s where nobody looks
+    busy.join(10)
+    other.close()
+    assert isinstance(told, Columns) and len(answers) == 1
+    assert house.processes() == before
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the bound is kept by Linux")
 def test_a_model_that_eats_memory_fails_and_its_process_is_replaced(bundle: Bundle) -> None:
     house = House(bundle, memory=1 << 30)

@@ -22,13 +22,16 @@ from modelyard.schema import Columns, Signature
 from modelyard.serving.isolation.doors import Door, exchange
 from modelyard.serving.isolation.frames import AT_ONCE, Broken, pack, result_of, size_of
 from modelyard.serving.isolation.keeper import Address
-from modelyard.serving.isolation.sockets import connected, process_behind, resident
+from modelyard.serving.isolation.sockets import connected, process_behind, resident, unread
 
 #: A call whose process ended is made once more, if a replacement is there within so many seconds.
 PATIENCE = 10.0
 
 #: How often a replacement is looked for meanwhile.
 LOOK_SECONDS = 0.02
+
+#: A call that the process has not even read after its time waits for those of others, up to so many times that time.
+LOOKS = 4
 
 #: Seconds of a call without a bound.
 FOREVER = 1e8
@@ -156,7 +159,7 @@ class Remote:
 class _Call:
     """One call under way."""
 
-    __slots__ = ("done", "ended", "loop", "pieces", "seconds", "started", "timer")
+    __slots__ = ("done", "ended", "is_suspect", "looks", "loop", "pieces", "seconds", "started", "timer")
 
     def __init__(self, pieces: list[Any], seconds: float, done: Done, loop: asyncio.AbstractEventLoop) -> None:
         self.pieces = pieces
@@ -164,8 +167,12 @@ class _Call:
         self.done = done
         self.loop = loop
         self.started = 0.0
-        #: When a process ended under it; 0 while none did.
+        #: When the process that it was sent to ended; 0 while none did.
         self.ended = 0.0
+        #: A process has ended under it, and not under somebody else's call before it was begun.
+        self.is_suspect = False
+        #: How often it will be seen unread before the process counts as stuck.
+        self.looks = 0
         self.timer: asyncio.TimerHandle
 
 
@@ -199,7 +206,8 @@ class _Line:
                 continue
             self.call = call
             call.started = perf_counter()
-            call.timer = call.loop.call_later(2 * call.seconds + 1, self._kill)
+            call.looks = LOOKS
+            call.timer = call.loop.call_later(2 * call.seconds + 1, self._look)
             if sent < sum(map(len, call.pieces)):
                 self._unsent = memoryview(b"".join(call.pieces))[sent:]
                 self._loop.add_writer(line, self._writable)
@@ -232,6 +240,9 @@ class _Line:
             data = self._socket.recv(AT_ONCE)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # what we sent was never read
+            self._lost(begun=False)
+            return
         except OSError:
             data = b""
         if not data:
@@ -260,17 +271,33 @@ class _Line:
             self._remote.place_waiting()
         call.done(answer)
 
-    def _lost(self) -> None:
-        """The process ended, or cannot be reached any more."""
+    def _lost(self, begun: bool = True) -> None:
+        """The process ended, or cannot be reached any more. Where it had ``begun`` the call, that may be at fault."""
         call = self.close()
         if call is None:
             return
         now = perf_counter()
-        if call.ended or now - call.started >= call.seconds:
-            call.done(_ended(now - call.started, call.seconds))
+        elapsed = now - call.started
+        if (begun and (call.is_suspect or elapsed >= call.seconds)) or elapsed > 2 * call.seconds + 1:
+            call.done(_ended(elapsed, call.seconds))
         else:
+            call.is_suspect |= begun
             call.ended = now
             self._remote.place(call)
+
+    def _look(self) -> None:
+        """Long after a call was sent: end the process, but not while it is busy with the calls of others."""
+        call = self.call
+        if call is None or self._socket is None:
+            return
+        if call.looks and unread(self._socket):
+            call.looks -= 1
+            call.timer = call.loop.call_later(call.seconds, self._look)
+        elif call.looks:  # begun, and maybe only now
+            call.looks = 0
+            call.timer = call.loop.call_later(call.seconds + 1, self._look)
+        else:
+            self._kill()
 
     def _kill(self) -> None:
         """End a process that has outlasted its own alarm, or in which something has gone badly wrong."""

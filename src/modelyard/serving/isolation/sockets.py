@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +44,16 @@ def is_open(line: socket.socket) -> bool:
     except OSError:
         return False
     return False
+
+
+def unread(line: socket.socket) -> bool:
+    """Whether something that was sent was not read yet; False where the system does not tell."""
+    if sys.platform != "linux":
+        return False
+    left = bytearray(4)
+    with suppress(OSError):
+        fcntl.ioctl(line, termios.TIOCOUTQ, left)
+    return any(left)
 
 
 def process_behind(line: socket.socket) -> int:
