@@ -33,6 +33,12 @@ ENCODED_ON_LOOP = 512
 WATCH_SECONDS = 0.02
 
 
+#: A call that would take longer than LONG_SECONDS joins no more rows than make what a call costs by itself this small a
+#: part of it: more would be no faster, and keep all of them waiting.
+LONG_SECONDS = 0.05
+FIXED_SHARE = 0.05
+
+
 class Lane:
     """The requests for one loaded version. Everything that is not said to run in a thread runs on the loop's.
 
@@ -100,13 +106,26 @@ class Lane:
         """Rows that one call may hold."""
         return max(1, min(self.limits.batch_rows, self.limits.batch_bytes // self._row_bytes))
 
+    @property
+    def _enough(self) -> int:
+        """Rows that one call joins; a single request may hold more."""
+        cost, most = self.loaded.cost, self._most
+        long = max(LONG_SECONDS, cost.per_call / FIXED_SHARE)
+        return max(1, int(long / cost.per_row)) if cost.per_row * most > long else most
+
     # Coming in.
 
     def submit(self, exchange: Exchange) -> None:
         """Run a decoded request, now or with others.
 
-        Raises Overloaded where too many wait, InvalidInput where it holds too many rows.
+        Raises Overloaded where too many wait, DeadlinePassed where its time was up before, InvalidInput where it
+        holds too many rows.
         """
+        if exchange.deadline <= exchange.decoded:
+            raise DeadlinePassed(
+                f"{self.loaded.name} was not asked: the request's time was up when it had been read",
+                hint="give it more time with the header x-request-timeout",
+            )
         if exchange.request.rows > self.limits.max_rows:
             raise InvalidInput.at(
                 "body", f"at most {self.limits.max_rows} rows in one request", str(exchange.request.rows),
@@ -193,11 +212,12 @@ class Lane:
             self._reason = "alone"
             return waiting
         self._reason = self._several
-        if self._waiting_rows > self._most:
+        most = self._enough
+        if self._waiting_rows > most:
             rows = waiting[0].request.rows
             for i in range(1, len(waiting)):
                 more = waiting[i].request.rows
-                if rows + more > self._most:
+                if rows + more > most:
                     self._waiting = waiting[i:]
                     self._waiting_rows -= rows
                     self._reason = "full"

@@ -82,6 +82,14 @@ def test_a_deadline_in_a_header(held: Any) -> None:
     assert error["code"] == "deadline_passed" and "x-request-timeout" in error["hint"]
 
 
+def test_a_deadline_that_passes_before_the_model_is_asked(source: MemorySource, serve: Serve) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+    status, _, body = ask(server, "/predict", b'{"x1": 1, "x2": 2}', x_request_timeout="0.000000001")
+    assert status == 504 and b"was not asked" in body
+    assert b'modelyard_calls_total{model="m",version="1"} 0' in ask(server, "/metrics")[2]
+
+
 def test_too_many_who_wait_are_told_when_to_come_again(held: Any, gate: threading.Event) -> None:
     held.application.limits.queue_seconds = 0.2
     answers: list[tuple[int, dict[str, str], bytes]] = []
