@@ -254,7 +254,7 @@ class Application:
             connections=self.connections(),
             ready=self.catalog.ready,
             registry_up=not self.catalog.registry_fault,
-            in_flight={(lane.meter.model, lane.meter.version): lane.in_flight for lane in self._lanes.values()},
+            in_flight={(lane.meter.model, lane.meter.version): lane.in_flight for lane in list(self._lanes.values())},
             memory={(v.name, v.version): v.memory for v in self.catalog.models() if v.memory is not None},
         )
 

@@ -48,6 +48,9 @@ def inflate(body: bytes, encoding: str, most: int) -> bytes | None:
 COMPRESSED_FROM = 1400
 COMPRESSED_ON_LOOP = 65_536
 
+#: Bodies of more compressed bytes than this are inflated in a thread: they may grow a thousandfold.
+INFLATED_ON_LOOP = 16_384
+
 #: Numbers in text shrink to a third at any level; the first is by far the quickest.
 _LEVEL = 1
 

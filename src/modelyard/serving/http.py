@@ -18,7 +18,14 @@ import msgspec
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
-from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, coding, compress, inflate
+from modelyard.serving.compression import (
+    COMPRESSED_FROM,
+    COMPRESSED_ON_LOOP,
+    INFLATED_ON_LOOP,
+    coding,
+    compress,
+    inflate,
+)
 from modelyard.serving.frames import PREFACE
 from modelyard.serving.limits import (
     BUSY_SECONDS,
@@ -433,13 +440,28 @@ class Connection(asyncio.Protocol):
         self._accept(head, body, head.headers, head.request_id)
 
     def _accept_encoded(self, exchange: HttpExchange, body: bytes, encoding: str) -> None:
+        listener = self.listener
+
+        def work() -> bytes | ModelyardError:
+            try:
+                plain = inflate(body, encoding, listener.max_body)
+            except ModelyardError as error:
+                return error
+            return listener.too_large() if plain is None else plain
+
+        if len(body) > INFLATED_ON_LOOP:
+
+            def beside() -> None:
+                listener.call_from_thread(self._accept_inflated, exchange, work())
+
+            listener.application.later(beside)
+        else:
+            self._accept_inflated(exchange, work())
+
+    def _accept_inflated(self, exchange: HttpExchange, plain: bytes | ModelyardError) -> None:
         head = exchange.head
-        try:
-            plain = inflate(body, encoding, self.listener.max_body)
-            if plain is None:
-                raise self.listener.too_large()
-        except ModelyardError as error:
-            exchange.endpoint = self.listener.application.refusing(head.target, error)
+        if isinstance(plain, ModelyardError):
+            exchange.endpoint = self.listener.application.refusing(head.target, plain)
             exchange.endpoint.accept(exchange, b"", head.headers)
         else:
             head.endpoint.accept(exchange, plain, head.headers)

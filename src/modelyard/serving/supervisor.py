@@ -317,14 +317,17 @@ class Supervisor:
                 kept.remove(said.address)
             self._threads.submit(keeper.stop, said.address)
         elif link is not None:
-            self._threads.submit(self._start_model, keeper, kept, link, said)
+            self._threads.submit(self._start_model, keeper, seat, kept, link, said)
 
-    def _start_model(self, keeper: Keeper, kept: list[Address], link: Link, said: Start) -> None:
+    def _start_model(self, keeper: Keeper, seat: Seat, kept: list[Address], link: Link, said: Start) -> None:
         try:
             address = keeper.start(said.order)
         except Exception as error:
             link.say_from_thread(Answer(said.id, failure_of(error)))
         else:
+            if seat.link is not link:  # the worker that asked has ended meanwhile
+                keeper.stop(address)
+                return
             kept.append(address)
             link.say_from_thread(Answer(said.id, address=address))
 

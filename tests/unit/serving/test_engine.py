@@ -17,7 +17,7 @@ import pytest
 from modelyard.errors import InvalidInput, ModelFailed, Overloaded
 from modelyard.messages import Call, Message
 from modelyard.schema import Columns, Field, Signature
-from modelyard.serving import calls
+from modelyard.serving import engine
 from modelyard.serving.batching import Limits, explain
 from modelyard.serving.cache import AnswerCache
 from modelyard.serving.calls import Exchange
@@ -360,6 +360,19 @@ def slow(model: Model) -> Model:
     """``model``, believed to take long, so that it runs in a thread."""
     model.loaded.cost.learn(1, 1.0)
     return model
+
+
+def test_a_call_joins_no_more_than_make_it_long() -> None:
+    """Where each row costs much and the call by itself little, more rows in a call only keep all of them waiting."""
+    model = Model(plus_one)
+    model.loaded.cost.learn = lambda rows, seconds: None  # type: ignore[method-assign]
+    model.loaded.cost.per_row = 0.02
+    drive(model, [[row(i) for i in range(5)] + [many([5, 6, 7, 8])]], limits=Limits(queue_seconds=60))
+    assert model.calls == [2, 2, 1, 4]
+    model.calls.clear()
+    model.loaded.cost.per_call = 1.0  # now what the call costs by itself is worth sharing
+    drive(model, [[row(i) for i in range(9)]], limits=Limits(queue_seconds=60))
+    assert model.calls == [9]
 
 
 def test_a_request_larger_than_a_call_runs_in_parts_with_others_between_them() -> None:

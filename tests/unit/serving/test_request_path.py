@@ -141,6 +141,18 @@ def test_a_large_body_is_decoded_beside_the_loop(
     assert status == 400 and b"[29999].x2" in body.replace(b"x2[29999]", b"[29999].x2")
 
 
+def test_a_large_compressed_body_is_inflated_beside_the_loop(source: MemorySource, serve: Serve) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m", max_body=1 << 20)
+    values = np.random.default_rng(0).random(9000).tolist()
+    packed = gzip.compress(json.dumps({"x1": values, "x2": values}).encode(), 1)
+    assert len(packed) > compression.INFLATED_ON_LOOP
+    status, _, body = ask(server, "/predict", packed, content_encoding="gzip")
+    assert status == 200 and np.allclose(json.loads(body)["prediction"], 3 * np.array(values) + 1)
+    assert ask(server, "/predict", packed[:-9], content_encoding="gzip")[0] == 400
+    assert ask(server, "/predict", gzip.compress(bytes(40 << 20)), content_encoding="gzip")[0] == 413
+
+
 @pytest.mark.parametrize(
     ("accepted", "chosen"),
     [
