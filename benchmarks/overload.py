@@ -154,17 +154,15 @@ def slow(given: argparse.Namespace, cores: list[int]) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             memory = runner.run(load.run(server.pid))
         spent = cpu_seconds(server.pid) - before
-        good = len(load.told[200])
-        #: The first second fills the queue.
-        late = [late for when, late in load.told[200] if when > load.began + 1]
+        # The first second fills the queue; a call that is under way at the end is not counted, so none before is.
+        steady = [(when, late) for when, late in load.told[200] if when > load.began + 1]
+        took = steady[-1][0] - steady[0][0]
+        late, rate = [late for _, late in steady], sum(when > steady[0][0] for when, _ in steady) / took
+        print(f"a slow model, calm: {capacity:,.0f} requests/s, p99 {calm['p99_us'] / 1000:.0f} ms")
+        print(f"  offered {load.rate:,.0f}/s for {given.seconds} s, answered {rate:,.0f}/s: {rate / capacity:.1%}")
         print(
-            f"a slow model, calm: {capacity:,.0f} requests/s, p99 {calm['p99_us'] / 1000:.0f} ms, {each * 1000:.1f} ms"
+            f"  calls of the model took {each * rate:.2f} of the {spent / given.seconds:.2f} cores that the server got"
         )
-        print(f"  offered {load.rate:,.0f}/s for {given.seconds} s: {good / given.seconds:,.0f}/s answered")
-        print(
-            f"  goodput {good / given.seconds / capacity:.1%} of capacity; {each * good / spent:.1%} of the processor"
-        )
-        print(f"  time that the server got, {spent / given.seconds:.2f} cores, went into answers")
         print(
             f"  of those accepted: p50 {percentile(late, 0.5) * 1000:,.0f}, p99 {percentile(late, 0.99) * 1000:,.0f} ms"
         )

@@ -364,13 +364,17 @@ def slow(model: Model) -> Model:
 
 def test_a_call_joins_no_more_than_make_it_long() -> None:
     """Where each row costs much and the call by itself little, more rows in a call only keep all of them waiting."""
+
+    class Known(Cost):
+        def learn(self, rows: int, seconds: float) -> None: ...
+
     model = Model(plus_one)
-    model.loaded.cost.learn = lambda rows, seconds: None  # type: ignore[method-assign]
-    model.loaded.cost.per_row = 0.02
+    cost = model.loaded.cost = Known()
+    cost.per_row = 0.02
     drive(model, [[row(i) for i in range(5)] + [many([5, 6, 7, 8])]], limits=Limits(queue_seconds=60))
     assert model.calls == [2, 2, 1, 4]
     model.calls.clear()
-    model.loaded.cost.per_call = 1.0  # now what the call costs by itself is worth sharing
+    cost.per_call = 1.0  # now what the call costs by itself is worth sharing
     drive(model, [[row(i) for i in range(9)]], limits=Limits(queue_seconds=60))
     assert model.calls == [9]
 
