@@ -78,6 +78,7 @@ class Target:
         with self._log.open("rb") as stream:
             stream.seek(self._read)
             text = stream.read()
+        text = text[: text.rfind(b"\n") + 1]  # a line may be half written
         self._read += len(text)
         bad = [line for line in text.splitlines() if _FAULT.search(line)]
         assert not bad, b"\n".join(bad[:3])[:6000].decode().replace("\\n", "\n")
