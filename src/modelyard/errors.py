@@ -54,6 +54,10 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{self.path}: expected {self.expected}, got {self.got}"
 
 
+#: Reading an input stops at this many problems: enough to mend a client, never a flood.
+MOST_PROBLEMS = 10
+
+
 class InvalidInput(ModelyardError):
     """The input does not fit; the caller can fix it. ``problems`` lists each fault."""
 
@@ -72,7 +76,8 @@ class InvalidInput(ModelyardError):
     def of(cls, problems: Iterable[Problem], *, hint: str = "") -> InvalidInput:
         """The error for several faults; its message is the first, with a count of the others."""
         listed = tuple(problems)
-        more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+        least = "at least " if len(listed) == MOST_PROBLEMS else ""
+        more = f" (and {least}{len(listed) - 1} more)" if len(listed) > 1 else ""
         return cls(f"{listed[0]}{more}", hint=hint, problems=listed)
 
     def __reduce__(self) -> Any:

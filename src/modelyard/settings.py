@@ -38,6 +38,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.replace(",", " ").split() if word)
 
 
+def _some_words(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    if not words:
+        raise ValueError
+    return words
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -106,7 +113,13 @@ TABLE: tuple[Setting, ...] = (
         "port that a server binds to; 0 picks a free one",
         "a whole number from 0 to 65535",
     ),
-    Setting("wires", _words, "native,oip,tfserving,kserve,mlflow,seldon", "wire protocols that a server speaks"),
+    Setting(
+        "wires",
+        _some_words,
+        "native,oip,tfserving,kserve,mlflow,seldon",
+        "wire protocols that a server speaks",
+        "at least one name, like native,oip",
+    ),
     Setting("workers", _whole(1, 512), "1", "processes that share a server's port", "a whole number from 1 to 512"),
     Setting(
         "isolation",

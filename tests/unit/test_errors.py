@@ -27,6 +27,8 @@ def test_messages_teach() -> None:
     assert str(InvalidInput.at("age", "a number", "'old'")) == "age: expected a number, got 'old'"
     several = InvalidInput.of([Problem("a", "x", "y"), Problem("b", "x", "z")])
     assert several.message == "a: expected x, got y (and 1 more)"
+    cut = InvalidInput.of([Problem("a", "x", "y")] * errors.MOST_PROBLEMS)
+    assert cut.message == "a: expected x, got y (and at least 9 more)"
     missing = NotFound.among("model", "chrun", ["churn", "fraud"])
     assert str(missing) == "no such model: chrun (known: churn, fraud)\nhint: did you mean churn?"
     assert NotFound.among("model", "x", []).message == "no such model: x (there are none)"

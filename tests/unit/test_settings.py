@@ -48,6 +48,7 @@ def test_a_value_that_does_not_parse_names_its_variable(monkeypatch: pytest.Monk
         ("poll_seconds", "-1", "a number of seconds"),
         ("drain_seconds", "inf", "a number of seconds"),
         ("train_rows", "0", "a whole number above 0"),
+        ("wires", ",", "at least one name"),
     ],
 )
 def test_a_wrong_value_is_told_what_is_expected(

@@ -235,7 +235,7 @@ def _missing(path: Path, module: str) -> MissingDependency:
         return MissingDependency.extra(top, EXTRAS[top], f"loading {path.name}")
     return MissingDependency(
         f"loading {path.name} needs a module that is not there: {module}",
-        hint=f"install it, or run where {top} can be imported (PYTHONPATH)",
+        hint=f"install it, or name the folder where {top} is: PYTHONPATH=. modelyard ...",
     )
 
 

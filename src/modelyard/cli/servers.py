@@ -28,6 +28,8 @@ KEY_OPTION = click.option(
     "--key", default=None, envvar="MODELYARD_KEY", show_envvar=True, metavar="KEY", help="An API key with scope admin."
 )
 
+_HINT = "is `modelyard serve` running there? see --url"
+
 #: Statuses that mean more than that a server is unwell.
 _ERRORS: dict[int, type[ModelyardError]] = {400: InvalidInput, 401: Refused, 403: Refused, 404: NotFound}
 
@@ -42,15 +44,11 @@ def ask(url: str, path: str, *, key: str | None = None, seconds: float = 10.0) -
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise _told(error) from None
-    except ssl.SSLError as error:
-        raise RemoteFailed(
-            f"no TLS with {url}: {error.reason}", hint="SSL_CERT_FILE names authorities to trust"
-        ) from None
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise RemoteFailed(
-            f"no answer from {url}: {reason}", hint="is `modelyard serve` running there? see --url"
-        ) from None
+        is_distrusted = isinstance(reason, ssl.SSLCertVerificationError)
+        hint = "SSL_CERT_FILE=FILE names authorities to trust" if is_distrusted else _HINT
+        raise RemoteFailed(f"no answer from {url}: {reason}", hint=hint) from None
 
 
 def _told(error: urllib.error.HTTPError) -> ModelyardError:
@@ -60,6 +58,6 @@ def _told(error: urllib.error.HTTPError) -> ModelyardError:
         message, hint = (told["message"], told.get("hint", "")) if isinstance(told, dict) else (str(told), "")
     except (ValueError, KeyError, TypeError, OSError):
         message, hint = f"the server answered {error.code} {error.reason}", ""
-    if error.code == 401 and not hint:
-        hint = "give a key with --key or MODELYARD_KEY"
+    if error.code == 401:
+        hint = "give a key of the scope admin with --key or MODELYARD_KEY"
     return kind(message, hint=hint)

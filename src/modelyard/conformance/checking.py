@@ -52,7 +52,9 @@ def check(
     client = Client(url, headers={"authorization": f"Bearer {key}"} if key else {}, seconds=seconds)
     first = client.ask(Request("GET", path or "/"))
     if not first.status:
-        raise RemoteFailed(f"no answer from {url}: {first.fault}", hint="does a server listen there?")
+        is_distrusted = "CERTIFICATE_VERIFY_FAILED" in first.fault
+        hint = "SSL_CERT_FILE=FILE names authorities to trust" if is_distrusted else "does a server listen there?"
+        raise RemoteFailed(f"no answer from {url}: {first.fault}", hint=hint)
     asked = Asked(model=model, path=path.rstrip("/"), predict=predict, body=body, content_type=content_type)
     example = spoken.meet(client, asked)
     rules = [*spoken.rules, *http_rules.RULES, http_rules.STILL_THERE]

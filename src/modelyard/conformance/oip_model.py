@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from modelyard.conformance.client import Answer, Client, Request
 from modelyard.conformance.rules import Asked, Skip
-from modelyard.errors import InvalidInput
+from modelyard.errors import InvalidInput, NotFound, Refused
+
+_KEY_HINT = "--key KEY is sent as a bearer token"
 
 FLOATS = {"FP16", "FP32", "FP64"}
 WHOLE = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
@@ -166,7 +168,11 @@ def meet(client: Client, asked: Asked) -> OipModel:
     """The model that the caller names, or the server's only one."""
     server = _object(client.ask(Request("GET", f"{asked.path}/v2")))
     name = asked.model or _only(client, asked.path)
-    metadata = _object(client.ask(Request("GET", f"{asked.path}/v2/models/{quote(name, safe='')}")))
+    described = client.ask(Request("GET", f"{asked.path}/v2/models/{quote(name, safe='')}"))
+    if not asked.body and described.status in (401, 403, 404):
+        kind, hint = (NotFound, "--model NAME") if described.status == 404 else (Refused, _KEY_HINT)
+        raise kind(f"the server does not describe the model {name}: {described}", hint=hint)
+    metadata = _object(described)
     tensors = _of_body(asked.body) if asked.body else _of_metadata(metadata)
     told_extensions = server.get("extensions")
     extensions = tuple(told_extensions) if isinstance(told_extensions, list) else ()
@@ -195,6 +201,8 @@ def _object(answer: Answer) -> dict[str, Any]:
 
 def _only(client: Client, prefix: str) -> str:
     answer = client.ask(Request("POST", f"{prefix}/v2/repository/index"))
+    if answer.status in (401, 403):
+        raise Refused(f"the server does not list its models: {answer}", hint=_KEY_HINT)
     try:
         names = sorted({row["name"] for row in answer.json if row.get("state", "READY") == "READY"})
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard.decoding.fast import FLOAT_LIMITS, integer_range
-from modelyard.errors import InvalidInput, Problem
+from modelyard.errors import MOST_PROBLEMS, InvalidInput, Problem
 from modelyard.messages import Request
 from modelyard.schema import EXACT_INTEGER, INTEGER_RANGES, Field, seconds_since_epoch
 
 if TYPE_CHECKING:
     from modelyard.decoding.fast import RowDecoder
-
-#: Reading stops at this many problems: enough to mend a client, never a flood.
-MOST_PROBLEMS = 10
 
 #: Digits after which a number is no longer read, only reported: no double is that large.
 MOST_DIGITS = 400

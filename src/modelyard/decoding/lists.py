@@ -13,7 +13,7 @@ import msgspec
 
 from modelyard.decoding import exact
 from modelyard.decoding.fast import NOT_PLAIN, RowDecoder, value_type
-from modelyard.errors import InvalidInput, Problem
+from modelyard.errors import MOST_PROBLEMS, InvalidInput, Problem
 from modelyard.messages import Request
 from modelyard.schema import Field
 
@@ -129,7 +129,7 @@ def check_columns(by_name: Mapping[str, Field], names: Sequence[str], loose: boo
         ]
     problems += [Problem("columns", f"the column {name}", "none of that name") for name in by_name if name not in names]
     if problems:
-        raise InvalidInput.of(problems[: exact.MOST_PROBLEMS])
+        raise InvalidInput.of(problems[:MOST_PROBLEMS])
 
 
 def _exactly(

@@ -131,7 +131,8 @@ class ServerCatalog:
         return self.table.find(model, version, alias)
 
     def faults(self) -> dict[str, str]:
-        return dict(self._faults)
+        stopped = [loaded for loaded in self.table.versions if not loaded.is_alive]
+        return self._faults | {f"{each.name}:{each.version}": "no live process; being replaced" for each in stopped}
 
     def states(self) -> Sequence[State]:
         return self._states.all(self.table.versions)

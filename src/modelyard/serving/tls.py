@@ -115,7 +115,10 @@ class Certificates:
         except (ssl.SSLError, OSError) as error:
             if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
                 raise InvalidInput.at("tls_key", f"the private key of {certificate}", f"another key: {key}") from None
-            raise InvalidInput.at("tls_key", "a private key in PEM", f"{key} ({_words(error)})") from None
+            raise InvalidInput.at(
+                "tls_key", "a private key in PEM", f"{key} ({_words(error)})",
+                hint="" if self._key else "modelyard serve ... --tls-certificate chain.pem --tls-key key.pem",
+            ) from None  # fmt: skip
         if self._clients:
             _read_authorities(context, "tls_clients", _existing("tls_clients", self._clients))
             context.verify_mode = ssl.CERT_REQUIRED

@@ -19,7 +19,7 @@ from modelyard.cli import main
 from modelyard.conformance import DIALECTS, check
 from modelyard.conformance.client import Client, Request
 from modelyard.conformance.oip_model import DATATYPES
-from modelyard.errors import InvalidInput, RemoteFailed
+from modelyard.errors import InvalidInput, NotFound, Refused, RemoteFailed
 
 BODY = b'{"instances": [{"x1": 5, "x2": 1}, {"x1": 0, "x2": 3}]}'
 
@@ -173,6 +173,13 @@ def test_what_is_needed_is_said() -> None:
             check(url, "mlflow", body=BODY)
         with pytest.raises(InvalidInput, match="--body: expected"):
             check(url, "oip", model="m", body=b"[]")
+    with server(lambda *_: (401, {"error": "a key, please"})) as url:
+        for model in ("", "m"):
+            with pytest.raises(Refused, match="a key, please") as caught:
+                check(url, "oip", model=model)
+            assert "--key" in caught.value.hint
+    with server(lambda *_: (404, {"error": "no such model"})) as url, pytest.raises(NotFound, match="no such model"):
+        check(url, "oip", model="m")
     with pytest.raises(RemoteFailed, match="no answer from http"):
         check(url, "oip", model="m")
     with pytest.raises(InvalidInput, match="URL: expected http"):

@@ -183,6 +183,16 @@ def test_one_bad_version_of_a_policy_fails_alone(source: MemorySource, catalog: 
     assert states(one) == {"m:3": "ready", "m:1": "ready", "m:2": "failed"}
 
 
+def test_a_version_without_a_live_process_is_why_the_server_is_not_ready(source: MemorySource, catalog: Make) -> None:
+    source.add("m", linear())
+    one = catalog("m")
+    assert one.ready and not one.faults()
+    gone: Any = SimpleNamespace(is_alive=False)
+    one.table.versions[0].remote = gone
+    assert not one.ready and one.faults() == {"m:1": "no live process; being replaced"}
+    one.table.versions[0].remote = None
+
+
 def test_where_the_newest_of_two_fails_the_two_before_go_on(source: MemorySource, catalog: Make) -> None:
     source.add("m", linear())
     source.add("m", linear())

@@ -269,8 +269,9 @@ class TestFaults:
         both = tmp_path / "both.pem"
         both.write_bytes(certificate.read_bytes() + key.read_bytes())
         assert ask(start(tls_certificate=str(both)), trusting(authority)) == 200
-        with pytest.raises(InvalidInput, match="tls_key: expected a private key in PEM"):
+        with pytest.raises(InvalidInput, match="tls_key: expected a private key in PEM") as caught:
             start(tls_certificate=str(certificate))
+        assert "--tls-key" in caught.value.hint
 
 
 class TestExposure:
