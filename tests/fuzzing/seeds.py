@@ -216,6 +216,3 @@ PAIR: list[Seed] = [
     get("/v1/models/xy"),
     get("/ping"),
 ]
-
-#: What a server of a model of two numbers alone answers over Seldon's gRPC.
-SELDON = grpc("/seldon.protos.Seldon/Predict", seldon_message(tensor={"shape": [1, 2], "values": [1.5, 2.0]}))
