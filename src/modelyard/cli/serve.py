@@ -91,7 +91,7 @@ def _show(server: Server) -> None:
         version = f"{loaded.name} version {loaded.version}" if loaded.version else f"{loaded.name}, from a path"
         screen.say(f"serving {version} ({loaded.digest[:19]}…)")
     screen.say(f"at {server.url}; its API is described at {server.url}/openapi.json")
-    if not server.models:
+    if not server.models or all(wire.name != "native" for wire in server.application.wires):
         return
     loaded = server.models[0]
     screen.say("try:")

@@ -251,8 +251,9 @@ class Router:
         allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]
         if allowed:
             words = ", ".join(["GET", "HEAD"] if allowed == ["GET"] else allowed)
+            best = "POST" if "POST" in allowed else allowed[0]
             error = MethodNotAllowed(
-                f"{method} is not what {path} takes: {words}", hint=f"use {allowed[0]}", headers={"allow": words}
+                f"{method} is not what {path} takes: {words}", hint=f"use {best}", headers={"allow": words}
             )
             return Refusing(self.speaker(path), None, error, self._metrics, self._log)
         return self.missing(path)

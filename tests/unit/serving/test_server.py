@@ -166,7 +166,7 @@ class TestFollowing:
         source.gone = None
         source.add("lin", linear(10), "production")
         until(lambda: ask(server, "/predict", ROW)[1]["version"] == 2)
-        assert "registry" not in ask(server, "/health/ready")[1]
+        until(lambda: "registry" not in ask(server, "/health/ready")[1])
 
     def test_no_request_is_lost_or_mixed_up_while_versions_flip(self, source: MemorySource, serve: Serve) -> None:
         source.add("lin", linear(1), "production")
@@ -449,3 +449,9 @@ def test_openapi_is_valid_and_has_the_real_schema(source: MemorySource, serve: S
     assert "/predict" not in document["paths"]
     answer = document["components"]["schemas"]["cls_response"]["anyOf"][0]
     assert set(answer["properties"]["probabilities"]["properties"]) == {"no", "yes"}
+
+
+def test_a_method_that_a_path_does_not_take_is_told_the_one_that_predicts(source: MemorySource, serve: Serve) -> None:
+    source.add("lin", linear())
+    status, told = ask(serve("lin"), "/predict", method="DELETE")
+    assert status == 405 and told["error"]["hint"] == "use POST"
