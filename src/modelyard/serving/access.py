@@ -37,9 +37,12 @@ class AccessLog:
         self._known: dict[tuple[str, str, str, str], str] = {}
 
     def note(self, exchange: HttpExchange | StreamExchange, message: Message, status: int) -> None:
-        """Tell of one answer, if it is one of those that are told."""
+        """Tell of one answer, if it is one of those that are told.
+
+        Of errors, not those who ask more than their key may: one client could fill the log. Metrics count them.
+        """
         head, endpoint = exchange.head, exchange.endpoint
-        if not self.is_whole and (status < 400 or not self.has_errors or is_probe(head.target)):
+        if not self.is_whole and (status < 400 or not self.has_errors or status == 429 or is_probe(head.target)):
             return
         key = (head.method, head.target, endpoint.model, endpoint.version)
         asked = self._known.get(key) or self._learn(key)

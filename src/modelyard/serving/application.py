@@ -207,6 +207,8 @@ class Application:
 
     def apply_limits(self, told: Mapping[str, Any]) -> None:
         """The same in this process."""
+        if not told:
+            return
         apply_changes(self.limits, told)
         self.log.write("info", "limits changed", **told)
 

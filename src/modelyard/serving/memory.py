@@ -61,7 +61,8 @@ class Memory:
         if in_use + needs > self._budget:
             raise NoRoom(
                 f"{what} needs about {told(needs)}, and {told(in_use)} of {told(self._budget)} are in use",
-                hint=f"unload a model, or set MODELYARD_MEMORY to {told(in_use + needs)} or more",
+                # How much it takes is known only once it is loaded: a figure here would be wrong as often as not.
+                hint="unload a model, or give the models more with --memory or MODELYARD_MEMORY",
                 needs=needs,
                 in_use=in_use,
                 budget=self._budget,

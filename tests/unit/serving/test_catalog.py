@@ -472,7 +472,7 @@ def test_a_load_that_would_pass_the_budget_is_refused_with_the_figures(source: M
         one.load("bigger")
     details = caught.value.details
     assert details["budget"] == 100 << 20 and details["in_use"] + details["needs"] > 100 << 20
-    assert "unload a model, or set MODELYARD_MEMORY to" in caught.value.hint
+    assert "--memory" in caught.value.hint
     assert serving(one) == ["big:1"] and states(one)["bigger:1"] == "failed"
     one.unload("big")
     assert one.load("bigger").name == "bigger"
