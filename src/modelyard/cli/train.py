@@ -9,6 +9,7 @@ import click
 
 from modelyard.cli import screen
 from modelyard.cli.frame import Answer, command
+from modelyard.cli.interrupts import insistent
 from modelyard.cli.package import command_line, made, show_made, somewhere
 from modelyard.cli.references import new_version, tags_of
 
@@ -73,7 +74,7 @@ def train(
         _check_writable(report)
     if candidates is not None:
         options["candidates"] = [word for word in candidates.split(",") if word]
-    with screen.progress("training") as tell:
+    with insistent(), screen.progress("training") as tell:
         trained = api.train(
             data,
             target,
