@@ -15,6 +15,11 @@ from typing import Any, ClassVar
 import msgspec
 
 
+def writable(text: str) -> str:
+    """``text`` as it can be told: JSON can hold half of a pair of code units, which no UTF-8 can."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 class ModelyardError(Exception):
     """Root of every error that Modelyard raises on purpose.
 
@@ -24,9 +29,10 @@ class ModelyardError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, hint: str = "", **details: Any) -> None:
+        message = writable(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = writable(hint)
         self.details = details
 
     def __str__(self) -> str:
@@ -65,7 +71,9 @@ class InvalidInput(ModelyardError):
 
     def __init__(self, message: str, *, hint: str = "", problems: Iterable[Problem] = (), **details: Any) -> None:
         super().__init__(message, hint=hint, **details)
-        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(
+            Problem(writable(p.path), writable(p.expected), writable(p.got)) for p in problems
+        )
 
     @classmethod
     def at(cls, path: str, expected: str, got: str, *, hint: str = "") -> InvalidInput:

@@ -14,6 +14,13 @@ def test_codes_are_different_words() -> None:
     assert all(code.replace("_", "").isalpha() and code.islower() for code in codes)
 
 
+def test_what_no_text_can_hold_is_told_all_the_same() -> None:
+    error = InvalidInput.at("a\ud800", "a text", "'\ud800' \u00e9", hint="not \ud800")
+    for text in (error.message, error.hint, *(str(problem) for problem in error.problems)):
+        assert "\\ud800" in text and text.encode()
+    assert "\u00e9" in error.message
+
+
 def test_errors_cross_processes_whole() -> None:
     for kind in every_error():
         again = pickle.loads(pickle.dumps(kind("it broke: 3", hint="mend it", value=3)))

@@ -58,7 +58,11 @@ class Endpoint:
         """The message that tells of ``error``; a bug is logged with its trace."""
         if not isinstance(error, ModelyardError):
             self._log.write("error", "internal error", request_id=exchange.id, error=error)
-        refusal = self.wire.refuse(self.call, error, exchange.id)
+        try:
+            refusal = self.wire.refuse(self.call, error, exchange.id)
+        except Exception as fault:  # whatever a wire makes of an error, its caller must hear something
+            self._log.write("error", "internal error", request_id=exchange.id, error=fault)
+            refusal = Message(b"", code="internal")
         if isinstance(error, ModelyardError) and error.details:
             headers = dict(error.details.get("headers", ()))
             if "retry_after" in error.details:

@@ -228,3 +228,25 @@ def test_limits_that_make_no_sense(body: bytes, path: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_changes(body)
     assert caught.value.problems[0].path == path
+
+
+def test_half_a_pair_of_code_units_is_told_in_the_refusal(source: MemorySource, serve: Serve) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+    body = b'{"instances": [{"x1": 1, "x2": 2}], "signature_name": "\\ud800"}'
+    status, _, answer = ask(server, "/v1/models/m:predict", body)
+    assert status == 400 and b"ud800" in answer
+
+
+def test_a_wire_that_cannot_refuse_leaves_nobody_without_an_answer(
+    source: MemorySource, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m")
+
+    def broken(*_: Any) -> Any:
+        raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr("modelyard.wires.native.NativeWire.refuse", broken)
+    assert ask(server, "/predict", b"{}")[0] == 500
+    assert any(line["event"] == "internal error" for line in server.lines())
