@@ -165,6 +165,8 @@ _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]+\r\n((?:[!-9;-~]+: ?[^\r\n]*\r\n
 def answers1(data: bytes) -> list[Answer]:
     """The answers in what a server has sent in HTTP/1.1. Raises AssertionError where they are not whole."""
     found: list[Answer] = []
+    if data[3:9] == b"\x04\x00\x00\x00\x00\x00":  # what was sent had become the preface of HTTP/2: its settings
+        return found
     at = 0
     while at < len(data):
         head = _HEAD.match(data, at)
