@@ -49,6 +49,60 @@ STEPS: tuple[tuple[str, ...], ...] = (
             rate TEXT NOT NULL, created TEXT NOT NULL, made_by TEXT NOT NULL, expires TEXT, revoked TEXT)""",
         "CREATE UNIQUE INDEX api_keys_once ON api_keys (name) WHERE revoked IS NULL",
     ),
+    (
+        # The route in force of an alias is the one that has not ended; those before it stay.
+        """CREATE TABLE routes (
+            model TEXT NOT NULL, alias TEXT NOT NULL, revision INTEGER NOT NULL, content TEXT NOT NULL,
+            moment TEXT NOT NULL, who TEXT NOT NULL, ended TEXT, PRIMARY KEY (model, alias, revision))""",
+        "CREATE UNIQUE INDEX routes_once ON routes (model, alias) WHERE ended IS NULL",
+        # A rollout's evidence is what its controller had folded in of the tallies up to ``position``.
+        """CREATE TABLE rollouts (
+            id INTEGER PRIMARY KEY, model TEXT NOT NULL, alias TEXT NOT NULL, state TEXT NOT NULL,
+            started TEXT NOT NULL, ended TEXT, content TEXT NOT NULL, evidence TEXT NOT NULL, position BIGINT NOT NULL)""",
+        "CREATE UNIQUE INDEX rollouts_once ON rollouts (model, alias) WHERE ended IS NULL",
+        """CREATE TABLE decisions (
+            id INTEGER PRIMARY KEY, rollout INTEGER NOT NULL, moment TEXT NOT NULL, who TEXT NOT NULL,
+            action TEXT NOT NULL, content TEXT NOT NULL, FOREIGN KEY (rollout) REFERENCES rollouts)""",
+        "CREATE INDEX decisions_by_rollout ON decisions (rollout, id)",
+        # What recorders counted for a rollout: each of a source's rows once (``sequence``).
+        """CREATE TABLE tallies (
+            id BIGINT PRIMARY KEY, rollout INTEGER NOT NULL, revision INTEGER NOT NULL, source TEXT NOT NULL,
+            sequence BIGINT NOT NULL, moment TEXT NOT NULL, content TEXT NOT NULL, UNIQUE (rollout, source, sequence))""",
+        """CREATE TABLE windows (
+            id BIGINT PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, span TEXT NOT NULL,
+            opened TEXT NOT NULL, closed TEXT NOT NULL, source TEXT NOT NULL, rows_seen BIGINT NOT NULL,
+            content TEXT NOT NULL)""",
+        "CREATE INDEX windows_by_model ON windows (model, version, closed)",
+        "CREATE INDEX windows_by_span ON windows (span, closed)",
+        """CREATE TABLE findings (
+            id BIGINT PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, kind TEXT NOT NULL,
+            subject TEXT NOT NULL, opened TEXT NOT NULL, closed TEXT, content TEXT NOT NULL)""",
+        "CREATE INDEX findings_by_model ON findings (model, version, opened)",
+        """CREATE TABLE alerts (
+            id BIGINT PRIMARY KEY, rule TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, finding BIGINT,
+            state TEXT NOT NULL, opened TEXT NOT NULL, closed TEXT, content TEXT NOT NULL)""",
+        "CREATE INDEX alerts_by_model ON alerts (model, state)",
+        """CREATE TABLE deliveries (
+            id BIGINT PRIMARY KEY, alert BIGINT NOT NULL, sink TEXT NOT NULL, state TEXT NOT NULL,
+            attempts INTEGER NOT NULL, due TEXT NOT NULL, content TEXT NOT NULL)""",
+        """CREATE TABLE silences (
+            id BIGINT PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, until TEXT NOT NULL,
+            who TEXT NOT NULL, why TEXT NOT NULL)""",
+        # The truth about predictions, as it came: the newest row of an id counts, ``sequence`` is the order of arrival.
+        """CREATE TABLE labels (
+            prediction TEXT NOT NULL, sequence BIGINT NOT NULL, model TEXT NOT NULL, label TEXT NOT NULL,
+            received TEXT NOT NULL, PRIMARY KEY (prediction))""",
+        "CREATE UNIQUE INDEX labels_by_sequence ON labels (sequence)",
+        # Joined labels: integer counts of predictions of one hour, in all or of one segment of the rows.
+        """CREATE TABLE cohorts (
+            model TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, segment TEXT NOT NULL, hour TEXT NOT NULL,
+            source TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (model, version, arm, segment, hour, source))""",
+        # What a loop carries from one turn to the next: detectors' states, positions in the rows above.
+        """CREATE TABLE states (
+            name TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, content TEXT NOT NULL,
+            PRIMARY KEY (name, model, version))""",
+        "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, term BIGINT NOT NULL, beat BIGINT NOT NULL)",
+    ),
 )
 
 

@@ -1,0 +1,183 @@
+"""Routes: which versions answer for an alias of a model, and with which share of its requests.
+
+An alias that has no route answers with the version it points to. Each change of a route is a new revision and a row of
+the history, so that servers follow it as they follow aliases; old revisions are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from modelyard.errors import Conflict, InvalidInput, NotFound
+from modelyard.registry import journal, shelf
+from modelyard.registry.database import Database, Row, Work
+from modelyard.registry.records import PRODUCTION, author, check_alias, check_name, now, shown
+
+_COLUMNS = "model, alias, revision, content, moment, who, ended"
+
+#: What ``key`` may begin with: each request by itself, or all that have a header or an input column in common.
+KEYS = ("request", "header:", "column:")
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row of a route. ``live`` arms share the requests; a ``shadow`` gets copies, and its answers are dropped."""
+
+    #: ``stable``, ``canary``, ``shadow``, or what an experiment calls its sides.
+    name: str
+    version: int
+    #: From 0 to 1: of the requests that it answers, or for a shadow, that it gets a copy of.
+    weight: float
+    mode: Literal["live", "shadow"] = "live"
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests whose ``header`` has this ``value`` always go to ``arm``."""
+
+    header: str
+    value: str
+    arm: str
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The arms of one alias. The weights of the live ones add up to 1."""
+
+    model: str
+    alias: str = PRODUCTION
+    arms: tuple[Arm, ...]
+    #: What sticks to an arm: ``request`` (nothing), ``header:x-user-id`` or ``column:user_id``.
+    key: str = "request"
+    #: Goes into the hash of the key: the same clients stay in an arm while only weights change.
+    salt: str = ""
+    pins: tuple[Pin, ...] = ()
+    #: The rollout that made it; None where a person did.
+    rollout: int | None = None
+    #: From 1 for each alias, and when and by whom this one was made.
+    revision: int = 0
+    moment: str = ""
+    who: str = ""
+
+    def arm(self, name: str) -> Arm:
+        """The arm called ``name``. Raises NotFound."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise NotFound.among("arm", name, (arm.name for arm in self.arms))
+
+
+class Routes:
+    """The routes of a registry."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def present(self, model: str, alias: str = PRODUCTION) -> Route | None:
+        """The route in force, or None where the alias alone decides."""
+        with self._database.read() as work:
+            return current(work, model, alias)
+
+    def all(self) -> list[Route]:
+        """Every route in force."""
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM routes WHERE ended IS NULL ORDER BY model, alias")
+        return [_route(row) for row in rows]
+
+    def revisions(self, model: str, alias: str = PRODUCTION) -> list[Route]:
+        """Every route that the alias ever had, oldest first."""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? ORDER BY revision", model, alias
+        )
+        return [_route(row) for row in rows]
+
+    def set(self, route: Route, *, why: str = "") -> Route:
+        """Put a route in force in place of the one before. Raises InvalidInput, NotFound for a version that is not
+        there, Conflict where a rollout holds the alias and this is not that rollout's route.
+        """
+        check(route)
+        with self._database.write() as work:
+            before = current(work, route.model, route.alias)
+            if before is not None and before.rollout is not None and before.rollout != route.rollout:
+                raise Conflict(
+                    f"rollout {before.rollout} has the route of {route.model}@{route.alias}",
+                    hint=f"modelyard rollout abort {route.model} --alias {route.alias}",
+                )
+            return put(work, route, why)
+
+    def clear(self, model: str, alias: str = PRODUCTION, *, why: str = "") -> None:
+        """From now on the alias alone decides. Nothing happens where it does already."""
+        with self._database.write() as work:
+            end(work, model, alias, why)
+
+
+# -- inside a transaction, for those who change more than the route ----------------------------------------------
+
+
+def current(work: Work, model: str, alias: str) -> Route | None:
+    """The route in force."""
+    row = work.row(f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? AND ended IS NULL", model, alias)
+    return _route(row) if row else None
+
+
+def put(work: Work, route: Route, why: str = "") -> Route:
+    """Put a checked route in force."""
+    alive = shelf.alive(work, route.model)
+    for arm in route.arms:
+        if arm.version not in alive:
+            raise NotFound.among(f"version of {route.model}", str(arm.version), map(str, sorted(alive)))
+    last = work.row("SELECT max(revision) AS n FROM routes WHERE model = ? AND alias = ?", route.model, route.alias)
+    revision = ((last and last["n"]) or 0) + 1
+    made = msgspec.structs.replace(route, revision=revision, moment=now(), who=author())
+    work.do(
+        "UPDATE routes SET ended = ? WHERE model = ? AND alias = ? AND ended IS NULL",
+        made.moment, route.model, route.alias,
+    )  # fmt: skip
+    work.do(
+        f"INSERT INTO routes ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, NULL)",
+        made.model, made.alias, made.revision, msgspec.json.encode(made).decode(), made.moment, made.who,
+    )  # fmt: skip
+    journal.write(work, "route", made.model, alias=made.alias, why=why, detail=told(made))
+    return made
+
+
+def end(work: Work, model: str, alias: str, why: str = "") -> None:
+    """Take the route out of force."""
+    if current(work, model, alias) is None:
+        return
+    work.do("UPDATE routes SET ended = ? WHERE model = ? AND alias = ? AND ended IS NULL", now(), model, alias)
+    journal.write(work, "unroute", model, alias=alias, why=why)
+
+
+def told(route: Route) -> str:
+    """The arms in words: ``stable 4 90%, canary 5 10%``."""
+    return ", ".join(
+        f"{arm.name} {arm.version} {arm.weight * 100:.4g}%{' (shadow)' if arm.mode == 'shadow' else ''}"
+        for arm in route.arms
+    )
+
+
+def check(route: Route) -> Route:
+    """``route`` as it is. Raises InvalidInput where its arms, weights, key or pins do not fit together."""
+    check_name(route.model)
+    check_alias(route.alias)
+    names = [arm.name for arm in route.arms]
+    if len(set(names)) != len(names):
+        raise InvalidInput.at("arms", "each name once", ", ".join(names))
+    for arm in route.arms:
+        check_name(arm.name, "arm")
+        if not 0.0 <= arm.weight <= 1.0:
+            raise InvalidInput.at(f"weight of {arm.name}", "a number from 0 to 1", str(arm.weight))
+    total = sum(arm.weight for arm in route.arms if arm.mode == "live")
+    if abs(total - 1.0) > 1e-9:
+        raise InvalidInput.at("weights of the live arms", "1 in all", f"{total:.6g}")
+    if route.key != "request" and not any(route.key.startswith(k) and route.key != k for k in KEYS[1:]):
+        raise InvalidInput.at("key", "request, header:NAME or column:NAME", shown(route.key))
+    for pin in route.pins:
+        if pin.arm not in names:
+            raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", f"one of {', '.join(names)}", shown(pin.arm))
+        if route.arm(pin.arm).mode == "shadow":
+            raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", "an arm that answers", f"{pin.arm}, a shadow")
+    return route
+
+
+def _route(row: Row) -> Route:
+    return msgspec.json.decode(row["content"], type=Route)
