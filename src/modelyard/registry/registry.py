@@ -31,6 +31,7 @@ from modelyard.registry.records import (
     check_text,
     read_moment,
 )
+from modelyard.registry.routes import Routes
 from modelyard.stores.disk import disk_errors
 from modelyard.stores.image import Part
 from modelyard.stores.local import LocalStore
@@ -54,6 +55,8 @@ class Registry:
         self._identity = identity
         #: Who may call the servers of this registry.
         self.keys = Keys(database)
+        #: Which versions share the requests of an alias.
+        self.routes = Routes(database)
 
     @classmethod
     def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:

@@ -10,8 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
 
+import msgspec
+
 from modelyard import plugins
 from modelyard.interfaces import Catalog, Wire
+from modelyard.serving.arms import Parting
 from modelyard.serving.batching import Limits
 from modelyard.serving.cache import AnswerCache
 from modelyard.serving.catalog import ServerCatalog
@@ -23,7 +26,7 @@ from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
 from modelyard.serving.operations import OperationsWire
 from modelyard.serving.reticence import Discreet, Reticent
-from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
+from modelyard.serving.routing import Asked, Endpoint, Predicting, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
 from modelyard.serving.table import Table
 from modelyard.serving.tls import Certificates
@@ -34,7 +37,12 @@ from modelyard.wires.health_grpc import HealthGrpcWire
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
     from modelyard.errors import ModelyardError
+    from modelyard.messages import Call
     from modelyard.serving.spans import Spans
+
+#: What the metrics of a version end with where it is a shadow, and how many copies may wait for it.
+SHADOW = "+shadow"
+SHADOW_REQUESTS = 256
 
 
 class Application:
@@ -94,7 +102,7 @@ class Application:
             every, whole = [Reticent(wire) for wire in every], Discreet(whole)
 
         def route(catalog: Catalog) -> Router:
-            return Router(every, catalog, self.lane, self.later, self.block, self.metrics, self.log)
+            return Router(every, catalog, self.lane, self.later, self.block, self.metrics, self.log, part=self._part)
 
         def narrow(models: tuple[str, ...]) -> Router:
             return route(Narrowed(whole, models))
@@ -110,6 +118,8 @@ class Application:
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
         self._lanes: dict[Loaded, Lane] = {}
+        self._shadows: dict[Loaded, Lane] = {}
+        self._shadow_limits = msgspec.structs.replace(self.limits, queue_requests=SHADOW_REQUESTS, queue_seconds=1.0)
         #: What the catalog published last.
         self._newest = self.catalog.table
         self.cache = AnswerCache(chosen.cache) if chosen.cache else None
@@ -144,6 +154,7 @@ class Application:
         if self.gate is not None:
             self.gate.move(loop)
         self._lanes.clear()
+        self._shadows.clear()
         self._take_over(self._newest)  # the loop before may not have come to it
 
     async def settled(self, stopping: asyncio.Event) -> bool:
@@ -199,6 +210,30 @@ class Application:
             )  # fmt: skip
         return lane
 
+    def _part(self, wire: Wire, call: Call, loaded: Loaded) -> Endpoint | None:
+        """What gives the requests of a call to the arms of a route, where there is one."""
+        routed = self.catalog.table.route(loaded.name, call.version, call.alias)
+        if routed is None:
+            return None
+
+        def bind(version: Loaded, is_shadow: bool) -> Predicting:
+            lane = self.shadow_lane(version) if is_shadow else self.lane(version)
+            return Predicting(wire, call, lane, self.later, self.metrics, self.log)
+
+        return Parting(wire, call, routed, bind, self.beside, self.later, self.metrics, self.log)
+
+    def shadow_lane(self, loaded: Loaded) -> Lane:
+        """Where the copies wait that a loaded version gets as a shadow: apart from its own requests, in threads, and
+        few: what finds no room is dropped.
+        """
+        lane = self._shadows.get(loaded)
+        if lane is None:
+            meter = self.metrics.meter(loaded.name, f"{loaded.version}{SHADOW}")
+            lane = self._shadows[loaded] = Lane(
+                loaded, meter, self.loop, self._pool, self.log, limits=self._shadow_limits, is_beside=True
+            )
+        return lane
+
     def change_limits(self, told: Mapping[str, Any]) -> None:
         """Put new bounds of joining and waiting in force, in every process that serves."""
         self.apply_limits(told)
@@ -211,6 +246,10 @@ class Application:
             return
         apply_changes(self.limits, told)
         self.log.write("info", "limits changed", **told)
+
+    def beside(self, function: Callable[[], None]) -> None:
+        """Run a function after what is under way on the loop."""
+        self.loop.call_soon(function)
 
     def later(self, function: Callable[[], None]) -> None:
         """Run a function that takes long, but waits for nobody, in a thread."""
@@ -232,6 +271,9 @@ class Application:
         self._forget()
         for loaded in table.versions:
             self.lane(loaded)
+        shadows = {loaded for routed in table.routes.values() for _, loaded in routed.shadows}
+        for loaded in [loaded for loaded in self._shadows if loaded not in shadows]:
+            del self._shadows[loaded]
         for loaded in [loaded for loaded in self._lanes if loaded not in table.versions]:
             del self._lanes[loaded]
             if self.cache is not None:

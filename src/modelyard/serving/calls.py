@@ -55,6 +55,9 @@ class Exchange(msgspec.Struct, gc=False, kw_only=True, eq=False):
     deadline: float = inf
     #: The trace that it belongs to, if any.
     trace: Trace | None = None
+    #: The arm of a route that it was given to, as notes call it, and what stands for the client that sticks there; "".
+    arm: str = ""
+    client: str = ""
     #: It was answered before its model was done: what comes of the model is dropped.
     is_settled: bool = False
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from modelyard.errors import NotFound
+from modelyard.serving.arms import Routed
 from modelyard.serving.loading import Loaded
-from modelyard.serving.sources import Source, Wanted, resolve_all
+from modelyard.serving.sources import Source, Wanted, resolve_all, route_of
 from modelyard.serving.table import Table, check_reachable
+
+if TYPE_CHECKING:
+    from modelyard.registry.routes import Route
 
 #: The versions that answer for each reference.
 Serving = Mapping[str, tuple[Loaded, ...]]
@@ -32,8 +37,11 @@ class Round:
         self._table = table
         self._known = {(v.name, v.version, v.digest): v for versions in before.values() for v in versions}
         self._aliases: dict[tuple[str, str], Loaded] = {}
+        self._routes: dict[tuple[str, str], Routed] = {}
         #: Versions that serve in place of others that failed.
         self._kept: list[Loaded] = []
+        #: Aliases whose routes could not be asked for.
+        self._unasked: set[tuple[str, str]] = set()
         self.served: dict[str, tuple[Loaded, ...]] = {}
         self.failures: dict[str, list[Failure]] = {}
 
@@ -43,10 +51,13 @@ class Round:
         good: list[Loaded] = []
         failures: list[Failure] = []
         wanted: Sequence[Wanted] = ()
+        route: Route | None = None
         try:
             wanted = resolve_all(self._source, reference)
+            route = route_of(self._source, reference)
         except Exception as error:
             failures.append(Failure(None, error))
+            self._unasked |= {name for name in self._table.routes if name[0] in {v.name for v in before}}
         for one in wanted:
             try:
                 good.append(self._obtain(one, reference))
@@ -62,14 +73,39 @@ class Round:
             for loaded in kept:
                 self._renew_aliases(loaded)
             self._kept += kept
-        self._serve(reference, (*good, *kept))
+        arms = self._take_arms(route, reference, (*good, *kept)) if route is not None else ()
+        self._serve(reference, (*good, *kept, *arms))
+
+    def _take_arms(self, route: Route, reference: str, there: Sequence[Loaded]) -> list[Loaded]:
+        """Load the versions of a route's arms that are not ``there`` yet. One that fails is left out of the route."""
+        versions = {loaded.version: loaded for loaded in there}
+        more: list[Loaded] = []
+        for number in dict.fromkeys(str(arm.version) for arm in route.arms):
+            wanted: Wanted | None = None
+            if number in versions:
+                continue
+            try:
+                wanted = self._source.resolve(f"{route.model}:{number}")
+                more.append(self._obtain(wanted, reference))
+                versions[number] = more[-1]
+            except Exception as error:
+                self.failures.setdefault(reference, []).append(Failure(wanted, error))
+        routed = Routed(route, {int(number): loaded for number, loaded in versions.items() if number})
+        if routed.live:
+            self._routes[route.model, route.alias] = routed
+        return more
 
     def table(self) -> Table:
         """What is served now."""
         for name, loaded in self._table.aliases.items():
             if loaded in self._kept:  # callers that ask by an alias which has moved on are still answered
                 self._aliases.setdefault(name, loaded)
-        return Table(self._declared(), self._aliases)
+        declared = self._declared()
+        there = {id(loaded) for _, loaded in declared}
+        for name, routed in self._table.routes.items():  # where nobody could be asked, it goes on as before
+            if name not in self._routes and name in self._unasked and all(id(v) in there for v in routed.versions):
+                self._routes[name] = routed
+        return Table(declared, self._aliases, self._routes)
 
     def _obtain(self, wanted: Wanted, reference: str) -> Loaded:
         loaded = self._known.get(wanted.key)

@@ -209,10 +209,14 @@ class Router:
         block: Later,
         metrics: Metrics,
         log: Log,
+        *,
+        part: Callable[[Wire, Call, Loaded], Endpoint | None] = lambda wire, call, loaded: None,
     ) -> None:
         self._wires = tuple(wires)
         self._catalog = catalog
         self._lane = lane
+        #: What answers where a route parts the requests of a call; None where one version gets them all.
+        self._part = part
         #: For what takes long, and for calls that may wait.
         self._later = later
         self._block = block
@@ -249,7 +253,8 @@ class Router:
             return Informing(wire, call, self._catalog, self._block, self._metrics, self._log)
         loaded = self._catalog.find(call.model, call.version, call.alias)
         assert isinstance(loaded, Loaded)
-        return Predicting(wire, call, self._lane(loaded), self._later, self._metrics, self._log)
+        parting = self._part(wire, call, loaded)
+        return parting or Predicting(wire, call, self._lane(loaded), self._later, self._metrics, self._log)
 
     def _refuse(self, method: str, path: str) -> Endpoint:
         allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]

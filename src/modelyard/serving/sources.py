@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -13,6 +13,9 @@ from modelyard.bundle.places import bundle_at, is_path
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Predict
 from modelyard.schema import Columns, Signature
+
+if TYPE_CHECKING:
+    from modelyard.registry.routes import Route
 
 
 class LoadableBundle(Protocol):
@@ -59,10 +62,20 @@ class Source(Protocol):
         """Look the reference up anew when it is next asked for, even where nothing tells that it changed."""
 
 
+@runtime_checkable
+class HasRoutes(Protocol):
+    """What a source has beside the rest where several versions may share the requests of an alias."""
+
+    def route(self, model: str, alias: str) -> Route | None:
+        """The route in force of an alias, or None where the alias alone decides."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 #: ``churn:latest``, ``churn:latest-3``, ``churn:all``, and what was meant to be one of them.
 _POLICY = re.compile(rf"(?P<model>{_NAME.pattern}):(?P<words>[A-Za-z].*)")
+#: ``churn`` and ``churn@production``.
+_ALIASED = re.compile(rf"(?P<model>{_NAME.pattern})(@(?P<alias>[A-Za-z][A-Za-z0-9._-]{{0,99}}))?")
 _LATEST = re.compile(r"latest(-(?P<count>[1-9][0-9]{0,5}))?")
 
 
@@ -82,6 +95,14 @@ def resolve_all(source: Source, reference: str) -> list[Wanted]:
     if latest is not None:
         numbers = numbers[: int(latest["count"] or 1)]
     return [source.resolve(f"{model}:{number}") for number in numbers]
+
+
+def route_of(source: Source, reference: str) -> Route | None:
+    """The route of the alias that a reference means; None where it means a version, versions or a path."""
+    named = _ALIASED.fullmatch(reference)
+    if named is None or not isinstance(source, HasRoutes):
+        return None
+    return source.route(named["model"], named["alias"] or "production")
 
 
 def model_of(reference: str) -> str:
@@ -148,6 +169,9 @@ class RegistrySource:
     def versions(self, model: str) -> Sequence[str]:
         return [str(version.number) for version in reversed(self._registry.versions(model))]
 
+    def route(self, model: str, alias: str) -> Route | None:
+        return self._registry.routes.present(model, alias)
+
     def forget(self, reference: str) -> None:
         """Names are looked up anew every time."""
 
@@ -180,6 +204,9 @@ class MixedSource:
 
     def versions(self, model: str) -> Sequence[str]:
         return self._names().versions(model)
+
+    def route(self, model: str, alias: str) -> Route | None:
+        return self._registry.route(model, alias) if self._registry is not None else None
 
     def forget(self, reference: str) -> None:
         self._folder.forget(reference)

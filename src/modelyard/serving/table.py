@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from modelyard.errors import Conflict, NotFound
 from modelyard.serving.loading import Loaded
+
+if TYPE_CHECKING:
+    from modelyard.serving.arms import Routed
 
 
 class Table:
@@ -15,11 +19,14 @@ class Table:
         self,
         declared: Sequence[tuple[str, Loaded]] = (),
         aliases: Mapping[tuple[str, str], Loaded] | None = None,
+        routes: Mapping[tuple[str, str], Routed] | None = None,
     ) -> None:
         #: Each version once, in the order of the references.
         self.versions: tuple[Loaded, ...] = tuple({id(loaded): loaded for _, loaded in declared}.values())
         #: Which version answers for an alias of a model.
         self.aliases: Mapping[tuple[str, str], Loaded] = aliases or {}
+        #: The routes of aliases that several versions answer for.
+        self.routes: Mapping[tuple[str, str], Routed] = routes or {}
         self._models: dict[str, list[Loaded]] = {}
         for loaded in self.versions:
             self._models.setdefault(loaded.name, []).append(loaded)
@@ -47,6 +54,10 @@ class Table:
                 raise NotFound.among(f"alias of {model} on this server", alias, known)
             return named
         return self.aliases.get((model, "production"), versions[0])
+
+    def route(self, model: str, version: str | None, alias: str | None) -> Routed | None:
+        """How the requests of a call that ``find`` answers are parted; None where one version gets them all."""
+        return None if version is not None or not self.routes else self.routes.get((model, alias or "production"))
 
 
 def check_reachable(loaded: Loaded, reference: str, declared: Iterable[tuple[str, Loaded]]) -> None:

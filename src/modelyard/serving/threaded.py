@@ -15,7 +15,7 @@ from typing import Any
 
 from modelyard.errors import DeadlinePassed, InvalidInput, NotReady
 from modelyard.messages import Message
-from modelyard.serving.application import Application
+from modelyard.serving.application import SHADOW, SHADOW_REQUESTS, Application
 from modelyard.serving.calls import Exchange
 from modelyard.serving.engine import Lane
 from modelyard.serving.loading import Loaded
@@ -75,6 +75,8 @@ class ThreadedApplication(Application):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._lock = threading.RLock()
+        #: Copies for shadows that may be under way at once.
+        self._copies = threading.BoundedSemaphore(SHADOW_REQUESTS)
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -124,6 +126,18 @@ class ThreadedApplication(Application):
                 loaded, meter, self.loop, pool, self.log, limits=self.limits, cache=self.cache, spans=self.spans
             )
         return lane
+
+    def shadow_lane(self, loaded: Loaded) -> Lane:
+        lane = self._shadows.get(loaded)
+        if lane is None:
+            meter = self.metrics.meter(loaded.name, f"{loaded.version}{SHADOW}")
+            lane = self._shadows[loaded] = ThreadLane(loaded, meter, self.loop, self._pool, self.log)
+        return lane
+
+    def beside(self, function: Callable[[], None]) -> None:
+        """In a thread of its own kind, unless too many wait there already."""
+        if self._copies.acquire(blocking=False):
+            self._pool.submit(function).add_done_callback(lambda _: self._copies.release())
 
     def later(self, function: Callable[[], None]) -> None:
         function()
