@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 #: Answers of a model process for more rows than this are encoded in a thread.
 ENCODED_ON_LOOP = 512
 
-#: How often the deadlines of requests under way are looked at, in seconds.
+#: How often the deadlines of requests under way are looked at, in seconds; and those that wait, for callers who left.
 WATCH_SECONDS = 0.02
+SWEEP_SECONDS = 1.0
 
 
 #: A call that would take longer than LONG_SECONDS joins no more rows than make what a call costs by itself this small a
@@ -73,6 +75,9 @@ class Lane:
         self._log = log
         self._waiting: list[Exchange] = []
         self._waiting_rows = 0
+        #: No deadline of what waits is earlier; and when what waits is looked at one by one, at the latest.
+        self._soonest = inf
+        self._look_at = self._sweep_at = 0.0
         #: Requests of a call that failed, to be run one by one.
         self._apart: list[Exchange] = []
         #: Requests that run in parts and wait for the next; others run between two parts.
@@ -140,6 +145,8 @@ class Lane:
                 self._check_room(exchange)
                 waiting.append(exchange)
                 self._waiting_rows += exchange.request.rows
+                if exchange.deadline < self._soonest:
+                    self._soonest = exchange.deadline
                 return
         if waiting:
             waiting.append(exchange)
@@ -189,15 +196,23 @@ class Lane:
             self._singles = 0
         self._several = "together"
         self._go_on()
+        if self._waiting:
+            self._soonest = min([exchange.deadline for exchange in self._waiting])
 
     def _go_on(self) -> None:
         """Run what waits, as far as there is room."""
         while len(self._running) < self._slots:
             if self._parted and (self._is_parts_turn or not (self._waiting or self._apart)):
-                self._run_part(self._parted.pop(0))
+                parts = self._parted.pop(0)
+                if self._is_wanted(parts.exchange, perf_counter()):
+                    self._run_part(parts)
             elif self._waiting or self._apart:
                 self._is_parts_turn = True
-                self._run(self._take())
+                taken = self._take()
+                if self._reason == "apart" or self._several == "gathered":  # they have waited
+                    taken = self._wanted(taken)
+                if taken:
+                    self._run(taken)
             else:
                 break
 
@@ -278,22 +293,21 @@ class Lane:
 
     def _after_waiting(self) -> None:
         """Go on after a call beside the loop: what came meanwhile runs together, without what nobody waits for."""
-        self._drop_stale()
         if self._waiting:
             self._several = "gathered"
         self._go_on()
 
+    def _wanted(self, exchanges: list[Exchange]) -> list[Exchange]:
+        """Those of waiting requests that somebody still waits for; the others are refused, or forgotten."""
+        now = perf_counter()
+        return [exchange for exchange in exchanges if self._is_wanted(exchange, now)]
+
     def _drop_stale(self) -> None:
         """Forget waiting requests whose callers are gone, and refuse those whose deadline has passed."""
-        now = perf_counter()
-        if self._waiting:
-            # What an answer lets in is appended meanwhile, and looked at too.
-            self._waiting = [exchange for exchange in self._waiting if self._is_wanted(exchange, now)]
-            self._waiting_rows = sum([exchange.request.rows for exchange in self._waiting])
-        if self._apart:
-            self._apart = [exchange for exchange in self._apart if self._is_wanted(exchange, now)]
-        if self._parted:
-            self._parted = [parts for parts in self._parted if self._is_wanted(parts.exchange, now)]
+        # What an answer lets in is appended meanwhile, and looked at too.
+        self._waiting = self._wanted(self._waiting)
+        self._waiting_rows = sum([exchange.request.rows for exchange in self._waiting])
+        self._soonest = min([exchange.deadline for exchange in self._waiting], default=inf)
 
     def _is_wanted(self, exchange: Exchange, now: float) -> bool:
         if exchange.is_settled:
@@ -320,10 +334,17 @@ class Lane:
         self._watching = bool(self._running or self._waiting)
         if not self._watching:
             return
-        # To look at one that waits takes half a microsecond; of many, more seldom, so that it stays a hundredth.
-        self._loop.call_later(max(WATCH_SECONDS, len(self._waiting) * 5e-5), self._watch)
-        self._drop_stale()
+        self._loop.call_later(WATCH_SECONDS, self._watch)
         now = perf_counter()
+        if now >= self._sweep_at or (self._soonest <= now and now >= self._look_at):
+            # To look at one that waits takes half a microsecond; of many, more seldom, so that it stays a hundredth.
+            self._look_at = now + len(self._waiting) * 5e-5
+            self._sweep_at = now + max(SWEEP_SECONDS, len(self._waiting) * 5e-5)
+            self._drop_stale()
+        if self._apart:
+            self._apart = self._wanted(self._apart)
+        if self._parted:
+            self._parted = [parts for parts in self._parted if self._is_wanted(parts.exchange, now)]
         for exchanges in list(self._running.values()):
             for exchange in exchanges:
                 if exchange.deadline <= now and not exchange.is_settled:
