@@ -18,6 +18,7 @@ from modelyard.messages import Message
 from modelyard.schema import Columns, check_outputs
 from modelyard.serving.batching import History, Limits, row_bytes
 from modelyard.serving.calls import INLINE_SECONDS, Calls, Exchange
+from modelyard.serving.isolation.frames import ProcessEnded
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
 from modelyard.serving.parts import Parts
@@ -34,6 +35,8 @@ ENCODED_ON_LOOP = 512
 WATCH_SECONDS = 0.02
 SWEEP_SECONDS = 1.0
 
+#: Requests of a call that ended its process, of which the log tells the ids.
+MOST_SUSPECTS_TOLD = 32
 
 #: A call that would take longer than LONG_SECONDS joins no more rows than make what a call costs by itself this small a
 #: part of it: more would be no faster, and keep all of them waiting.
@@ -78,8 +81,11 @@ class Lane:
         #: No deadline of what waits is earlier; and when what waits is looked at one by one, at the latest.
         self._soonest = inf
         self._look_at = self._sweep_at = 0.0
-        #: Requests of a call that failed, to be run one by one.
+        #: Requests of a call that failed, to be run one by one; and those of one under which a model process ended.
         self._apart: list[Exchange] = []
+        self._suspects: list[Exchange] = []
+        #: When a call of a model process last failed: what had come by then waits for a replacement, where one is made.
+        self._failed = 0.0
         #: Requests that run in parts and wait for the next; others run between two parts.
         self._parted: list[Parts] = []
         self._is_parts_turn = False
@@ -95,7 +101,7 @@ class Lane:
     @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
-        waiting = len(self._waiting) + len(self._apart) + len(self._parted)
+        waiting = len(self._waiting) + len(self._apart) + len(self._suspects) + len(self._parted)
         return waiting + sum(map(len, self._running.values()))
 
     @property
@@ -202,14 +208,15 @@ class Lane:
     def _go_on(self) -> None:
         """Run what waits, as far as there is room."""
         while len(self._running) < self._slots:
-            if self._parted and (self._is_parts_turn or not (self._waiting or self._apart)):
+            whole = self._waiting or self._apart or self._suspects
+            if self._parted and (self._is_parts_turn or not whole):
                 parts = self._parted.pop(0)
                 if self._is_wanted(parts.exchange, perf_counter()):
                     self._run_part(parts)
-            elif self._waiting or self._apart:
+            elif whole:
                 self._is_parts_turn = True
                 taken = self._take()
-                if self._reason == "apart" or self._several == "gathered":  # they have waited
+                if self._reason in ("apart", "suspect") or self._several == "gathered":  # they have waited
                     taken = self._wanted(taken)
                 if taken:
                     self._run(taken)
@@ -217,6 +224,9 @@ class Lane:
                 break
 
     def _take(self) -> list[Exchange]:
+        if self._suspects:
+            self._reason = "suspect"
+            return [self._suspects.pop()]
         if self._apart:
             self._reason = "apart"
             return [self._apart.pop()]
@@ -343,6 +353,8 @@ class Lane:
             self._drop_stale()
         if self._apart:
             self._apart = self._wanted(self._apart)
+        if self._suspects:
+            self._suspects = self._wanted(self._suspects)
         if self._parted:
             self._parted = [parts for parts in self._parted if self._is_wanted(parts.exchange, now)]
         for exchanges in list(self._running.values()):
@@ -378,13 +390,19 @@ class Lane:
             return
         self._begin(exchanges)
         returned = partial(self._returned, exchanges, rows, started, self._reason)
-        self._remote.call(columns, self.limits.model_seconds, returned)
+        again = len(exchanges) == 1 and self._reason != "suspect"
+        self._call_remote(exchanges[0], columns, returned, again)
+
+    def _call_remote(self, first: Exchange, columns: Columns, done: Any, again: bool) -> None:
+        ended = self._failed if first.received < self._failed else 0.0
+        self._remote.call(columns, self.limits.model_seconds, done, again=again, ended=ended)
 
     def _returned(
         self, exchanges: list[Exchange], rows: int, started: float, reason: str, result: Columns | BaseException
     ) -> None:
         if isinstance(result, BaseException):
             del self._running[id(exchanges)]
+            self._note_failure(exchanges, result)
             self._settle(exchanges, result, rows, started)
             self._after_waiting()
         elif rows > ENCODED_ON_LOOP:
@@ -411,10 +429,29 @@ class Lane:
         self.loaded.cost.learn(rows, predicted - started)
         return self._calls.encode(exchanges, outputs)
 
+    def _note_failure(self, exchanges: list[Exchange], error: BaseException) -> None:
+        """A call in a model process failed: tell whose fault it is, or may be, where the process is gone."""
+        if not isinstance(error, NotReady):
+            self._failed = perf_counter()
+        if not isinstance(error, ProcessEnded):
+            return
+        if len(exchanges) == 1:
+            self.meter.fatal += 1
+        else:
+            self._log.write(
+                "warning", "a model process ended under several requests: each runs again alone",
+                model=self.loaded.name, version=self.loaded.version, requests=len(exchanges),
+                request_ids=[exchange.id for exchange in exchanges[:MOST_SUSPECTS_TOLD]],
+            )  # fmt: skip
+
     def _settle(self, exchanges: list[Exchange], error: BaseException, rows: int, started: float) -> None:
         """After a call that failed as a whole: where one request may be at fault, each runs again by itself."""
         if len(exchanges) > 1 and not isinstance(error, (NotReady, DeadlinePassed)):
-            self._apart += [exchange for exchange in exchanges if not exchange.is_settled]
+            again = [exchange for exchange in exchanges if not exchange.is_settled]
+            if isinstance(error, ProcessEnded):
+                self._suspects += again
+            else:
+                self._apart += again
             return
         messages = [self._calls.refuse(exchange, error) for exchange in exchanges]
         for exchange, message in zip(exchanges, messages, strict=True):
@@ -440,8 +477,7 @@ class Lane:
         columns = parts.next(self._most)
         self._begin(parts.alone)
         if self._remote is not None:
-            told = partial(self._part_done, parts, columns.rows, started)
-            self._remote.call(columns, self.limits.model_seconds, told)
+            self._call_remote(parts.exchange, columns, partial(self._part_done, parts, columns.rows, started), True)
         else:
             self._pool.submit(self._work_part, parts, columns, started)
 
@@ -464,6 +500,7 @@ class Lane:
                 raise result
             parts.add(check_outputs(result, rows), now - started)
         except BaseException as error:
+            self._note_failure(parts.alone, error)
             if not exchange.is_settled:
                 self._settle(parts.alone, error, rows, parts.started)
         else:

@@ -77,6 +77,7 @@ class Limited(Endpoint):
 
     def __init__(self, inner: Endpoint, bucket: Bucket, metrics: Metrics, log: Log) -> None:
         super().__init__(inner.wire, inner.call, metrics, log)
+        self.is_refusing = inner.is_refusing
         self._inner = inner
         self._bucket = bucket
 

@@ -43,6 +43,8 @@ class Endpoint:
     codec: Codec
     #: The model and its version; "" where nothing is predicted.
     model = version = ""
+    #: Whatever the body says, the answer is no.
+    is_refusing = False
 
     def __init__(self, wire: Wire, call: Call | None, metrics: Metrics, log: Log) -> None:
         self.wire = wire
@@ -173,6 +175,8 @@ class Informing(Endpoint):
 class Refusing(Endpoint):
     """Calls that nothing answers."""
 
+    is_refusing = True
+
     def __init__(self, wire: Wire, call: Call | None, error: Exception, metrics: Metrics, log: Log) -> None:
         super().__init__(wire, call, metrics, log)
         # Without the frames in which it was raised: they hold the table of versions of that moment.
@@ -189,6 +193,7 @@ class Asked(Endpoint):
 
     def __init__(self, inner: Endpoint, query: str) -> None:
         super().__init__(inner.wire, inner.call, inner._metrics, inner._log)
+        self.is_refusing = inner.is_refusing
         self._inner = inner
         self._query = query
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,28 @@ class TestKeys:
         assert answer.status == 401
         assert answer.json["error"]["message"] == "no such API key, or it was revoked, or it has expired"
         assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+    @pytest.mark.parametrize("header", ["Content-Length: 50000000", "Transfer-Encoding: chunked"])
+    @pytest.mark.parametrize("expects", ["", "Expect: 100-continue\r\n"])
+    def test_who_has_none_need_not_send_a_body(self, header: str, expects: str, keyed: Serve) -> None:
+        head = f"POST /models/lin/predict HTTP/1.1\r\nHost: x\r\n{expects}{header}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", keyed().port), 10) as caller:
+            caller.sendall(head)
+            assert caller.recv(100).startswith(b"HTTP/1.1 401 ")
+            while caller.recv(65536):  # and then the connection ends
+                pass
+
+    @pytest.mark.parametrize("rate", ["", "1000/s"])
+    def test_who_has_one_is_asked_for_it_where_there_is_something(
+        self, rate: str, keyed: Serve, registry: Registry
+    ) -> None:
+        _, text = registry.keys.create("shop", rate=rate)
+        told = f"Authorization: Bearer {text}\r\nExpect: 100-continue\r\nContent-Length: {len(ROW)}\r\n\r\n"
+        server = keyed()
+        for path, answered in (("/models/lin/predict", b"HTTP/1.1 100 "), ("/nowhere", b"HTTP/1.1 404 ")):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
+                caller.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{told}".encode())
+                assert caller.recv(100).startswith(answered)
 
     def test_what_was_remembered_of_another_key_does_not_help(self, keyed: Serve, registry: Registry) -> None:
         _, text = registry.keys.create("shop")
