@@ -93,6 +93,10 @@ class Served(Protocol):
     aliases: tuple[str, ...]
     metrics: dict[str, Any]
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can answer: a model in processes of its own may be without one for a moment."""
+
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """How a declared version fares."""
@@ -135,6 +139,10 @@ class Catalog(Protocol):
     @property
     def ready(self) -> bool:
         """True once every declared model is loaded, warmed and has reproduced its golden rows."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is stopping: what comes is answered, but had better go elsewhere."""
 
     def models(self) -> Sequence[Served]:
         """Every loaded version."""

@@ -18,14 +18,7 @@ import msgspec
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
-from modelyard.serving.compression import (
-    COMPRESSED_FROM,
-    COMPRESSED_ON_LOOP,
-    INFLATED_ON_LOOP,
-    coding,
-    compress,
-    inflate,
-)
+from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, coding, compress
 from modelyard.serving.frames import PREFACE
 from modelyard.serving.limits import (
     BUSY_SECONDS,
@@ -264,7 +257,7 @@ class Connection(asyncio.Protocol):
         self.unanswered.append(exchange)
         encoding = headers.get("content-encoding")
         if encoding:
-            self._accept_encoded(exchange, body, encoding)
+            listener.accept_encoded(exchange, body, encoding)
         else:
             head.endpoint.accept(exchange, body, headers)
 
@@ -438,33 +431,6 @@ class Connection(asyncio.Protocol):
             self.is_closing = True
             self.is_between = False
         self._accept(head, body, head.headers, head.request_id)
-
-    def _accept_encoded(self, exchange: HttpExchange, body: bytes, encoding: str) -> None:
-        listener = self.listener
-
-        def work() -> bytes | ModelyardError:
-            try:
-                plain = inflate(body, encoding, listener.max_body)
-            except ModelyardError as error:
-                return error
-            return listener.too_large() if plain is None else plain
-
-        if len(body) > INFLATED_ON_LOOP:
-
-            def beside() -> None:
-                listener.call_from_thread(self._accept_inflated, exchange, work())
-
-            listener.application.later(beside)
-        else:
-            self._accept_inflated(exchange, work())
-
-    def _accept_inflated(self, exchange: HttpExchange, plain: bytes | ModelyardError) -> None:
-        head = exchange.head
-        if isinstance(plain, ModelyardError):
-            exchange.endpoint = self.listener.application.refusing(head.target, plain)
-            exchange.endpoint.accept(exchange, b"", head.headers)
-        else:
-            head.endpoint.accept(exchange, plain, head.headers)
 
     def _read_head(self) -> Head:
         parser = self._parser

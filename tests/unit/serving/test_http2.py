@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -108,6 +109,26 @@ class TestPlain:
     def test_a_bomb_is_refused(self) -> None:
         answer = Peer(max_body=1000).ask(gzip.compress(bytes(100_000)), {**PLAIN, "content-encoding": "gzip"})
         assert answer.headers[":status"] == "413"
+
+    def test_a_large_body_is_inflated_beside_the_loop(self, peer: Peer) -> None:
+        body = random.Random(0).randbytes(50_000)
+        packed = gzip.compress(body)
+        number = peer.open({**PLAIN, "content-encoding": "gzip"})
+        with peer.beside() as names:
+            for start in range(0, len(packed), 10_000):
+                peer.data(number, packed[start : start + 10_000], end=start + 10_000 >= len(packed))
+            assert number not in peer.answers and peer.connection.in_flight == 1
+            peer.settle(lambda: number in peer.answers and peer.answers[number].has_ended)
+        assert len(names) == 1 and peer.answers[number].body == body and not peer.connection.in_flight
+
+    def test_a_large_body_that_is_broken(self, peer: Peer) -> None:
+        packed = gzip.compress(random.Random(0).randbytes(50_000))[:-9]
+        number = peer.open({**PLAIN, "content-encoding": "gzip"})
+        with peer.beside():
+            for start in range(0, len(packed), 10_000):
+                peer.data(number, packed[start : start + 10_000], end=start + 10_000 >= len(packed))
+            peer.settle(lambda: number in peer.answers and peer.answers[number].has_ended)
+        assert peer.answers[number].headers[":status"] == "400"
 
     def test_a_large_answer_is_compressed_for_those_who_take_it_so(self, peer: Peer) -> None:
         answer = peer.ask(b"abc" * 3000, {**PLAIN, "accept-encoding": "gzip"})
