@@ -222,6 +222,14 @@ class Addresses(Protocol):
 
 
 @runtime_checkable
+class Describes(Protocol):
+    """What a wire of gRPC has beside the rest where clients may ask what it speaks (server reflection)."""
+
+    def descriptors(self) -> Sequence[bytes]:
+        """Its files, each after those that it imports, as serialized ``FileDescriptorProto``."""
+
+
+@runtime_checkable
 class Store(Protocol):
     """Blobs by digest (``sha256:<64 hex>``) only; names live in the registry."""
 

@@ -22,7 +22,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     version: str | None = None
     alias: str | None = None
-    #: What a key must allow: ``predict``, ``label`` or ``admin``; ``open`` needs none (health and readiness).
+    #: What a key must allow: ``predict``, ``label`` or ``admin``; with ``any``, whichever key it is will do; ``open``
+    #: needs none (health and readiness).
     scope: str = "predict"
     #: The model is named in the message: the wire ``Addresses`` it, one message at a time.
     is_inside: bool = False

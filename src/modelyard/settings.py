@@ -151,6 +151,13 @@ TABLE: tuple[Setting, ...] = (
     Setting("keys", _switch, "off", "whether calls need an API key", _SWITCH),
     Setting("public", _switch, "off", "whether a server without keys may bind to other than loopback", _SWITCH),
     Setting("production", _switch, "off", "whether answers keep schemas and reasons to themselves", _SWITCH),
+    Setting(
+        "reflection",
+        _one_of("auto", "on", "off"),
+        "auto",
+        "whether gRPC clients may ask which services and messages there are; auto: unless in production",
+        "auto, on or off",
+    ),
     Setting("admin_port", _whole(0, 65535), "0", "port of admin calls and metrics; 0 keeps them on the main port"),
     Setting("tls_certificate", str, "", "file with the certificate chain, in PEM; makes a server speak TLS"),
     Setting("tls_key", str, "", "file with the certificate's private key, in PEM"),

@@ -30,6 +30,7 @@ from modelyard.serving.tls import Certificates
 from modelyard.settings import Chosen, spans_address
 from modelyard.telemetry import Log
 from modelyard.wires.health_grpc import HealthGrpcWire
+from modelyard.wires.reflection_grpc import ReflectionGrpcWire
 
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
@@ -72,10 +73,12 @@ class Application:
         )
         named: Sequence[str | Wire] = self.settings.wires if wires is None else wires
         self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
-        operations = OperationsWire(
-            self._render_metrics, lambda: self.catalog.registry_fault, is_terse=self.settings.production
-        )
         chosen = self.settings
+        operations = OperationsWire(
+            self._render_metrics,
+            lambda: self.catalog.registry_fault,
+            is_terse=chosen.production,
+        )
         #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
         self.limits = Limits(
             max_rows=chosen.max_rows,
@@ -89,6 +92,8 @@ class Application:
         self.spread: Callable[[Mapping[str, Any]], None] | None = None
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
         every: list[Wire] = [*self.wires, operations, debug, HealthGrpcWire(self.wires)]
+        if chosen.reflection == "on" or (chosen.reflection == "auto" and not chosen.production):
+            every.append(ReflectionGrpcWire(every))
         whole: Catalog = self.catalog
         if chosen.production:
             every, whole = [Reticent(wire) for wire in every], Discreet(whole)

@@ -21,6 +21,10 @@ _SERVICE = "grpc.health.v1.Health"
 _TEXT = """
 package grpc.health.v1;
 
+service Health {
+  rpc Check(HealthCheckRequest) returns (HealthCheckResponse);
+  rpc Watch(HealthCheckRequest) returns (stream HealthCheckResponse);
+}
 message HealthCheckRequest { string service = 1; }
 message HealthCheckResponse {
   enum ServingStatus { UNKNOWN = 0; SERVING = 1; NOT_SERVING = 2; SERVICE_UNKNOWN = 3; }
@@ -83,6 +87,9 @@ class HealthGrpcWire:
                 return False  # it is on its way, or stands in its own way
             hint = 'ask for "", for a service of gRPC or for a model by its name'
             raise NotFound(f"no such service: {service}", hint=hint) from None
+
+    def descriptors(self) -> Sequence[bytes]:
+        return _messages().files
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(b"", {"grpc-message": told(error)}, code_of(error), "application/grpc")

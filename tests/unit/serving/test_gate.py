@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from modelyard.errors import RateLimited, RemoteFailed
+from modelyard.messages import Call
 from modelyard.registry import Registry
 from modelyard.serving import gate
 from modelyard.serving.routing import Informing, Predicting
 from modelyard.serving.server import Server
+from modelyard.wires.native import NativeWire
 
 from .conftest import MemorySource, linear
 from .test_server import until
@@ -78,6 +80,16 @@ class Caller:
         return self.ask(f"/models/{model}/predict", ROW).status
 
 
+class AnyWire(NativeWire):
+    """Has a path for whichever key."""
+
+    name = "any"
+    prefix = "/any"
+
+    def match(self, method: str, path: str) -> Call | None:
+        return Call("models", scope="any") if path == "/any" else None
+
+
 OPEN = ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/lin/ready"]
 
 
@@ -92,6 +104,13 @@ class TestKeys:
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert "API key" in answer.body.decode()
+
+    def test_any_key_may_ask_what_any_may(self, keyed: Serve, registry: Registry) -> None:
+        server = keyed(wires=["native", AnyWire()])
+        assert Caller(server).ask("/any").status == 401
+        for scope in ("predict", "label", "admin"):
+            _, text = registry.keys.create(scope, scopes=[scope])
+            until(lambda text=text: Caller(server, text).ask("/any").status == 200)
 
     def test_predicting_does_in_the_words_of_each_wire(self, keyed: Serve) -> None:
         caller = Caller(keyed())
