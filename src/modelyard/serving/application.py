@@ -29,12 +29,12 @@ from modelyard.serving.table import Table
 from modelyard.serving.tls import Certificates
 from modelyard.settings import Chosen, spans_address
 from modelyard.telemetry import Log
+from modelyard.wires import Unsupported
 from modelyard.wires.health_grpc import HealthGrpcWire
 from modelyard.wires.reflection_grpc import ReflectionGrpcWire
 
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
-    from modelyard.errors import ModelyardError
     from modelyard.serving.spans import Spans
 
 
@@ -173,9 +173,18 @@ class Application:
         self.log.flush()
 
     def endpoint(
-        self, method: str, target: str, headers: Mapping[str, str], *, is_admin_port: bool = False
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        is_admin_port: bool = False,
+        is_call: bool = False,
     ) -> Endpoint:
-        """What answers a method and a target in any of HTTP's forms: every request of every listener enters here."""
+        """What answers a method and a target in any of HTTP's forms: every request of every listener enters here.
+
+        ``is_call`` says that it is one of gRPC.
+        """
         path, _, query = target.partition("#")[0].partition("?")
         if not path.startswith("/"):
             try:
@@ -187,11 +196,15 @@ class Application:
             endpoint = self.router.find(method, path)
         else:
             endpoint = self.gate.find(method, path, headers, is_admin_port)
+        if endpoint.is_grpc and not is_call:
+            if isinstance(endpoint, Refusing):
+                return self.refusing(path, endpoint.error)
+            return self.refusing(path, Unsupported(f"{path} is called over gRPC", hint="use a client of gRPC"))
         return Asked(endpoint, query) if query else endpoint
 
-    def refusing(self, path: str, error: ModelyardError) -> Refusing:
-        """What refuses a request for ``path``, in the words of the wire whose path it is."""
-        return Refusing(self.router.speaker(path), None, error, self.metrics, self.log)
+    def refusing(self, path: str, error: Exception) -> Refusing:
+        """What refuses a request of plain HTTP for ``path``, in the words of the wire whose path it is."""
+        return Refusing(self.router.speaker(path, is_plain=True), None, error, self.metrics, self.log)
 
     def lane(self, loaded: Loaded) -> Lane:
         """Where the requests for a loaded version wait."""

@@ -197,7 +197,7 @@ def _understand(listener: Listener, is_admin_port: bool, method: str, target: st
         known = "application/grpc or application/grpc+proto, by POST"
         endpoint: Endpoint = application.refusing(target, Unsupported(f"no such form of gRPC: {kind[:80]} ({known})"))
     else:
-        endpoint = application.endpoint(method, target, headers, is_admin_port=is_admin_port)
+        endpoint = application.endpoint(method, target, headers, is_admin_port=is_admin_port, is_call=is_call)
     given = headers.get("x-request-id", "")
     seconds = seconds_of(headers, listener.request_seconds)
     return Head(

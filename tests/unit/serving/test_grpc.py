@@ -35,7 +35,7 @@ class Later:
     def __init__(self, peer: Peer) -> None:
         self.exchanges: list[Any] = []
         self.peer = peer
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         endpoint.accept = self.accept  # type: ignore[method-assign]
 
     def accept(self, exchange: Any, body: bytes, headers: Any) -> None:

@@ -226,7 +226,7 @@ class TestWindows:
         assert peer.transport.is_reading
 
     def test_who_asks_too_much_at_once_waits(self, peer: Peer) -> None:
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         waiting: list[Any] = []
         endpoint.accept = lambda exchange, body, headers: waiting.append(exchange)  # type: ignore[method-assign]
         number = peer.open()
@@ -414,7 +414,7 @@ class TestFloods:
         assert peer.goaway is not None and peer.goaway[0] == ENHANCE_YOUR_CALM
 
     def test_rapid_resets(self, peer: Peer) -> None:
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         accepted: list[Any] = []
         endpoint.accept = lambda exchange, body, headers: accepted.append(exchange)  # type: ignore[method-assign]
         for _ in range(1500):
@@ -550,7 +550,7 @@ class TestTime:
             peer.ask(b"x", PLAIN)
             peer.ask(message(b"x"))
             peer.ask(message(b"refuse not_found") + message(b"x"))
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         endpoint.accept = lambda exchange, body, headers: None  # type: ignore[method-assign]
         for _ in range(5):
             peer.ask(message(b"x"))
