@@ -78,6 +78,7 @@ class Application:
             self._render_metrics,
             lambda: self.catalog.registry_fault,
             is_terse=chosen.production,
+            wants_keys=chosen.keys,
         )
         #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
         self.limits = Limits(

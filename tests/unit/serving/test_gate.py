@@ -120,6 +120,22 @@ class TestKeys:
         oip = caller.ask("/v2/models/lin/infer", INFER)
         assert oip.status == 401 and oip.json["error"].startswith("this server wants an API key")
 
+    def test_the_description_says_so(self, keyed: Serve, registry: Registry) -> None:
+        from openapi_spec_validator import validate
+
+        _, text = registry.keys.create("shop")
+        document = Caller(keyed(), text).ask("/openapi.json").json
+        validate(document)
+        kinds = document["components"]["securitySchemes"]
+        assert (kinds["bearer"]["type"], kinds["bearer"]["scheme"]) == ("http", "bearer")
+        assert (kinds["key"]["type"], kinds["key"]["in"], kinds["key"]["name"]) == ("apiKey", "header", "X-API-Key")
+        assert document["security"] == [{"bearer": []}, {"key": []}]
+        for path, operations in document["paths"].items():
+            (operation,) = operations.values()
+            is_open = path in OPEN
+            assert operation.get("security") == ([] if is_open else None), path
+            assert {"401", "403", "429"}.isdisjoint(operation["responses"]) == is_open, path
+
     @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
     def test_a_key_opens(self, header: str, keyed: Serve, registry: Registry) -> None:
         _, text = registry.keys.create("shop")
