@@ -22,6 +22,7 @@ from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
 from modelyard.serving.operations import OperationsWire
+from modelyard.serving.origins import Origins, Preflight
 from modelyard.serving.reticence import Discreet, Reticent
 from modelyard.serving.routing import Asked, Endpoint, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
@@ -112,6 +113,8 @@ class Application:
         if Gate.is_needed(chosen):
             self.gate = Gate(chosen, registry, self.router, narrow, self.metrics, self.log)
             self.on_change.append(self.gate.forget)
+        #: Whose web pages may call, where any may.
+        self.origins = Origins(chosen.origins) if chosen.origins else None
         #: How many connections are open, where somebody counts them.
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
@@ -192,6 +195,9 @@ class Application:
                 path = urlsplit(path).path or "/"
             except ValueError:
                 path = "*"
+        if self.origins is not None and self.origins.asks(method, headers):
+            wire = self.router.speaker(path, is_plain=True)
+            return Preflight(wire, self.router.methods(path), self.metrics, self.log)
         method = "GET" if method == "HEAD" else method
         if self.gate is None:
             endpoint = self.router.find(method, path)

@@ -86,8 +86,8 @@ class Listener:
         self._access = AccessLog(self.log, chosen.access_log, tells_clients=chosen.log_clients)
         #: Whether every answer is logged.
         self.notes_all = self._access.is_whole
-        #: No answer needs more than the plain template: nothing is being closed.
-        self.is_plain = True
+        #: No answer needs more than the plain template: nothing is being closed, and no pages are told of.
+        self.is_plain = application.origins is None
         self.note_lost = lost
         self.is_draining = False
         #: Runs a function in the next turn of the loop.
@@ -179,6 +179,8 @@ class Listener:
         fields += [(name, " ".join(value.splitlines())) for name, value in message.headers.items()]
         if status in (429, 503) and "retry-after" not in message.headers:
             fields.append(("retry-after", "1"))
+        if self.application.origins is not None:
+            fields += self.application.origins.headers(exchange.head.headers)
         self.note(exchange, message)
         return status, fields
 
