@@ -18,14 +18,7 @@ import msgspec
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
-from modelyard.serving.compression import (
-    COMPRESSED_FROM,
-    COMPRESSED_ON_LOOP,
-    INFLATED_ON_LOOP,
-    coding,
-    compress,
-    inflate,
-)
+from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, coding, compress
 from modelyard.serving.frames import PREFACE
 from modelyard.serving.limits import (
     BUSY_SECONDS,
@@ -196,7 +189,7 @@ class Connection(asyncio.Protocol):
         self.in_body = False
         #: The client waits to be asked for the body.
         self._expects = False
-        #: Whether the request was refused by its head, so that its body is of no interest; None until that is looked at.
+        #: Whether it was refused by its head, so that its body is of no interest; None until that is looked at.
         self._is_refused: bool | None = None
         #: The headers, once they were read.
         self._told: dict[str, str] | None = None
@@ -274,7 +267,7 @@ class Connection(asyncio.Protocol):
         self.unanswered.append(exchange)
         encoding = headers.get("content-encoding")
         if encoding and not head.endpoint.is_refusing:
-            self._accept_encoded(exchange, body, encoding)
+            listener.accept_encoded(exchange, body, encoding)
         else:
             head.endpoint.accept(exchange, body, headers)
 
@@ -472,33 +465,6 @@ class Connection(asyncio.Protocol):
             self.is_between = False
         self._accept(head, body, head.headers, head.request_id)
 
-    def _accept_encoded(self, exchange: HttpExchange, body: bytes, encoding: str) -> None:
-        listener = self.listener
-
-        def work() -> bytes | ModelyardError:
-            try:
-                plain = inflate(body, encoding, listener.max_body)
-            except ModelyardError as error:
-                return error
-            return listener.too_large() if plain is None else plain
-
-        if len(body) > INFLATED_ON_LOOP:
-
-            def beside() -> None:
-                listener.call_from_thread(self._accept_inflated, exchange, work())
-
-            listener.application.later(beside)
-        else:
-            self._accept_inflated(exchange, work())
-
-    def _accept_inflated(self, exchange: HttpExchange, plain: bytes | ModelyardError) -> None:
-        head = exchange.head
-        if isinstance(plain, ModelyardError):
-            exchange.endpoint = self.listener.application.refusing(head.target, plain)
-            exchange.endpoint.accept(exchange, b"", head.headers)
-        else:
-            head.endpoint.accept(exchange, plain, head.headers)
-
     def _read_headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
         for name, value in self._headers:
@@ -509,9 +475,7 @@ class Connection(asyncio.Protocol):
     def _find(self, headers: dict[str, str]) -> Endpoint:
         method, target = self._parser.get_method().decode("latin-1"), self._url.decode("latin-1")
         listener = self.listener
-        return listener.application.endpoint(
-            method, target, headers, is_admin_port=listener.is_admin(self.transport)
-        )
+        return listener.application.endpoint(method, target, headers, is_admin_port=listener.is_admin(self.transport))
 
     def _read_head(self) -> Head:
         parser = self._parser

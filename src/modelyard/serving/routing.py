@@ -24,6 +24,10 @@ MOST_PATHS = 1024
 #: Bodies of more bytes than this are decoded in a thread, so that the loop stays free.
 DECODED_ON_LOOP = 262_144
 
+#: What a caller is told where not even a wire's refusal could be made.
+_BUG = "something went wrong inside the server"
+_LAST_WORDS = b'{"error":{"code":"internal","message":"%b"},"request_id":"%%b"}' % _BUG.encode()
+
 #: Runs a function in a thread.
 Later = Callable[[Callable[[], None]], None]
 
@@ -34,6 +38,11 @@ class MethodNotAllowed(ModelyardError):
     """The path is known, the method is not one of its own; the ``headers`` of its answer list those."""
 
     code = "method_not_allowed"
+
+
+def speaks_grpc(wire: Wire) -> bool:
+    """Whether a wire is one of gRPC's: it is called so, see ``docs/architecture.md``."""
+    return wire.name.endswith("-grpc")
 
 
 class Endpoint:
@@ -49,6 +58,8 @@ class Endpoint:
     def __init__(self, wire: Wire, call: Call | None, metrics: Metrics, log: Log) -> None:
         self.wire = wire
         self.call = call
+        #: It speaks gRPC, which plain HTTP cannot be answered in.
+        self.is_grpc = speaks_grpc(wire)
         self._metrics = metrics
         self._log = log
 
@@ -64,7 +75,10 @@ class Endpoint:
             refusal = self.wire.refuse(self.call, error, exchange.id)
         except Exception as fault:  # whatever a wire makes of an error, its caller must hear something
             self._log.write("error", "internal error", request_id=exchange.id, error=fault)
-            refusal = Message(b"", code="internal")
+            if self.is_grpc:
+                refusal = Message(b"", {"grpc-message": _BUG}, "internal", "application/grpc")
+            else:
+                refusal = Message(_LAST_WORDS % exchange.id.encode(), code="internal")
         if isinstance(error, ModelyardError) and error.details:
             headers = dict(error.details.get("headers", ()))
             if "retry_after" in error.details:
@@ -179,11 +193,11 @@ class Refusing(Endpoint):
 
     def __init__(self, wire: Wire, call: Call | None, error: Exception, metrics: Metrics, log: Log) -> None:
         super().__init__(wire, call, metrics, log)
-        # Without the frames in which it was raised: they hold the table of versions of that moment.
-        self._error = error.with_traceback(None)
+        #: Without the frames in which it was raised: they hold the table of versions of that moment.
+        self.error = error.with_traceback(None)
 
     def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
-        refusal = self.refuse(exchange, self._error)
+        refusal = self.refuse(exchange, self.error)
         self._metrics.refused[refusal.code] += 1
         exchange.answer(refusal)
 
@@ -216,6 +230,7 @@ class Router:
         log: Log,
     ) -> None:
         self._wires = tuple(wires)
+        self._plain = tuple(wire for wire in wires if not speaks_grpc(wire))
         self._catalog = catalog
         self._lane = lane
         #: For what takes long, and for calls that may wait.
@@ -256,8 +271,12 @@ class Router:
         assert isinstance(loaded, Loaded)
         return Predicting(wire, call, self._lane(loaded), self._later, self._metrics, self._log)
 
+    def methods(self, path: str) -> list[str]:
+        """The methods that some wire takes at a path."""
+        return [method for method in METHODS if any(wire.match(method, path) for wire in self._wires)]
+
     def _refuse(self, method: str, path: str) -> Endpoint:
-        allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]
+        allowed = self.methods(path)
         if allowed:
             words = ", ".join(["GET", "HEAD"] if allowed == ["GET"] else allowed)
             best = "POST" if "POST" in allowed else allowed[0]
@@ -272,7 +291,9 @@ class Router:
         error = NotFound(f"no such path: {path}", hint="GET / lists what this server answers")
         return Refusing(self.speaker(path), None, error, self._metrics, self._log)
 
-    def speaker(self, path: str) -> Wire:
-        """The wire in whose words to refuse a path: the one with the longest prefix that fits."""
-        fitting = [wire for wire in self._wires if path.startswith(wire.prefix)]
-        return max(fitting or self._wires, key=lambda wire: len(wire.prefix))
+    def speaker(self, path: str, *, is_plain: bool = False) -> Wire:
+        """The wire in whose words to refuse a path: the one with the longest prefix that fits, else the first. Where
+        the request ``is_plain`` HTTP, none of gRPC, whose refusals have no body.
+        """
+        fitting = [wire for wire in (self._plain if is_plain else self._wires) if path.startswith(wire.prefix)]
+        return max(fitting, key=lambda wire: len(wire.prefix), default=self._plain[0])

@@ -110,10 +110,16 @@ class ThreadedApplication(Application):
             self._thread.join(timeout=5)
 
     def endpoint(
-        self, method: str, target: str, headers: Mapping[str, str], *, is_admin_port: bool = False
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        is_admin_port: bool = False,
+        is_call: bool = False,
     ) -> Endpoint:
         with self._lock:  # an endpoint found for the table before must not be remembered after it
-            return super().endpoint(method, target, headers, is_admin_port=is_admin_port)
+            return super().endpoint(method, target, headers, is_admin_port=is_admin_port, is_call=is_call)
 
     def lane(self, loaded: Loaded) -> Lane:
         lane = self._lanes.get(loaded)

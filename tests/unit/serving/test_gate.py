@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from modelyard.errors import RateLimited, RemoteFailed
+from modelyard.messages import Call
 from modelyard.registry import Registry
 from modelyard.serving import gate
 from modelyard.serving.routing import Informing, Predicting
 from modelyard.serving.server import Server
+from modelyard.wires.native import NativeWire
 
 from .conftest import MemorySource, linear
 from .test_server import until
@@ -79,6 +81,16 @@ class Caller:
         return self.ask(f"/models/{model}/predict", ROW).status
 
 
+class AnyWire(NativeWire):
+    """Has a path for whichever key."""
+
+    name = "any"
+    prefix = "/any"
+
+    def match(self, method: str, path: str) -> Call | None:
+        return Call("models", scope="any") if path == "/any" else None
+
+
 OPEN = ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/lin/ready"]
 
 
@@ -94,6 +106,13 @@ class TestKeys:
         assert answer.headers["www-authenticate"] == "Bearer"
         assert "API key" in answer.body.decode()
 
+    def test_any_key_may_ask_what_any_may(self, keyed: Serve, registry: Registry) -> None:
+        server = keyed(wires=["native", AnyWire()])
+        assert Caller(server).ask("/any").status == 401
+        for scope in ("predict", "label", "admin"):
+            _, text = registry.keys.create(scope, scopes=[scope])
+            until(lambda text=text: Caller(server, text).ask("/any").status == 200)
+
     def test_predicting_does_in_the_words_of_each_wire(self, keyed: Serve) -> None:
         caller = Caller(keyed())
         native = caller.ask("/models/lin/predict", ROW)
@@ -101,6 +120,22 @@ class TestKeys:
         assert "Authorization: Bearer KEY" in native.json["error"]["hint"]
         oip = caller.ask("/v2/models/lin/infer", INFER)
         assert oip.status == 401 and oip.json["error"].startswith("this server wants an API key")
+
+    def test_the_description_says_so(self, keyed: Serve, registry: Registry) -> None:
+        from openapi_spec_validator import validate
+
+        _, text = registry.keys.create("shop")
+        document = Caller(keyed(), text).ask("/openapi.json").json
+        validate(document)
+        kinds = document["components"]["securitySchemes"]
+        assert (kinds["bearer"]["type"], kinds["bearer"]["scheme"]) == ("http", "bearer")
+        assert (kinds["key"]["type"], kinds["key"]["in"], kinds["key"]["name"]) == ("apiKey", "header", "X-API-Key")
+        assert document["security"] == [{"bearer": []}, {"key": []}]
+        for path, operations in document["paths"].items():
+            (operation,) = operations.values()
+            is_open = path in OPEN
+            assert operation.get("security") == ([] if is_open else None), path
+            assert {"401", "403", "429"}.isdisjoint(operation["responses"]) == is_open, path
 
     @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
     def test_a_key_opens(self, header: str, keyed: Serve, registry: Registry) -> None:
