@@ -16,7 +16,7 @@ from typing import Any
 from modelyard.errors import DeadlinePassed, InvalidInput, NotReady
 from modelyard.messages import Message
 from modelyard.serving.application import Application
-from modelyard.serving.calls import Exchange
+from modelyard.serving.calls import Done, Exchange
 from modelyard.serving.engine import Lane
 from modelyard.serving.loading import Loaded
 from modelyard.serving.routing import Endpoint
@@ -58,12 +58,14 @@ class ThreadLane(Lane):
                 if self._answer_again(exchange):
                     return
         if rows > self._most:
-            messages, predicted = self._calls.compute_in_parts(exchange, self._most)
+            done = self._calls.compute_in_parts(exchange, self._most)
         else:
-            messages, predicted = self._calls.compute([exchange], rows)
-        exchange.answer(messages[0])
+            outcome = self._calls.compute([exchange], rows, "alone")
+            assert isinstance(outcome, Done)  # only calls of several requests fail as a whole
+            done = outcome
+        exchange.answer(done.messages[0])
         with self._lock:
-            self._note([exchange], messages, rows, started, predicted, "alone")
+            self._note(done)
 
     def tell(self, function: Any, *arguments: Any) -> None:
         function(*arguments)
