@@ -93,6 +93,10 @@ class Served(Protocol):
     aliases: tuple[str, ...]
     metrics: dict[str, Any]
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can answer: a model in processes of its own may be without one for a moment."""
+
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """How a declared version fares."""
@@ -135,6 +139,10 @@ class Catalog(Protocol):
     @property
     def ready(self) -> bool:
         """True once every declared model is loaded, warmed and has reproduced its golden rows."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is stopping: what comes is answered, but had better go elsewhere."""
 
     def models(self) -> Sequence[Served]:
         """Every loaded version."""
@@ -211,6 +219,14 @@ class Addresses(Protocol):
 
         Raises InvalidInput where the message cannot be read.
         """
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """What a wire of gRPC has beside the rest where clients may ask what it speaks (server reflection)."""
+
+    def descriptors(self) -> Sequence[bytes]:
+        """Its files, each after those that it imports, as serialized ``FileDescriptorProto``."""
 
 
 @runtime_checkable

@@ -22,12 +22,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     version: str | None = None
     alias: str | None = None
-    #: What a key must allow: ``predict``, ``label`` or ``admin``; ``open`` needs none (health and readiness).
+    #: What a key must allow: ``predict``, ``label`` or ``admin``; with ``any``, whichever key it is will do; ``open``
+    #: needs none (health and readiness).
     scope: str = "predict"
     #: The model is named in the message: the wire ``Addresses`` it, one message at a time.
     is_inside: bool = False
     #: The answer may take long: it is made in a thread, where it may block.
     is_slow: bool = False
+    #: Over gRPC the answer is given at once, and again whenever it is another one, until the caller leaves. For calls
+    #: of the scope ``open``, whose answer is the same for everybody and soon made.
+    is_watched: bool = False
     #: Which of its ways of predicting, for the codec of a wire that has several (``classify``, ``regress`` ...).
     variant: str = ""
 

@@ -7,6 +7,7 @@ environment over the default. The table also drives ``modelyard settings`` and t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def _some_words(text: str) -> tuple[str, ...]:
     words = _words(text)
     if not words:
         raise ValueError
+    return words
+
+
+_ORIGIN = re.compile(r"(?:[a-z][a-z0-9+.-]*://)?[a-z0-9.-]+(?::[0-9]{1,5})?|\*")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    words = tuple(word.lower().removesuffix("/") for word in _words(text))
+    if not all(map(_ORIGIN.fullmatch, words)):
+        raise ValueError(text)
     return words
 
 
@@ -151,6 +162,20 @@ TABLE: tuple[Setting, ...] = (
     Setting("keys", _switch, "off", "whether calls need an API key", _SWITCH),
     Setting("public", _switch, "off", "whether a server without keys may bind to other than loopback", _SWITCH),
     Setting("production", _switch, "off", "whether answers keep schemas and reasons to themselves", _SWITCH),
+    Setting(
+        "reflection",
+        _one_of("auto", "on", "off"),
+        "auto",
+        "whether gRPC clients may ask which services and messages there are; auto: unless in production",
+        "auto, on or off",
+    ),
+    Setting(
+        "origins",
+        _origins,
+        "",
+        "origins whose web pages may call a server (CORS), comma-separated; * for all",
+        "origins, like https://shop.example, or hosts, like shop.example",
+    ),
     Setting("admin_port", _whole(0, 65535), "0", "port of admin calls and metrics; 0 keeps them on the main port"),
     Setting("tls_certificate", str, "", "file with the certificate chain, in PEM; makes a server speak TLS"),
     Setting("tls_key", str, "", "file with the certificate's private key, in PEM"),
@@ -318,7 +343,7 @@ def cloud() -> Cloud | None:
     if any(name in known for name in _AZURE):
         return Cloud(
             name="azure",
-            options=_options("azure", 5001, workers="WORKER_COUNT"),
+            options=_options("azure", 5001, workers="WORKER_COUNT", origins="AML_CORS_ORIGINS"),
             folder=known.get("AZUREML_MODEL_DIR", ""),
         )
     return None

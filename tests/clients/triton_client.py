@@ -134,6 +134,8 @@ def http():
     (best,) = client.infer("m", inputs_of(http_client, 1), outputs=top).as_numpy("probabilities").ravel().tolist()
     assert best == b"200.000000:0:first", best
     ask_wrongly(client, http_client)
+    elsewhere = http_client.InferenceServerClient(f"{URL}/elsewhere")
+    raises("no such path: /elsewhere/v2/models/m/infer", elsewhere.infer, "m", inputs_of(http_client, 1))
     assert not client.is_model_ready("nobody")
     waiting = [client.async_infer("m", inputs_of(http_client, rows)) for rows in range(1, 20)]
     for rows, one in enumerate(waiting, 1):

@@ -55,3 +55,9 @@ def test_other_calls(told: Any, transport: str) -> None:
 
 def test_through_a_gateway_that_leaves_its_prefix(told: Any) -> None:
     assert told["rest ambassador"]["data"]["tensor"]["shape"] == [2, 2]
+
+
+def test_tensors_of_tensorflow(server: Server) -> None:
+    command = [str(interpreter("tfs")), str(SCRIPT.with_name("tftensor_client.py")), str(server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -121,6 +122,61 @@ def test_a_fault_is_told_and_neighbours_answer_meanwhile(server: Server, order: 
     wait_until(lambda: is_ready(server))
     assert predict(server, faulty.FINE)[0] == 200
     assert process_of(server, "kept") == neighbour
+
+
+def pipelined(line: socket.socket, orders: list[int]) -> None:
+    """Requests that arrive in one moment, and so become one call."""
+    bodies = [json.dumps({"order": order, "value": float(value)}).encode() for value, order in enumerate(orders)]
+    head = b"POST /models/faulty/predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b"
+    line.sendall(b"".join(head % (len(body), body) for body in bodies))
+
+
+def answers(line: socket.socket, count: int) -> list[Any]:
+    """For each the prediction, or else the code of the error."""
+    found = []
+    with line.makefile("rb") as stream:
+        for _ in range(count):
+            size = 0
+            while (text := stream.readline()) not in (b"\r\n", b""):
+                if text.startswith(b"content-length:"):
+                    size = int(text.partition(b":")[2])
+            told = json.loads(stream.read(size))
+            found.append(told["error"]["code"] if "error" in told else told["prediction"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("order", "place"), [(faulty.EXITS, 0), (faulty.KILLED, 11), (faulty.HANGS, 5), (faulty.EATS, 0)]
+)
+def test_a_request_that_ends_its_process_costs_its_neighbours_nothing(
+    bundles: dict[str, Bundle], order: int, place: int
+) -> None:
+    said, bundle = io.StringIO(), bundles["faulty"]
+    options: dict[str, Any] = {"port": 0, "model_seconds": 1.0, "log_stream": said}
+    if order == faulty.EATS:
+        options["memory"] = 1 << 30
+    orders = [faulty.FINE] * 12
+    orders[place] = order
+    expected: list[Any] = [2.0 * value for value in range(12)]
+    expected[place] = "model_failed"
+    with (
+        Server([str(bundle.path)], trust=Trust.of(bundle.digest), **options) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as line,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as late,
+    ):
+        pipelined(line, orders)
+        time.sleep(0.1)
+        pipelined(late, [faulty.FINE] * 3)  # these wait behind them
+        assert answers(line, 12) == expected
+        assert answers(late, 3) == [0.0, 2.0, 4.0]
+        fatal = server.metrics.meter("faulty", "").fatal
+        server.log.flush()
+    lines = [json.loads(line) for line in said.getvalue().splitlines()]
+    assert sum(line["event"] == "model process ended" for line in lines) == 2  # with the others, and alone
+    (failed,) = [line["request_id"] for line in lines if line["event"] == "model failed"]
+    if order != faulty.EATS:  # which told what was wrong before it ended
+        (suspected,) = [line for line in lines if line["event"].startswith("a model process ended under several")]
+        assert (fatal, suspected["requests"], failed in suspected["request_ids"]) == (1, 12, True)
 
 
 def test_gaps_in_an_answer_are_null(server: Server) -> None:

@@ -143,6 +143,7 @@ _FORM = (
     b'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n{"ndarray": [[1.5, -2]]}\r\n'
     b'--b\r\nContent-Disposition: form-data; name="meta"\r\n\r\n{"puid": "p"}\r\n--b--\r\n'
 )
+_TENSOR = {"dtype": "DT_FLOAT", "tensorShape": {"dim": [{"size": "1"}, {"size": 2}]}, "floatVal": [1.5, "2"]}
 _CSV = b"x,n,city,flag,when,v\r\n"
 
 #: What a server of ``m`` alone answers.
@@ -175,6 +176,9 @@ MIXED: list[Seed] = [
     grpc("/tensorflow.serving.ModelService/GetModelStatus", b"\n\3\n\1m"),
     grpc("/seldon.protos.Seldon/ModelMetadata", b"", is_steady=False),
     grpc("/grpc.health.v1.Health/Check", b""),
+    grpc("/grpc.health.v1.Health/Watch", b"\n\1m"),
+    grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b"\x3a\0"),
+    grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b"\x22\x1binference.ModelInferRequest"),
     *[
         get(path)
         for path in (
@@ -196,6 +200,7 @@ PAIR: list[Seed] = [
     rest("/V1/models/xy:classify", {"examples": [XY], "context": {}}),
     rest("/seldon/a/xy/api/v1.0/predictions", {"data": {"tensor": {"shape": [1, 2], "values": [1.5, 2]}}}),
     rest("/seldon/a/xy/api/v1.0/predictions", {"data": {"names": ["x2", "x1"], "ndarray": [[1.5, 2]]}}),
+    rest("/seldon/a/xy/api/v1.0/predictions", {"data": {"tftensor": _TENSOR}}),
     rest("/seldon/a/xy/api/v1.0/predictions", _FORM, ("content-type", "multipart/form-data; boundary=b")),
     rest(
         "/seldon/a/xy/api/v1.0/predictions",

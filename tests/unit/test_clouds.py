@@ -89,6 +89,14 @@ def test_azure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.options["workers"] == 2 and "host" not in found.options  # our own variable wins
 
 
+def test_azure_tells_whose_pages_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = here(monkeypatch, AZUREML_MODEL_DIR="/m", AML_CORS_ORIGINS="www.Contoso.com, https://a.example/,*")
+    assert found.options["origins"] == ("www.contoso.com", "https://a.example", "*")
+    monkeypatch.setenv("AML_CORS_ORIGINS", r"https://.*\.contoso\.com")
+    with pytest.raises(InvalidInput, match=r"AML_CORS_ORIGINS: expected origins, like https://shop\.example"):
+        settings.cloud()
+
+
 def test_our_own_wires_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     found = here(monkeypatch, AIP_MODE="PREDICTION", MODELYARD_WIRES="oip,vertex")
     assert found.options["wires"] == ("vertex", "oip")

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 )
 @click.argument("refs", type=REFERENCE, nargs=-1)
 @of_settings(
-    "host", "port", "wires", "workers", "keys", "public", "production", "control", "admin_port",
-    "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "weights", "cache",
-    "request_seconds", "model_seconds", "max_body", "max_rows", "batch_rows",
+    "host", "port", "wires", "workers", "keys", "public", "production", "control", "admin_port", "reflection",
+    "origins", "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "weights",
+    "cache", "request_seconds", "model_seconds", "max_body", "max_rows", "batch_rows",
     "queue_requests", "queue_rows", "queue_seconds", "poll_seconds", "drain_seconds", "access_log", "traces",
 )  # fmt: skip
 @trusted

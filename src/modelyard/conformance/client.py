@@ -36,6 +36,8 @@ class Request:
     answers: int = 1
     #: Whether nothing follows: the sending half of the connection is closed.
     closes: bool = False
+    #: gRPC: whether answers come in a stream, of which the first is awaited.
+    streams: bool = False
 
     def but(self, **changes: Any) -> Request:
         """The same request with changes."""

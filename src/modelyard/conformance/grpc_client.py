@@ -30,15 +30,25 @@ class GrpcClient:
                 "rules of gRPC need a library that is not installed: grpcio", hint="pip install grpcio"
             ) from None
         self._failure = grpc.RpcError
+        self._compressions = {None: None, "gzip": grpc.Compression.Gzip}
         self._channel: Any = grpc.insecure_channel(address)
         self._metadata = [("authorization", f"Bearer {key}")] if key else []
         self._seconds = seconds
 
     def ask(self, request: Request) -> Answer:
-        """What the method answers to one message."""
-        call = self._channel.unary_unary(request.path)
+        """What the method answers to one message. A header ``grpc-encoding`` has it compressed."""
+        options = {
+            "timeout": self._seconds,
+            "metadata": self._metadata,
+            "compression": self._compressions[request.headers.get("grpc-encoding")],
+        }
         try:
-            return Answer(200, body=call(request.body, timeout=self._seconds, metadata=self._metadata))
+            if not request.streams:
+                return Answer(200, body=self._channel.unary_unary(request.path)(request.body, **options))
+            answers = self._channel.unary_stream(request.path)(request.body, **options)
+            first = next(answers, None)
+            answers.cancel()
+            return Answer(0, fault="the stream ended without an answer") if first is None else Answer(200, body=first)
         except self._failure as error:
             code = error.code().name
             return Answer(_STATUSES.get(code, 500), body=f"{code}: {error.details()}".encode())

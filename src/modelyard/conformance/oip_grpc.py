@@ -13,6 +13,7 @@ from modelyard.conformance.rules import Expectation, Rule, Skip, alike, failed, 
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _PROTO = "open_inference_grpc.proto."
+_HEALTH = "grpc.health.v1: health.proto."
 _CONTENTS = "open_inference_grpc.proto: raw_input_contents are for all inputs, and instead of contents."
 
 #: Datatype -> the field of InferTensorContents that has its values.
@@ -24,6 +25,10 @@ _FIELDS = {
 
 def _call(method: str, *fields: tuple[int, Any]) -> Request:
     return Request("POST", _SERVICE + method, encode(fields))
+
+
+def _health(method: str, service: str = "", *, streams: bool = False) -> Request:
+    return Request("POST", f"/grpc.health.v1.Health/{method}", encode([(1, service)]), streams=streams)
 
 
 def _tensor(tensor: Tensor, *, is_typed: bool, **changes: Any) -> list[tuple[int, Any]]:
@@ -111,8 +116,15 @@ RULES: list[R] = [
     R("grpc-live", "ServerLive is live.", _PROTO, lambda m: _call("ServerLive"), [status(200), that(_true, "live")]),
     R("grpc-ready", "ServerReady is ready.", _PROTO, lambda m: _call("ServerReady"),
       [status(200), that(_true, "ready")]),
-    R("grpc-health", "grpc.health.v1 says SERVING.", "Orchestrators probe it.",
-      lambda m: Request("POST", "/grpc.health.v1.Health/Check"), [status(200), that(_true, "SERVING")], "should"),
+    R("grpc-health", "grpc.health.v1 says SERVING.", "Orchestrators probe it.", lambda m: _health("Check"),
+      [status(200), that(_true, "SERVING")], "should"),
+    R("grpc-health-unknown", "Health of an unknown service is NOT_FOUND.", _HEALTH,
+      lambda m: _health("Check", "no-such-service"), [status(404)], "should"),
+    R("grpc-health-watch", "Who watches is told SERVING at once.", _HEALTH, lambda m: _health("Watch", streams=True),
+      [status(200), that(_true, "SERVING")], "should"),
+    R("grpc-health-watch-unknown", "Who watches an unknown service is told SERVICE_UNKNOWN.", _HEALTH,
+      lambda m: _health("Watch", "no-such-service", streams=True),
+      [status(200), that(lambda a, m: decode(a.body).get(1) == [3], "SERVICE_UNKNOWN")], "should"),
     R("grpc-server-metadata", "ServerMetadata has a name.", _PROTO, lambda m: _call("ServerMetadata"),
       [status(200), that(lambda a, m: bool(_text(a, 1)), "a name")]),
     R("grpc-model-ready", "ModelReady is ready.", _PROTO, lambda m: _call("ModelReady", (1, m.model)),
@@ -128,6 +140,8 @@ RULES: list[R] = [
     R("grpc-raw", "Raw inputs are answered as over REST.", _PROTO, _infer, [status(200), _same]),
     R("grpc-typed", "Typed inputs are answered as over REST.", _PROTO, lambda m: _infer(m, is_typed=True),
       [status(200), _same]),
+    R("grpc-gzip", "A message in gzip is answered as it is without.", "gRPC: compression.",
+      lambda m: _infer(m).with_headers(grpc_encoding="gzip"), [status(200), _same], "should"),
     R("grpc-name", "An answer names the model.", _PROTO, _infer,
       [status(200), _says(1, lambda m: m.model, "model_name")]),
     R("grpc-id", "An id comes back.", _PROTO, lambda m: _infer(m, (3, "mine-7")),

@@ -25,6 +25,7 @@ from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
 from modelyard.serving.operations import OperationsWire
+from modelyard.serving.origins import Origins, Preflight
 from modelyard.serving.reticence import Discreet, Reticent
 from modelyard.serving.routing import Asked, Endpoint, Predicting, Refusing, Router
 from modelyard.serving.sources import MixedSource, Source
@@ -32,11 +33,12 @@ from modelyard.serving.table import Table
 from modelyard.serving.tls import Certificates
 from modelyard.settings import Chosen, spans_address
 from modelyard.telemetry import Log
+from modelyard.wires import Unsupported
 from modelyard.wires.health_grpc import HealthGrpcWire
+from modelyard.wires.reflection_grpc import ReflectionGrpcWire
 
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
-    from modelyard.errors import ModelyardError
     from modelyard.messages import Call
     from modelyard.serving.spans import Spans
 
@@ -80,10 +82,13 @@ class Application:
         )
         named: Sequence[str | Wire] = self.settings.wires if wires is None else wires
         self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
-        operations = OperationsWire(
-            self._render_metrics, lambda: self.catalog.registry_fault, is_terse=self.settings.production
-        )
         chosen = self.settings
+        operations = OperationsWire(
+            self._render_metrics,
+            lambda: self.catalog.registry_fault,
+            is_terse=chosen.production,
+            wants_keys=chosen.keys,
+        )
         #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
         self.limits = Limits(
             max_rows=chosen.max_rows,
@@ -97,6 +102,8 @@ class Application:
         self.spread: Callable[[Mapping[str, Any]], None] | None = None
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
         every: list[Wire] = [*self.wires, operations, debug, HealthGrpcWire(self.wires)]
+        if chosen.reflection == "on" or (chosen.reflection == "auto" and not chosen.production):
+            every.append(ReflectionGrpcWire(every))
         whole: Catalog = self.catalog
         if chosen.production:
             every, whole = [Reticent(wire) for wire in every], Discreet(whole)
@@ -114,6 +121,8 @@ class Application:
         if Gate.is_needed(chosen):
             self.gate = Gate(chosen, registry, self.router, narrow, self.metrics, self.log)
             self.on_change.append(self.gate.forget)
+        #: Whose web pages may call, where any may.
+        self.origins = Origins(chosen.origins) if chosen.origins else None
         #: How many connections are open, where somebody counts them.
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
@@ -179,25 +188,41 @@ class Application:
         self.log.flush()
 
     def endpoint(
-        self, method: str, target: str, headers: Mapping[str, str], *, is_admin_port: bool = False
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        is_admin_port: bool = False,
+        is_call: bool = False,
     ) -> Endpoint:
-        """What answers a method and a target in any of HTTP's forms: every request of every listener enters here."""
+        """What answers a method and a target in any of HTTP's forms: every request of every listener enters here.
+
+        ``is_call`` says that it is one of gRPC.
+        """
         path, _, query = target.partition("#")[0].partition("?")
         if not path.startswith("/"):
             try:
                 path = urlsplit(path).path or "/"
             except ValueError:
                 path = "*"
+        if self.origins is not None and self.origins.asks(method, headers):
+            wire = self.router.speaker(path, is_plain=True)
+            return Preflight(wire, self.router.methods(path), self.metrics, self.log)
         method = "GET" if method == "HEAD" else method
         if self.gate is None:
             endpoint = self.router.find(method, path)
         else:
             endpoint = self.gate.find(method, path, headers, is_admin_port)
+        if endpoint.is_grpc and not is_call:
+            if isinstance(endpoint, Refusing):
+                return self.refusing(path, endpoint.error)
+            return self.refusing(path, Unsupported(f"{path} is called over gRPC", hint="use a client of gRPC"))
         return Asked(endpoint, query) if query else endpoint
 
-    def refusing(self, path: str, error: ModelyardError) -> Refusing:
-        """What refuses a request for ``path``, in the words of the wire whose path it is."""
-        return Refusing(self.router.speaker(path), None, error, self.metrics, self.log)
+    def refusing(self, path: str, error: Exception) -> Refusing:
+        """What refuses a request of plain HTTP for ``path``, in the words of the wire whose path it is."""
+        return Refusing(self.router.speaker(path, is_plain=True), None, error, self.metrics, self.log)
 
     def lane(self, loaded: Loaded) -> Lane:
         """Where the requests for a loaded version wait."""

@@ -181,7 +181,7 @@ class AsgiApp:
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         request_id = id_of(headers)
-        trace = None
+        trace, more = None, []
         try:
             application = await self._serving()
         except ModelyardError as error:
@@ -199,6 +199,8 @@ class AsgiApp:
                 future=application.loop.create_future(),
             )
             trace = exchange.trace
+            if application.origins is not None:
+                more = application.origins.headers(headers)
             most: int = application.settings.max_body
             try:
                 try:
@@ -212,7 +214,7 @@ class AsgiApp:
             except Left:
                 return
         status, told = answer_of(message, request_id, trace)
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told]
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*told, *more)]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else message.body})
 

@@ -21,6 +21,7 @@ REASONS = {
     "full": "more requests waited than one call may hold: the call was cut at its limit",
     "part": "one request held more rows than a call may: it ran in parts, others between them",
     "apart": "a call of several failed: each of its requests ran again by itself",
+    "suspect": "a model process ended under a call of several: each of its requests ran again by itself",
 }
 
 

@@ -15,6 +15,7 @@ from modelyard.messages import Batch, Message, Request, Response
 from modelyard.schema import Columns, check_outputs
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
+from modelyard.serving.parts import Parts
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -75,6 +76,22 @@ class Exchange(msgspec.Struct, gc=False, kw_only=True, eq=False):
         raise NotImplementedError
 
 
+class Done(msgspec.Struct, gc=False):
+    """A call of a model that has ended, with the answers to the requests that shared it."""
+
+    exchanges: list[Exchange]
+    messages: list[Message]
+    rows: int
+    #: When the model was asked, and when it had predicted, as ``perf_counter`` seconds.
+    started: float
+    predicted: float
+    #: Why it held these requests (see ``batching.REASONS``), or ``cached``.
+    reason: str
+    #: What the model was given, and what it made of it; None for what there was none of.
+    inputs: Columns | None = None
+    outputs: Columns | None = None
+
+
 class Calls:
     """Calls of one loaded version. Safe to use from several threads, but for the counts, which may then miss some."""
 
@@ -85,35 +102,50 @@ class Calls:
         self._cache = cache
         self._layout = loaded.signature.input_layout
 
-    def compute(self, exchanges: list[Exchange], rows: int) -> tuple[list[Message], float]:
-        """The answers, one an exchange, and when the model had answered. Never raises."""
+    def compute(self, exchanges: list[Exchange], rows: int, reason: str) -> Done | BaseException:
+        """The answers; or where a call of several requests failed, why: one of them may be at fault, and the others
+        should not pay for it. Never raises.
+        """
         started = perf_counter()
+        inputs: Columns | None = None
         try:
-            outputs = check_outputs(self._loaded.predict(self.join(exchanges)), rows)
+            inputs = self.join(exchanges)
+            outputs = check_outputs(self._loaded.predict(inputs), rows)
         except BaseException as error:  # a model may call sys.exit, and a panic of a Rust library is no Exception
-            if len(exchanges) > 1:  # one of them may be at fault; the others should not pay for it
-                apart = [self.compute([e], e.request.rows) for e in exchanges]
-                return [messages[0] for messages, _ in apart], apart[-1][1]
-            return [self.refuse(exchanges[0], error)], perf_counter()
+            if len(exchanges) > 1:
+                return error
+            messages = [self.refuse(exchanges[0], error)]
+            return Done(exchanges, messages, rows, started, perf_counter(), reason, inputs)
         predicted = perf_counter()
         self._meter.calls += 1
         if self._meter.calls & 7 == 0 or predicted - started > INLINE_SECONDS:
             self._loaded.cost.learn(rows, predicted - started)
-        return self.encode(exchanges, outputs), predicted
+        return Done(exchanges, self.encode(exchanges, outputs), rows, started, predicted, reason, inputs, outputs)
 
-    def compute_in_parts(self, exchange: Exchange, most: int) -> tuple[list[Message], float]:
+    def compute_in_parts(self, exchange: Exchange, most: int) -> Done:
         """``compute`` for one request of more rows than a call may hold, one part after the other."""
+        started = perf_counter()
         try:
-            columns, parts = self.columns(exchange.request), []
-            for start in range(0, columns.rows, most):
-                part = columns.slice(start, start + most)
-                parts.append(check_outputs(self._loaded.predict(part), part.rows))
+            parts = Parts(exchange, self.columns(exchange.request), started)
+            while not parts.are_all_there:
+                columns, began = parts.next(most), perf_counter()
+                parts.add(check_outputs(self._loaded.predict(columns), columns.rows), perf_counter() - began)
                 self._meter.calls += 1
-            outputs = self._loaded.signature.output_layout.concatenate(parts)
         except BaseException as error:
-            return [self.refuse(exchange, error)], perf_counter()
-        predicted = perf_counter()
-        return self.encode([exchange], outputs), predicted
+            messages = [self.refuse(exchange, error)]
+            return Done([exchange], messages, exchange.request.rows, started, perf_counter(), "part")
+        return self.finish(parts)
+
+    def finish(self, parts: Parts) -> Done:
+        """The answer from all parts."""
+        outputs: Columns | None = None
+        try:
+            outputs = self._loaded.signature.output_layout.concatenate(parts.outputs)
+            messages = self.encode(parts.alone, outputs)
+        except BaseException as error:  # such as parts whose shapes differ
+            messages = [self.refuse(parts.exchange, error)]
+        predicted = parts.started + parts.seconds
+        return Done(parts.alone, messages, parts.columns.rows, parts.started, predicted, "part", parts.columns, outputs)
 
     def encode(self, exchanges: list[Exchange], outputs: Columns) -> list[Message]:
         batch = Batch(outputs)
@@ -134,18 +166,20 @@ class Calls:
             self._keep(exchanges, outputs)
         return messages
 
-    def answer_again(self, exchange: Exchange) -> Message | None:
+    def answer_again(self, exchange: Exchange) -> Done | None:
         """The answer as before, where the same was asked before and the outputs were kept."""
         assert self._cache is not None
+        started = perf_counter()
         request = exchange.request
         outputs = self._cache.get(self._cache.key(self._loaded.digest, request))
         if outputs is None:
             return None
         try:
             response = Response(Batch(outputs), 0, outputs.rows, request.id or exchange.id)
-            return exchange.endpoint.codec.encode(request, response)
+            message = exchange.endpoint.codec.encode(request, response)
         except Exception as error:
-            return self.refuse(exchange, error)
+            message = self.refuse(exchange, error)
+        return Done([exchange], [message], request.rows, started, started, "cached", None, outputs)
 
     def join(self, exchanges: Sequence[Exchange]) -> Columns:
         if len(exchanges) == 1:

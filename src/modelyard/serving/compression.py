@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 
 from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.messages import Message
@@ -54,9 +55,14 @@ INFLATED_ON_LOOP = 16_384
 #: Numbers in text shrink to a third at any level; the first is by far the quickest.
 _LEVEL = 1
 
+#: Bytes that tell whether the rest shrinks, and the share of them that must be saved.
+_SAMPLE = 512
+_WORTH = 0.1
 
+
+@lru_cache(maxsize=64)
 def coding(accepted: str) -> str:
-    """The coding to answer in, by an ``Accept-Encoding`` header: ``gzip``, ``deflate`` or "" for none."""
+    """The coding to answer in, by an ``Accept-Encoding`` header or gRPC's: ``gzip``, ``deflate`` or "" for none."""
     weights: dict[str, float] = {}
     for part in accepted.lower().split(","):
         name, _, parameter = part.partition(";")
@@ -70,9 +76,20 @@ def coding(accepted: str) -> str:
     return best if weight > 0 and weight >= weights.get("identity", 0.0) else ""
 
 
-def compress(message: Message, how: str) -> Message:
-    """``message`` with its body in a coding that ``coding`` chose."""
+def shrinks(body: bytes) -> bool:
+    """Whether compressing is worth its time, by how a body begins. Text is; floats as they lie in memory are not."""
+    sample = body[:_SAMPLE]
+    return len(zlib.compress(sample, _LEVEL)) < (1 - _WORTH) * len(sample)
+
+
+def deflate(body: bytes, how: str) -> bytes:
+    """``body`` in a coding that ``coding`` chose."""
     packer = zlib.compressobj(_LEVEL, wbits=31 if how == "gzip" else 15)
-    body = packer.compress(message.body) + packer.flush()
+    return packer.compress(body) + packer.flush()
+
+
+def compress(message: Message, how: str) -> Message:
+    """The same for an answer of HTTP."""
+    body = deflate(message.body, how)
     headers = {**message.headers, "content-encoding": how, "vary": "accept-encoding"}
     return Message(body, headers, message.code, message.content_type)

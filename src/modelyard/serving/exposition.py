@@ -39,6 +39,7 @@ def render(
     page.counter("modelyard_calls_total", "Calls of the model.", meters, "calls")
     page.counter("modelyard_not_finite_calls_total", "Calls whose outputs held NaN or infinity.", meters, "gaps")
     page.counter("modelyard_cache_hits_total", "Requests answered from the cache.", meters, "cache_hits")
+    page.counter("modelyard_fatal_requests_total", "Requests that ended their model's process.", meters, "fatal")
     page.head("modelyard_stage_seconds", "histogram", "Of each request (decode, queue) or call (predict, encode).")
     for meter in meters:
         for stage in ("decode", "queue", "predict", "encode"):

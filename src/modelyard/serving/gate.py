@@ -1,8 +1,8 @@
 """The gate: who may call what, and how often. It is asked once for each distinct head of a request, not per request.
 
-A call of the scope ``open`` is for everybody. Where keys are wanted, any other needs one that allows its scope; with
-an admin port, calls of the scope ``admin`` are answered there and nowhere else; in production, whatever describes
-models or the server counts as ``admin``.
+A call of the scope ``open`` is for everybody. Where keys are wanted, any other needs one that allows its scope; every
+key allows ``any``. With an admin port, calls of the scope ``admin`` are answered there and nowhere else; in production,
+whatever describes models or the server counts as ``admin``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Grant:
         self.bucket = Bucket(max(calls / share, 1.0), seconds * max(share / calls, 1.0)) if calls else None
 
     def allows(self, scope: str) -> bool:
-        return scope in self.key.scopes or "admin" in self.key.scopes
+        return scope == "any" or scope in self.key.scopes or "admin" in self.key.scopes
 
 
 class Limited(Endpoint):
@@ -77,6 +77,7 @@ class Limited(Endpoint):
 
     def __init__(self, inner: Endpoint, bucket: Bucket, metrics: Metrics, log: Log) -> None:
         super().__init__(inner.wire, inner.call, metrics, log)
+        self.is_refusing = inner.is_refusing
         self._inner = inner
         self._bucket = bucket
 

@@ -12,15 +12,15 @@ from struct import Struct
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from modelyard.errors import InvalidInput, ModelyardError
+from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving import frames
-from modelyard.serving.compression import inflate
+from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, deflate, shrinks
 from modelyard.serving.frames import END_HEADERS, END_STREAM, HEADERS
 from modelyard.serving.routing import Endpoint
 from modelyard.serving.streams import Stream, StreamExchange
 from modelyard.serving.tracing import trace_for
-from modelyard.wires import Unimplemented, told
+from modelyard.wires import told
 
 if TYPE_CHECKING:
     from modelyard.serving.heads import Head
@@ -63,9 +63,13 @@ _PREFIX = Struct(">BI")
 _BEGIN = frames.status(200) + frames.field(b"content-type", b"application/grpc")
 _ACCEPTED = frames.field(b"grpc-accept-encoding", b"identity, deflate, gzip")
 _ID = frames.field(b"x-request-id", b"")[:-1]
+_ENCODINGS = {"": b""} | {how: frames.field(b"grpc-encoding", how.encode()) for how in ("gzip", "deflate")}
 _STATUS_FIELDS = {number: frames.field(b"grpc-status", b"%d" % number) for number in range(17)}
 _DONE = _STATUS_FIELDS[OK]
 _HEAD = frames.FRAME
+
+#: The type of a message that was compressed here; to those who read it, it is as any other.
+PACKED = "application/grpc, compressed"
 
 #: The longest text of an error, in bytes; clients give up where trailers exceed 8 kB, and each byte may become three.
 LONGEST_TEXT = 2000
@@ -129,13 +133,8 @@ class GrpcStream(Stream):
         self.buffer += data
         self.connection.hold(len(data))
         self._split()
-        if ended and not self.is_over:
-            if self.buffer:
-                self.give_up(Malformed("the call ended within a message"))
-                return
-            self._is_complete = True
-            if not self.unanswered:
-                self.finish(Message(b""))
+        if ended:
+            self._complete()
 
     def _split(self) -> None:
         """Accept the messages that are whole."""
@@ -151,30 +150,34 @@ class GrpcStream(Stream):
                 break
             else:
                 body = bytes(memoryview(buffer)[at + 5 : at + 5 + size])
-                at += 5 + size
-                if flag:
-                    self._accept_compressed(body)
-                else:
+                if not flag:
                     self._accept(body)
+                elif not self._inflate(body):
+                    break
+                at += 5 + size
         if not self.is_over:
-            self.connection.hold(-at)
-            del buffer[:at]
+            self._drop(at)
 
-    def _accept_compressed(self, body: bytes) -> None:
-        listener = self.connection.listener
-        encoding = self.head.headers.get("grpc-encoding", "identity")
-        try:
-            if encoding == "identity":
-                raise Malformed("a compressed message, but no grpc-encoding")
-            plain = inflate(body, encoding, listener.max_body)
-            if plain is None:
-                raise listener.too_large()
-        except InvalidInput:
-            self.give_up(Malformed(f"a message that is not in the encoding {encoding}"))
-        except ModelyardError as error:
-            self.give_up(Unimplemented(error.message) if error.code == "unsupported" else error)
-        else:
-            self._accept(plain)
+    def _drop(self, size: int) -> None:
+        """Forget bytes that were accepted."""
+        self.connection.hold(-size)
+        del self.buffer[:size]
+
+    def _inflate(self, body: bytes) -> bool:
+        """Accept a compressed message. Returns whether that is done by now."""
+        self.give_up(Malformed("a compressed message, but no grpc-encoding"))
+        return True
+
+    def _complete(self) -> None:
+        """The client has said all."""
+        if self.is_over:
+            return
+        if self.buffer:
+            self.give_up(Malformed("the call ended within a message"))
+            return
+        self._is_complete = True
+        if not self.unanswered:
+            self.finish(Message(b""))
 
     def _accept(self, body: bytes) -> None:
         connection, head = self.connection, self.head
@@ -197,26 +200,31 @@ class GrpcStream(Stream):
 
     def write(self, exchange: GrpcExchange, message: Message) -> None:
         """Send an answer whose turn it is."""
-        connection = self.connection
+        connection, flag = self.connection, 0
         if message.content_type != "application/grpc" or (message.code != "ok" and not message.body):
-            self._refuse(exchange, message)
-            return
+            if message.content_type != PACKED:
+                self._refuse(exchange, message)
+                return
+            flag = 1
         body, number = message.body, self.number
         size = len(body)
+        is_last = self._is_complete and not self.unanswered
         if self._is_started:
             begin = b""
         else:
             self._is_started = True
             name = exchange.id.encode()
             fields = b"".join((_BEGIN, _ID, frames.length(len(name)), name))
+            if flag or not is_last:  # what follows may be compressed, and only now can it be said how
+                fields += _ENCODINGS[self.head.coding]
             if exchange.trace is not None:
                 fields += frames.field(b"traceresponse", exchange.trace.response.encode())
             block = connection.outbox.block(fields)
             begin = _HEAD.pack(len(block) >> 8, len(block) & 255, HEADERS, END_HEADERS, number) + block
         end = b""
-        if self._is_complete and not self.unanswered:
+        if is_last:
             end = _HEAD.pack(0, len(_DONE), HEADERS, END_HEADERS | END_STREAM, number) + _DONE
-        connection.outbox.send(self, begin, _PREFIX.pack(0, size), body, end)
+        connection.outbox.send(self, begin, _PREFIX.pack(flag, size), body, end)
         if connection.listener.notes_all or message.code != "ok":
             self._note(exchange, message)
 
@@ -270,10 +278,15 @@ class GrpcExchange(StreamExchange, gc=False, kw_only=True, eq=False):
     stream: GrpcStream
     answered: Message | None = None
 
-    def answer(self, message: Message) -> None:
+    def answer(self, message: Message, is_packed: bool = False) -> None:
         stream = self.stream
         if stream.is_over:
             return
+        if len(message.body) >= COMPRESSED_FROM and not is_packed and self._is_worth_packing(message):
+            if len(message.body) > COMPRESSED_ON_LOOP:
+                self._pack_beside(message)
+                return
+            message = pack(message, stream.head.coding)
         unanswered = stream.unanswered
         if unanswered[0] is not self:
             self.answered = message
@@ -285,6 +298,23 @@ class GrpcExchange(StreamExchange, gc=False, kw_only=True, eq=False):
             first = unanswered.popleft()
             stream.connection.note_answered()
             stream.write(first, answered)
+
+    def _is_worth_packing(self, message: Message) -> bool:
+        is_ours = message.content_type == "application/grpc"
+        return bool(is_ours and self.stream.head.coding and shrinks(message.body))
+
+    def _pack_beside(self, message: Message) -> None:
+        listener, how = self.stream.connection.listener, self.stream.head.coding
+
+        def work() -> None:
+            listener.call_from_thread(self.answer, pack(message, how), True)
+
+        listener.application.later(work)
+
+
+def pack(message: Message, how: str) -> Message:
+    """A message as it travels compressed."""
+    return Message(deflate(message.body, how), message.headers, message.code, PACKED)
 
 
 def percent(text: str) -> str:

@@ -25,9 +25,11 @@ from modelyard.serving.frames import (
 )
 from modelyard.serving.grpc import GrpcStream, is_grpc, patience
 from modelyard.serving.limits import MOST_HEAD_BYTES, MOST_HEADERS, is_request_id
+from modelyard.serving.packed import PackedStream
 from modelyard.serving.patience import seconds_of
 from modelyard.serving.routing import Endpoint
 from modelyard.serving.streams import PlainStream
+from modelyard.serving.watches import WatchStream
 from modelyard.wires import Unsupported
 
 if TYPE_CHECKING:
@@ -195,7 +197,7 @@ def _understand(listener: Listener, is_admin_port: bool, method: str, target: st
         known = "application/grpc or application/grpc+proto, by POST"
         endpoint: Endpoint = application.refusing(target, Unsupported(f"no such form of gRPC: {kind[:80]} ({known})"))
     else:
-        endpoint = application.endpoint(method, target, headers, is_admin_port=is_admin_port)
+        endpoint = application.endpoint(method, target, headers, is_admin_port=is_admin_port, is_call=is_call)
     given = headers.get("x-request-id", "")
     seconds = seconds_of(headers, listener.request_seconds)
     return Head(
@@ -205,10 +207,18 @@ def _understand(listener: Listener, is_admin_port: bool, method: str, target: st
         endpoint,
         given if is_request_id(given) else "",
         _announced(headers),
-        GrpcStream if is_call else PlainStream,
+        _call_of(endpoint, headers) if is_call else PlainStream,
         patience(headers, seconds) if is_call else seconds,
-        "" if is_call else coding(headers.get("accept-encoding", "")),
+        coding(headers.get("grpc-accept-encoding" if is_call else "accept-encoding", "")),
     )
+
+
+def _call_of(endpoint: Endpoint, headers: Mapping[str, str]) -> type[GrpcStream]:
+    """What becomes of a call of gRPC; most are neither watched nor compressed."""
+    call = endpoint.call
+    if call is not None and call.is_watched and call.scope == "open" and not call.is_slow:
+        return WatchStream
+    return PackedStream if "grpc-encoding" in headers else GrpcStream
 
 
 def _announced(headers: Mapping[str, str]) -> int:

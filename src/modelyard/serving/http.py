@@ -18,14 +18,7 @@ import msgspec
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
-from modelyard.serving.compression import (
-    COMPRESSED_FROM,
-    COMPRESSED_ON_LOOP,
-    INFLATED_ON_LOOP,
-    coding,
-    compress,
-    inflate,
-)
+from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, coding, compress
 from modelyard.serving.frames import PREFACE
 from modelyard.serving.limits import (
     BUSY_SECONDS,
@@ -53,6 +46,9 @@ if TYPE_CHECKING:
 #: Unanswered requests of one connection at which no more is read from it, and at which reading goes on.
 MOST_UNANSWERED = 32
 FEW_UNANSWERED = 8
+
+#: A request that is refused by its head has at most so much of a body read and thrown away; else its connection ends.
+MOST_DISCARDED = 65_536
 
 #: Bytes that are parsed before it is asked whether the connection has had enough.
 SLICE = 16_384
@@ -149,9 +145,10 @@ class Connection(asyncio.Protocol):
     """One connection. Everything that most requests do not need is kept out of ``data_received``."""
 
     __slots__ = (
-        "_chunks", "_completed", "_fault", "_head_bytes", "_headers", "_heads", "_last_head", "_lingers", "_opening",
-        "_parser", "_reading_paused", "_rest", "_size", "_url", "_writing_paused", "began", "in_body", "is_between",
-        "is_closing", "last", "listener", "needs_care", "owes_continue", "transport", "unanswered",
+        "_chunks", "_completed", "_expects", "_fault", "_head_bytes", "_headers", "_heads", "_is_refused", "_last_head",
+        "_lingers", "_opening", "_parser", "_reading_paused", "_rest", "_size", "_told", "_url", "_writing_paused",
+        "began", "in_body", "is_between", "is_closing", "last", "listener", "needs_care", "owes_continue", "transport",
+        "unanswered",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -190,6 +187,12 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._head_bytes = 0
         self.in_body = False
+        #: The client waits to be asked for the body.
+        self._expects = False
+        #: Whether it was refused by its head, so that its body is of no interest; None until that is looked at.
+        self._is_refused: bool | None = None
+        #: The headers, once they were read.
+        self._told: dict[str, str] | None = None
 
     # Called by the transport.
 
@@ -263,8 +266,8 @@ class Connection(asyncio.Protocol):
         )
         self.unanswered.append(exchange)
         encoding = headers.get("content-encoding")
-        if encoding:
-            self._accept_encoded(exchange, body, encoding)
+        if encoding and not head.endpoint.is_refusing:
+            listener.accept_encoded(exchange, body, encoding)
         else:
             head.endpoint.accept(exchange, body, headers)
 
@@ -346,11 +349,34 @@ class Connection(asyncio.Protocol):
         if self._fault is not None:
             self.give_up(self._fault)
             return
+        if self.in_body and self._is_refused is None and not self.is_closing:
+            self._judge()
         head, self._last_head = self._last_head, None  # an idle connection holds no version that it once asked
         if fresh and self._completed == 1 and self.is_between and head is not None:
             end = data.find(b"\r\n\r\n") + 4
             if head.length >= 0 and len(data) == end + head.length and self._heads is self.listener.heads:
                 self.listener.remember(data[:end], head)
+
+    def _judge(self) -> None:
+        """Look at a head whose body is still to come: nobody sends that only to hear that it was for nothing."""
+        headers = self._told = self._read_headers()
+        endpoint = self._find(headers)
+        self._is_refused = endpoint.is_refusing
+        if self._is_refused:
+            length = MOST_DISCARDED + 1 if "transfer-encoding" in headers else int(headers["content-length"])
+            head = self._read_head()
+            # Whoever waited to be asked may send the body or not: where the next request begins, nobody knows.
+            if self._expects or length > MOST_DISCARDED:
+                head.keep_alive = head.is_plain = False
+                self.is_closing = True
+            head.length = -1
+            self.last = perf_counter()
+            self._accept(head, b"", headers, head.request_id)
+        elif self._expects:
+            if self.unanswered:
+                self.owes_continue = self.needs_care = True
+            else:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _feed_without_upgrade(self, rest: bytes) -> None:
         """Read a request as if no upgrade had been asked for: the parser takes what follows its head for another
@@ -408,11 +434,8 @@ class Connection(asyncio.Protocol):
             self._fault = self.listener.too_large()
         elif expects and expects != b"100-continue":
             self._fault = ExpectationFailed(f"no such expectation: {expects.decode('latin-1')}")
-        elif expects and (length or chunked) and version != "1.0":
-            if self.unanswered:
-                self.owes_continue = self.needs_care = True
-            else:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        else:
+            self._expects = bool(expects and (length or chunked) and version != "1.0")
 
     def on_body(self, body: bytes) -> None:
         if self._fault is None and not self.is_closing:
@@ -420,15 +443,18 @@ class Connection(asyncio.Protocol):
             if self._size > self.listener.max_body:
                 self._fault = self.listener.too_large()
                 self._chunks.clear()
-                return
-            self._chunks.append(body)
+            elif not self._is_refused:
+                self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         if self._fault is not None or self.is_closing or self._is_upgrade:
             return
         self.is_between = True
-        self._completed += 1
         self.last = perf_counter()
+        if self._is_refused:
+            self._reset()
+            return
+        self._completed += 1
         head = self._read_head()
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -439,41 +465,22 @@ class Connection(asyncio.Protocol):
             self.is_between = False
         self._accept(head, body, head.headers, head.request_id)
 
-    def _accept_encoded(self, exchange: HttpExchange, body: bytes, encoding: str) -> None:
-        listener = self.listener
-
-        def work() -> bytes | ModelyardError:
-            try:
-                plain = inflate(body, encoding, listener.max_body)
-            except ModelyardError as error:
-                return error
-            return listener.too_large() if plain is None else plain
-
-        if len(body) > INFLATED_ON_LOOP:
-
-            def beside() -> None:
-                listener.call_from_thread(self._accept_inflated, exchange, work())
-
-            listener.application.later(beside)
-        else:
-            self._accept_inflated(exchange, work())
-
-    def _accept_inflated(self, exchange: HttpExchange, plain: bytes | ModelyardError) -> None:
-        head = exchange.head
-        if isinstance(plain, ModelyardError):
-            exchange.endpoint = self.listener.application.refusing(head.target, plain)
-            exchange.endpoint.accept(exchange, b"", head.headers)
-        else:
-            head.endpoint.accept(exchange, plain, head.headers)
-
-    def _read_head(self) -> Head:
-        parser = self._parser
+    def _read_headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
         for name, value in self._headers:
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return headers
+
+    def _find(self, headers: dict[str, str]) -> Endpoint:
+        method, target = self._parser.get_method().decode("latin-1"), self._url.decode("latin-1")
+        listener = self.listener
+        return listener.application.endpoint(method, target, headers, is_admin_port=listener.is_admin(self.transport))
+
+    def _read_head(self) -> Head:
+        parser = self._parser
+        headers = self._told if self._told is not None else self._read_headers()
         method = parser.get_method().decode("latin-1")
-        application, is_admin_port = self.listener.application, self.listener.is_admin(self.transport)
         target = self._url.decode("latin-1")
         is_old = parser.get_http_version() == "1.0"
         keep_alive = bool(parser.should_keep_alive()) and method != "CONNECT"
@@ -487,7 +494,7 @@ class Connection(asyncio.Protocol):
             keep_alive,
             is_old,
             keep_alive and not is_old and method != "HEAD",
-            application.endpoint(method, target, headers, is_admin_port=is_admin_port),
+            self._find(headers),
             given if is_request_id(given) else "",
             seconds_of(headers, self.listener.request_seconds),
             coding(headers["accept-encoding"]) if "accept-encoding" in headers else "",
@@ -498,6 +505,11 @@ class Connection(asyncio.Protocol):
     def give_up(self, error: ModelyardError) -> None:
         """Answer that the request in hand cannot be read, after those before it, and close."""
         if self.is_closing:
+            return
+        if self._is_refused:  # it has its answer
+            self.is_closing = self.needs_care = True
+            if not self.unanswered:
+                self.transport.close()
             return
         listener = self.listener
         listener.metrics.refused[error.code] += 1

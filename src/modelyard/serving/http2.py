@@ -135,8 +135,7 @@ class Http2Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client that has said all may still want its answers; streams that it left half-way get none."""
         for stream in list(self.streams.values()):
-            if not stream.has_ended:
-                stream.cancel()
+            stream.part()
         self._farewells = 2
         self._has_ended = True
         self.outbox.flush()  # what was answered in this turn: a transport that closes takes no more

@@ -11,9 +11,10 @@ from wsgiref.handlers import format_date_time
 
 import msgspec
 
+from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving.access import AccessLog
-from modelyard.serving.compression import compress
+from modelyard.serving.compression import INFLATED_ON_LOOP, compress, inflate
 from modelyard.serving.http import Connection, Head, HttpExchange
 from modelyard.serving.limits import TooLarge
 from modelyard.serving.parted import part
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from modelyard.serving.application import Application
     from modelyard.serving.http2 import Http2Connection
     from modelyard.serving.streams import PlainExchange, StreamExchange
+    from modelyard.serving.watches import Watches
 
 #: Heads remembered, and the largest of them.
 MOST_HEADS = 1024
@@ -73,6 +75,8 @@ class Listener:
         #: The share of requests without a trace for which one begins here.
         self.traces: float = chosen.traces
         self.connections: set[Connection | Http2Connection] = set()
+        #: Calls that are answered again and again, once there was one.
+        self.watches: Watches | None = None
         #: Heads by their bytes, as the main port understands them.
         self.heads: dict[bytes, Head] = {}
         self._admin_port: int = chosen.admin_port
@@ -82,8 +86,8 @@ class Listener:
         self._access = AccessLog(self.log, chosen.access_log, tells_clients=chosen.log_clients)
         #: Whether every answer is logged.
         self.notes_all = self._access.is_whole
-        #: No answer needs more than the plain template: nothing is being closed.
-        self.is_plain = True
+        #: No answer needs more than the plain template: nothing is being closed, and no pages are told of.
+        self.is_plain = application.origins is None
         self.note_lost = lost
         self.is_draining = False
         #: Runs a function in the next turn of the loop.
@@ -105,6 +109,8 @@ class Listener:
         self.heads.clear()
         for connection in self.connections:
             connection.forget()
+        if self.watches is not None:
+            self.watches.look()
 
     def is_admin(self, transport: asyncio.BaseTransport) -> bool:
         """Whether a connection came in at the admin port."""
@@ -173,12 +179,49 @@ class Listener:
         fields += [(name, " ".join(value.splitlines())) for name, value in message.headers.items()]
         if status in (429, 503) and "retry-after" not in message.headers:
             fields.append(("retry-after", "1"))
+        if self.application.origins is not None:
+            fields += self.application.origins.headers(exchange.head.headers)
         self.note(exchange, message)
         return status, fields
 
     def note(self, exchange: HttpExchange | StreamExchange, message: Message) -> None:
         """Write an answer into the log, if it is one of those that are logged."""
         self._access.note(exchange, message, STATUS.get(message.code, 500))
+
+    def inflate(self, body: bytes, encoding: str, then: Callable[[bytes | ModelyardError], None]) -> bool:
+        """Hand a body on without its encoding, or what is wrong with it. A large one is inflated in a thread and handed
+        on later; returns whether it was handed on at once.
+        """
+
+        def work() -> bytes | ModelyardError:
+            try:
+                plain = inflate(body, encoding, self.max_body)
+            except ModelyardError as error:
+                return error
+            return self.too_large() if plain is None else plain
+
+        if len(body) > INFLATED_ON_LOOP:
+
+            def beside() -> None:
+                self.call_from_thread(then, work())
+
+            self.application.later(beside)
+            return False
+        then(work())
+        return True
+
+    def accept_encoded(self, exchange: HttpExchange | PlainExchange, body: bytes, encoding: str) -> None:
+        """Pass a request on once its body is inflated."""
+
+        def accept(plain: bytes | ModelyardError) -> None:
+            head = exchange.head
+            endpoint = head.endpoint
+            if isinstance(plain, ModelyardError):
+                exchange.endpoint = endpoint = self.application.refusing(head.target, plain)
+                plain = b""
+            endpoint.accept(exchange, plain, head.headers)
+
+        self.inflate(body, encoding, accept)
 
     def compress_beside(self, exchange: HttpExchange | PlainExchange, message: Message) -> None:
         """Compress a large answer in a thread, and then send it."""
@@ -197,6 +240,8 @@ class Listener:
         """Connections end once what they asked so far is answered; those that idle are closed. Called repeatedly."""
         self.is_draining = True
         self.is_plain = False
+        if self.watches is not None:
+            self.watches.end()
         now = perf_counter()
         for connection in list(self.connections):
             connection.drain(now)
@@ -207,4 +252,6 @@ class Listener:
         now = perf_counter()
         for connection in list(self.connections):
             connection.tend(now)
+        if self.watches is not None:
+            self.watches.look()
         self.log.flush()

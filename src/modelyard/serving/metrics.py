@@ -49,6 +49,8 @@ class Meter:
     gaps: int = 0
     #: Requests that were answered from the cache.
     cache_hits: int = 0
+    #: Requests under which, alone, a process of the model ended for good.
+    fatal: int = 0
     #: Seconds in each stage: of each request; of predict and encode, of each call.
     decode: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     queue: Histogram = field(default_factory=lambda: Histogram(SECONDS))

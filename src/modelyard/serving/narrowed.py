@@ -20,6 +20,10 @@ class Narrowed:
     def ready(self) -> bool:
         return self._catalog.ready
 
+    @property
+    def draining(self) -> bool:
+        return self._catalog.draining
+
     def models(self) -> Sequence[Served]:
         return [served for served in self._catalog.models() if served.name in self._models]
 

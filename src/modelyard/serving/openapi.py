@@ -15,8 +15,8 @@ Json = dict[str, Any]
 _LARGEST = {"float16": 65504.0, "float32": 3.4028234663852886e38}
 
 
-def describe(catalog: Catalog) -> Json:
-    """The document for what a catalog serves now."""
+def describe(catalog: Catalog, *, wants_keys: bool = False) -> Json:
+    """The document for what a catalog serves now; with the keys that it wants, if it does."""
     names = list(dict.fromkeys(served.name for served in catalog.models()))
     paths: Json = {
         "/": _get("index", "What this server answers"),
@@ -46,12 +46,39 @@ def describe(catalog: Catalog) -> Json:
     if len(names) == 1:
         only = catalog.find(names[0], None, None)
         paths["/predict"] = _predict(_key(names[0]), f"Predict with {names[0]}", only, "/predict")
-    return {
+    document: Json = {
         "openapi": "3.1.0",
         "info": {"title": "Modelyard", "version": __version__, "description": f"Serves {', '.join(names)}."},
         "paths": paths,
         "components": {"schemas": schemas},
     }
+    if wants_keys:
+        _secure(document)
+    return document
+
+
+#: What is asked for without a key.
+_OPEN = ("/health/live", "/health/ready")
+
+
+def _secure(document: Json) -> None:
+    """Say how keys are sent, where they are wanted, and how a call is refused for the sake of one."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of this server"},
+        "key": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "The same, in another header",
+        },
+    }
+    document["security"] = [{"bearer": []}, {"key": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in _OPEN:
+                operation["security"] = []
+            else:
+                operation["responses"] |= {status: _failure(status) for status in _OF_KEYS}
 
 
 def _key(text: str) -> str:
@@ -67,6 +94,13 @@ def _get(operation: str, summary: str, also: tuple[str, ...] = (), media: str = 
     return {"get": {"operationId": operation, "summary": summary, "responses": responses}}
 
 
+#: How calls are refused for the sake of keys.
+_OF_KEYS = {
+    "401": "No key, or one that is not known, was revoked or has expired",
+    "403": "A key that does not allow this",
+    "429": "The key has used up its calls for now: `Retry-After` says when there are more",
+}
+
 _REASONS = {
     "400": "The input does not fit; `problems` lists each fault",
     "404": "No such model, version or alias here",
@@ -78,7 +112,7 @@ _REASONS = {
 
 def _failure(status: str) -> Json:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {"description": _REASONS[status], "content": content}
+    return {"description": (_REASONS | _OF_KEYS)[status], "content": content}
 
 
 def _predict(key: str, summary: str, served: Any, path: str = "") -> Json:

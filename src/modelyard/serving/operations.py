@@ -22,12 +22,18 @@ class OperationsWire:
     prefix = "/health"
 
     def __init__(
-        self, metrics: Callable[[str], bytes], registry_fault: Callable[[], str], *, is_terse: bool = False
+        self,
+        metrics: Callable[[str], bytes],
+        registry_fault: Callable[[], str],
+        *,
+        is_terse: bool = False,
+        wants_keys: bool = False,
     ) -> None:
         self._metrics = metrics
         self._registry_fault = registry_fault
         #: Readiness says yes or no, and keeps models and reasons to itself.
         self._is_terse = is_terse
+        self._wants_keys = wants_keys
         self._native = NativeWire()
 
     def match(self, method: str, path: str) -> Call | None:
@@ -54,7 +60,7 @@ class OperationsWire:
         if call.action == "openapi":
             from modelyard.serving import openapi
 
-            return Message(_encode(openapi.describe(catalog)))
+            return Message(_encode(openapi.describe(catalog, wants_keys=self._wants_keys)))
         return self._ready(catalog)
 
     def _ready(self, catalog: Catalog) -> Message:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from modelyard.schema import Columns
-from modelyard.serving.calls import Exchange
+
+if TYPE_CHECKING:
+    from modelyard.serving.calls import Exchange
 
 
 class Parts:

@@ -57,6 +57,10 @@ class Discreet:
     def ready(self) -> bool:
         return self._catalog.ready
 
+    @property
+    def draining(self) -> bool:
+        return self._catalog.draining
+
     def faults(self) -> dict[str, str]:
         return dict.fromkeys(self._catalog.faults(), "not ready")
 

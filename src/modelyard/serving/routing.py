@@ -24,6 +24,10 @@ MOST_PATHS = 1024
 #: Bodies of more bytes than this are decoded in a thread, so that the loop stays free.
 DECODED_ON_LOOP = 262_144
 
+#: What a caller is told where not even a wire's refusal could be made.
+_BUG = "something went wrong inside the server"
+_LAST_WORDS = b'{"error":{"code":"internal","message":"%b"},"request_id":"%%b"}' % _BUG.encode()
+
 #: Runs a function in a thread.
 Later = Callable[[Callable[[], None]], None]
 
@@ -36,6 +40,11 @@ class MethodNotAllowed(ModelyardError):
     code = "method_not_allowed"
 
 
+def speaks_grpc(wire: Wire) -> bool:
+    """Whether a wire is one of gRPC's: it is called so, see ``docs/architecture.md``."""
+    return wire.name.endswith("-grpc")
+
+
 class Endpoint:
     """Answers one call of one wire."""
 
@@ -43,10 +52,14 @@ class Endpoint:
     codec: Codec
     #: The model and its version; "" where nothing is predicted.
     model = version = ""
+    #: Whatever the body says, the answer is no.
+    is_refusing = False
 
     def __init__(self, wire: Wire, call: Call | None, metrics: Metrics, log: Log) -> None:
         self.wire = wire
         self.call = call
+        #: It speaks gRPC, which plain HTTP cannot be answered in.
+        self.is_grpc = speaks_grpc(wire)
         self._metrics = metrics
         self._log = log
 
@@ -62,7 +75,10 @@ class Endpoint:
             refusal = self.wire.refuse(self.call, error, exchange.id)
         except Exception as fault:  # whatever a wire makes of an error, its caller must hear something
             self._log.write("error", "internal error", request_id=exchange.id, error=fault)
-            refusal = Message(b"", code="internal")
+            if self.is_grpc:
+                refusal = Message(b"", {"grpc-message": _BUG}, "internal", "application/grpc")
+            else:
+                refusal = Message(_LAST_WORDS % exchange.id.encode(), code="internal")
         if isinstance(error, ModelyardError) and error.details:
             headers = dict(error.details.get("headers", ()))
             if "retry_after" in error.details:
@@ -93,13 +109,13 @@ class Predicting(Endpoint):
             exchange.decoded = perf_counter()
             self._submit(exchange)
         except Exception as error:
-            self.lane.turn_down(exchange, error)
+            self.lane.turn_down(exchange, error, body)
 
     def _decode_in_thread(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         try:
             exchange.request = self._decode(body, headers)
         except Exception as error:
-            self.lane.tell(self.lane.turn_down, exchange, error)
+            self.lane.tell(self.lane.turn_down, exchange, error, body)
         else:
             self.lane.tell(self._submit_decoded, exchange)
 
@@ -173,13 +189,15 @@ class Informing(Endpoint):
 class Refusing(Endpoint):
     """Calls that nothing answers."""
 
+    is_refusing = True
+
     def __init__(self, wire: Wire, call: Call | None, error: Exception, metrics: Metrics, log: Log) -> None:
         super().__init__(wire, call, metrics, log)
-        # Without the frames in which it was raised: they hold the table of versions of that moment.
-        self._error = error.with_traceback(None)
+        #: Without the frames in which it was raised: they hold the table of versions of that moment.
+        self.error = error.with_traceback(None)
 
     def accept(self, exchange: Exchange, body: bytes, headers: Mapping[str, str]) -> None:
-        refusal = self.refuse(exchange, self._error)
+        refusal = self.refuse(exchange, self.error)
         self._metrics.refused[refusal.code] += 1
         exchange.answer(refusal)
 
@@ -189,6 +207,7 @@ class Asked(Endpoint):
 
     def __init__(self, inner: Endpoint, query: str) -> None:
         super().__init__(inner.wire, inner.call, inner._metrics, inner._log)
+        self.is_refusing = inner.is_refusing
         self._inner = inner
         self._query = query
 
@@ -213,6 +232,7 @@ class Router:
         part: Callable[[Wire, Call, Loaded], Endpoint | None] = lambda wire, call, loaded: None,
     ) -> None:
         self._wires = tuple(wires)
+        self._plain = tuple(wire for wire in wires if not speaks_grpc(wire))
         self._catalog = catalog
         self._lane = lane
         #: What answers where a route parts the requests of a call; None where one version gets them all.
@@ -256,8 +276,12 @@ class Router:
         parting = self._part(wire, call, loaded)
         return parting or Predicting(wire, call, self._lane(loaded), self._later, self._metrics, self._log)
 
+    def methods(self, path: str) -> list[str]:
+        """The methods that some wire takes at a path."""
+        return [method for method in METHODS if any(wire.match(method, path) for wire in self._wires)]
+
     def _refuse(self, method: str, path: str) -> Endpoint:
-        allowed = [m for m in METHODS if m != method and any(wire.match(m, path) for wire in self._wires)]
+        allowed = self.methods(path)
         if allowed:
             words = ", ".join(["GET", "HEAD"] if allowed == ["GET"] else allowed)
             best = "POST" if "POST" in allowed else allowed[0]
@@ -272,7 +296,9 @@ class Router:
         error = NotFound(f"no such path: {path}", hint="GET / lists what this server answers")
         return Refusing(self.speaker(path), None, error, self._metrics, self._log)
 
-    def speaker(self, path: str) -> Wire:
-        """The wire in whose words to refuse a path: the one with the longest prefix that fits."""
-        fitting = [wire for wire in self._wires if path.startswith(wire.prefix)]
-        return max(fitting or self._wires, key=lambda wire: len(wire.prefix))
+    def speaker(self, path: str, *, is_plain: bool = False) -> Wire:
+        """The wire in whose words to refuse a path: the one with the longest prefix that fits, else the first. Where
+        the request ``is_plain`` HTTP, none of gRPC, whose refusals have no body.
+        """
+        fitting = [wire for wire in (self._plain if is_plain else self._wires) if path.startswith(wire.prefix)]
+        return max(fitting, key=lambda wire: len(wire.prefix), default=self._plain[0])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from modelyard.messages import Message
-    from modelyard.serving.calls import Exchange
+    from modelyard.serving.calls import Done, Exchange
     from modelyard.serving.loading import Loaded
     from modelyard.serving.tracing import Trace
 
@@ -97,17 +97,15 @@ class Spans:
         self._processor = BatchSpanProcessor(exporter)
         self._put: Any = self._processor.on_end
 
-    def note(
-        self, loaded: Loaded, exchanges: Sequence[Exchange], messages: Sequence[Message], rows: int, started: float,
-        predicted: float,
-    ) -> None:  # fmt: skip
+    def note(self, loaded: Loaded, done: Done) -> None:
         """Note the requests that shared a call of the model, as far as they are sampled."""
-        for exchange, message in zip(exchanges, messages, strict=True):
+        for exchange, message in zip(done.exchanges, done.messages, strict=True):
             trace = exchange.trace
             if trace is not None and trace.is_sampled and not exchange.is_settled:
                 noted = _noted(loaded, trace, exchange, message)
-                noted.started, noted.predicted = started, predicted
-                noted.rows, noted.call_rows, noted.call_requests = exchange.request.rows, rows, len(exchanges)
+                noted.started, noted.predicted = done.started, done.predicted
+                noted.rows, noted.call_rows = exchange.request.rows, done.rows
+                noted.call_requests = len(done.exchanges)
                 self._put(noted)
 
     def note_refused(self, loaded: Loaded, exchange: Exchange, message: Message) -> None:

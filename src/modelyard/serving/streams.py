@@ -9,7 +9,7 @@ from modelyard.errors import ModelyardError
 from modelyard.messages import Message
 from modelyard.serving import frames
 from modelyard.serving.calls import Exchange
-from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, compress, inflate
+from modelyard.serving.compression import COMPRESSED_FROM, COMPRESSED_ON_LOOP, compress
 from modelyard.serving.frames import DATA, END_STREAM, PROTOCOL_ERROR, StreamFault
 from modelyard.serving.limits import TooSlow, is_slow_body
 from modelyard.serving.tracing import trace_for
@@ -71,6 +71,11 @@ class Stream:
         self.connection.note_answered(self.in_flight)
         self.is_over = True
         self.connection.let_go(self)
+
+    def part(self) -> None:
+        """The client says nothing more, in no stream."""
+        if not self.has_ended:
+            self.cancel()
 
     def tend(self, now: float) -> None:
         """Give up on a message that comes too slowly."""
@@ -149,17 +154,11 @@ class PlainStream(Stream):
         )
         self._is_asked = True
         connection.unanswered += 1
-        endpoint = head.endpoint
         encoding = head.headers.get("content-encoding")
         if encoding:
-            try:
-                plain = inflate(data, encoding, listener.max_body)
-                if plain is None:
-                    raise listener.too_large()
-                data = plain
-            except ModelyardError as error:
-                exchange.endpoint = endpoint = listener.application.refusing(head.target, error)
-        endpoint.accept(exchange, data, head.headers)
+            listener.accept_encoded(exchange, data, encoding)
+        else:
+            head.endpoint.accept(exchange, data, head.headers)
 
     def give_up(self, error: ModelyardError) -> None:
         listener = self.connection.listener

@@ -16,7 +16,7 @@ from typing import Any
 from modelyard.errors import DeadlinePassed, InvalidInput, NotReady
 from modelyard.messages import Message
 from modelyard.serving.application import SHADOW, SHADOW_REQUESTS, Application
-from modelyard.serving.calls import Exchange
+from modelyard.serving.calls import Done, Exchange
 from modelyard.serving.engine import Lane
 from modelyard.serving.loading import Loaded
 from modelyard.serving.routing import Endpoint
@@ -58,12 +58,14 @@ class ThreadLane(Lane):
                 if self._answer_again(exchange):
                     return
         if rows > self._most:
-            messages, predicted = self._calls.compute_in_parts(exchange, self._most)
+            done = self._calls.compute_in_parts(exchange, self._most)
         else:
-            messages, predicted = self._calls.compute([exchange], rows)
-        exchange.answer(messages[0])
+            outcome = self._calls.compute([exchange], rows, "alone")
+            assert isinstance(outcome, Done)  # only calls of several requests fail as a whole
+            done = outcome
+        exchange.answer(done.messages[0])
         with self._lock:
-            self._note([exchange], messages, rows, started, predicted, "alone")
+            self._note(done)
 
     def tell(self, function: Any, *arguments: Any) -> None:
         function(*arguments)
@@ -112,10 +114,16 @@ class ThreadedApplication(Application):
             self._thread.join(timeout=5)
 
     def endpoint(
-        self, method: str, target: str, headers: Mapping[str, str], *, is_admin_port: bool = False
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        is_admin_port: bool = False,
+        is_call: bool = False,
     ) -> Endpoint:
         with self._lock:  # an endpoint found for the table before must not be remembered after it
-            return super().endpoint(method, target, headers, is_admin_port=is_admin_port)
+            return super().endpoint(method, target, headers, is_admin_port=is_admin_port, is_call=is_call)
 
     def lane(self, loaded: Loaded) -> Lane:
         lane = self._lanes.get(loaded)

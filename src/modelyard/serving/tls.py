@@ -1,4 +1,4 @@
-"""TLS: the server's certificate, whose clients may come in, and new files without a restart."""
+"""TLS: the server's certificate, whose clients may come in, new files without a restart, and who does not speak it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ SHUTDOWN_SECONDS = 2.0
 
 #: For TLS 1.2: forward secrecy and authenticated encryption only, which is also what HTTP/2 asks for.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+#: What OpenSSL says of a first message that begins as a request of HTTP does.
+_PLAIN = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
+_TOLD = b"400: plain HTTP was sent to a port that speaks HTTPS: ask for https:// instead of http://\n"
+_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nserver: modelyard\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOLD), _TOLD)
+)
 
 
 class Certificates:
@@ -97,7 +105,9 @@ class Certificates:
 
     def _make(self) -> ssl.SSLContext:
         """The context that the files make. Raises InvalidInput, about the setting whose file is at fault."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _Context(ssl.PROTOCOL_TLS_SERVER)
+        context.sslobject_class = _Connection
+        context.log = self._log
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.options |= ssl.OP_NO_RENEGOTIATION
@@ -126,6 +136,47 @@ class Certificates:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
         return context
+
+
+class _Connection(ssl.SSLObject):
+    """TLS on one connection, which answers whoever speaks plain HTTP, once and in plain text.
+
+    The event loop would close without a word. It sends what is to go out as long as the handshake wants to read, and
+    so it is told that it does; what still comes is thrown away until the client, or the handshake's time, is gone.
+    What is asked here costs the others nothing: it is OpenSSL that tells, once it has given up.
+    """
+
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+    _is_plain = False
+
+    def do_handshake(self) -> None:
+        if not self._is_plain:
+            try:
+                super().do_handshake()
+            except ssl.SSLError as error:
+                if error.reason not in _PLAIN:
+                    raise
+            else:
+                return
+            self._is_plain = True
+            self.outgoing.read()
+            self.outgoing.write(_ANSWER)
+            self.context.log.write("info", "plain HTTP came to the port of HTTPS")  # type: ignore[attr-defined]
+        self.incoming.read()
+        raise ssl.SSLWantReadError
+
+
+class _Context(ssl.SSLContext):
+    """Makes connections that know their buffers."""
+
+    log: Log
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, *args, **options)
+        assert isinstance(made, _Connection)
+        made.incoming, made.outgoing = incoming, outgoing
+        return made
 
 
 class _IsEncrypted(Exception):

@@ -129,7 +129,10 @@ class WsgiApp:
         else:
             endpoint.accept(exchange, body, headers)
         assert exchange.message is not None  # every endpoint answers in this thread
-        return _sent(exchange.message, answer_of(exchange.message, request_id, exchange.trace), method)
+        status, told = answer_of(exchange.message, request_id, exchange.trace)
+        if application.origins is not None:
+            told += application.origins.headers(headers)
+        return _sent(exchange.message, (status, told), method)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")

@@ -49,14 +49,16 @@ class KitServed(msgspec.Struct, kw_only=True):
     task: str = "classification"
     aliases: tuple[str, ...] = ("production",)
     metrics: dict[str, Any] = {}
+    is_alive: bool = True
 
 
 class KitCatalog:
     """A ``Catalog`` of one model."""
 
-    def __init__(self, served: KitServed | None = None, *, ready: bool = True) -> None:
+    def __init__(self, served: KitServed | None = None, *, ready: bool = True, draining: bool = False) -> None:
         self.served = served or KitServed()
         self.ready = ready
+        self.draining = draining
 
     def models(self) -> Sequence[Served]:
         return [self.served]

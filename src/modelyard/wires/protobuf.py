@@ -3,14 +3,16 @@
 No code is generated and nothing is registered where other libraries look: a program that loads a client's stubs
 for the same protocol beside this server finds no two definitions of one name.
 
-What is read of the language is what the protocols here use: ``syntax``, ``package``, ``message`` (nested, too),
-``enum``, ``oneof``, ``map<,>``, ``repeated``, ``optional`` and comments. Services need no descriptor: a method is a
-path.
+What is read of the language is what the protocols here use: ``syntax``, ``package``, ``service``, ``message`` (nested,
+too), ``enum``, ``oneof``, ``map<,>``, ``repeated``, ``optional`` and comments. A method is called by its path; services
+have descriptors for those who ask for them (server reflection).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import Any
 
 from modelyard.errors import MissingDependency
@@ -25,25 +27,33 @@ _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 class Messages:
-    """The message classes of a ``.proto`` text, as attributes: ``Messages(TEXT).ModelInferRequest``."""
+    """The message classes of some ``.proto`` texts, as attributes: ``Messages(TEXT).ModelInferRequest``.
 
-    def __init__(self, *texts: str) -> None:
+    Repeated fields called as in ``as_bytes`` are read and written as the bytes that they are when packed.
+    """
+
+    def __init__(self, *texts: str, as_bytes: Collection[str] = ()) -> None:
         try:
-            from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+            from google.protobuf import message_factory
         except ImportError as error:
             raise MissingDependency.extra("protobuf", "all", "gRPC") from error
-        pool = descriptor_pool.DescriptorPool()
+        self._texts = texts
         self._classes: dict[str, Any] = {}
-        names: list[tuple[str, str]] = []
-        for i, text in enumerate(texts):
-            file = descriptor_pb2.FileDescriptorProto(name=f"{i}.proto", syntax="proto3")
-            file.dependency.extend(f"{j}.proto" for j in range(i))
-            _Reader(text).file(file)
-            pool.Add(file)
-            names += [(file.package, message.name) for message in file.message_type]
-        for package, name in names:
-            descriptor = pool.FindMessageTypeByName(f"{package}.{name}" if package else name)
-            self._classes[name] = message_factory.GetMessageClass(descriptor)
+        for file in _described(texts, as_bytes):
+            for name, descriptor in file.message_types_by_name.items():
+                self._classes[name] = message_factory.GetMessageClass(descriptor)
+
+    @cached_property
+    def files(self) -> tuple[bytes, ...]:
+        """The texts as serialized ``FileDescriptorProto``; none of their fields are ``as_bytes``."""
+        from google.protobuf import descriptor_pb2
+
+        found = []
+        for file in _described(self._texts):
+            proto = descriptor_pb2.FileDescriptorProto()
+            file.CopyToProto(proto)
+            found.append(proto.SerializeToString())
+        return tuple(found)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -52,12 +62,27 @@ class Messages:
             raise AttributeError(name) from None
 
 
+def _described(texts: Sequence[str], as_bytes: Collection[str] = ()) -> list[Any]:
+    """Descriptors of the files in a new pool, each called by its package. Each may use what is in those before it."""
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    pool = descriptor_pool.DescriptorPool()
+    found: list[Any] = []
+    for text in texts:
+        file = descriptor_pb2.FileDescriptorProto(syntax="proto3", dependency=[each.name for each in found])
+        _Reader(text, as_bytes).file(file)
+        file.name = f"{file.package}.proto"
+        found.append(pool.AddSerializedFile(file.SerializeToString()))
+    return found
+
+
 class _Reader:
     """Reads one text into a ``FileDescriptorProto``."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, as_bytes: Collection[str]) -> None:
         self._tokens = _TOKEN.findall(_COMMENT.sub("", text))
         self._at = 0
+        self._as_bytes = as_bytes
 
     def _next(self) -> str:
         self._at += 1
@@ -74,12 +99,30 @@ class _Reader:
                 case "package":
                     file.package = self._next()
                     self._skip_to(";")
+                case "service":
+                    self._service(file.service.add())
                 case "message":
                     self._message(file.message_type.add())
                 case "enum":
                     self._enum(file.enum_type.add())
                 case _:
                     self._skip_to(";")
+
+    def _service(self, service: Any) -> None:
+        service.name = self._next()
+        self._skip_to("{")
+        while self._next() == "rpc":
+            method = service.method.add(name=self._next())
+            method.input_type, method.client_streaming = self._kind_of_call()
+            method.output_type, method.server_streaming = self._kind_of_call()
+            self._skip_to(";")
+
+    def _kind_of_call(self) -> tuple[str, bool]:
+        """The type in the next parentheses, and whether it comes in a stream."""
+        self._skip_to("(")
+        kind = self._next()
+        is_stream = kind == "stream"
+        return (self._next() if is_stream else kind), is_stream
 
     def _enum(self, enum: Any) -> None:
         enum.name = self._next()
@@ -119,6 +162,8 @@ class _Reader:
         else:
             kind = token
         field = message.field.add(name=self._next(), label=label)
+        if field.name in self._as_bytes:
+            kind, field.label = "bytes", 1
         _set_type(field, kind)
         self._skip_to("=")
         field.number = int(self._next())

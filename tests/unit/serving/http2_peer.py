@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hpack import Decoder, Encoder
@@ -87,6 +90,11 @@ class Loop:
         self._calls.append((function, arguments))
 
     call_soon_threadsafe = call_soon
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to call."""
+        return bool(self._calls)
 
     def turn(self) -> None:
         while self._calls:
@@ -200,6 +208,38 @@ class Peer:
         number = self.open(fields)
         self.data(number, body, end=True)
         return self.answers.setdefault(number, Answer())
+
+    @contextmanager
+    def beside(self) -> Iterator[list[str]]:
+        """Hold back what runs in threads until ``settle``; the names of the threads in which it then ran."""
+        names: list[str] = []
+        real, held = self.application.later, threading.Event()
+
+        def later(function: Callable[[], None]) -> None:
+            def run() -> None:
+                held.wait()
+                names.append(threading.current_thread().name)
+                function()
+
+            real(run)
+
+        self.application.later = later  # type: ignore[method-assign]
+        self._held_back = held
+        try:
+            yield names
+        finally:
+            held.set()
+            self.application.later = real  # type: ignore[method-assign]
+
+    def settle(self, until: Callable[[], bool]) -> None:
+        """Let threads run, and turn the loop, until something has come true."""
+        self._held_back.set()
+        deadline = time.monotonic() + 10
+        while not until():
+            assert time.monotonic() < deadline, "it never comes true"
+            time.sleep(0.001)
+            self.loop.turn()
+            self.listen()
 
     def listen(self) -> None:
         """Read what our side has written."""

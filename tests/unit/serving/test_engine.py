@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modelyard.errors import InvalidInput, ModelFailed, Overloaded
+from modelyard.errors import InvalidInput, ModelFailed, NotReady, Overloaded
 from modelyard.messages import Call, Message
 from modelyard.schema import Columns, Field, Signature
 from modelyard.serving import engine
@@ -23,6 +26,7 @@ from modelyard.serving.cache import AnswerCache
 from modelyard.serving.calls import Exchange
 from modelyard.serving.cost import Cost
 from modelyard.serving.engine import Lane
+from modelyard.serving.isolation.frames import ProcessEnded
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Meter
 from modelyard.serving.sources import Wanted
@@ -533,7 +537,7 @@ class Remote:
         self.function = function
         self.calls: list[int] = []
 
-    def call(self, columns: Columns, seconds: float, done: Callable[[Any], None]) -> None:
+    def call(self, columns: Columns, seconds: float, done: Callable[[Any], None], **_: Any) -> None:
         self.calls.append(columns.rows)
         try:
             result = self.function(columns)
@@ -560,12 +564,64 @@ def test_a_bad_neighbour_in_a_process_of_its_own() -> None:
     assert predictions(exchanges) == [2, "model_failed", 4]
 
 
+class Mortal(Remote):
+    """A model process that ends under a row of 13. The next is there for those who wait for one."""
+
+    def __init__(self, function: Callable[[Columns], Any]) -> None:
+        super().__init__(function)
+        self.ends = 0
+        self._is_there = True
+
+    def call(
+        self, columns: Columns, seconds: float, done: Callable[[Any], None], *, again: bool = True, ended: float = 0.0
+    ) -> None:
+        self._is_there |= ended > 0
+        if not self._is_there:
+            asyncio.get_running_loop().call_soon(done, NotReady("being replaced"))
+        elif (columns["x1"] == 13).any():
+            self.calls.append(columns.rows)
+            self.ends += 1 + again
+            self._is_there = False
+            asyncio.get_running_loop().call_soon(done, ProcessEnded("it ended"))
+        else:
+            super().call(columns, seconds, done)
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.sampled_from([1, 2, 13]), min_size=1, max_size=8), late=st.lists(st.just(3), max_size=3))
+def test_one_that_ends_its_process_is_told_from_those_who_were_with_it(rows: list[float], late: list[float]) -> None:
+    model = Model(plus_one)
+    model.loaded.remote = remote = Mortal(model.loaded.predict)  # type: ignore[assignment]
+
+    async def run() -> list[Answers]:
+        lane = Lane(model.loaded, model.meter, asyncio.get_running_loop(), threads, Log("error", io.StringIO()))
+        exchanges = []
+        for x1 in (*rows, None, *late):
+            if x1 is None:  # the others come while those are under way
+                await asyncio.sleep(0)
+                continue
+            exchange = Answers(id="", received=perf_counter(), endpoint=model.endpoint, got=[])
+            exchange.request = model.endpoint.codec.decode(row(x1), {})
+            lane.submit(exchange)
+            exchanges.append(exchange)
+        await until(lambda: all(exchange.got for exchange in exchanges))
+        assert lane.in_flight == 0
+        return exchanges
+
+    with ThreadPoolExecutor(1) as threads:
+        found = asyncio.run(run())
+    poisons = rows.count(13)
+    assert predictions(found) == ["model_failed" if x1 == 13 else x1 + 1 for x1 in (*rows, *late)]
+    assert remote.ends == poisons + (poisons > 0)  # with the others, or at the second try; and alone
+    assert model.meter.fatal == poisons
+
+
 def test_those_who_wait_for_their_turn_after_a_failure_keep_their_deadlines() -> None:
     """Where a call of several failed, each runs by itself, and the last may wait for long."""
     model = Model(plus_one)
     results: list[Callable[[Any], None]] = []
     model.loaded.remote = remote = Remote(model.loaded.predict)  # type: ignore[assignment]
-    remote.call = lambda columns, seconds, done: results.append(done)  # type: ignore[method-assign]
+    remote.call = lambda columns, seconds, done, **_: results.append(done)  # type: ignore[method-assign]
     gone = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
     hasty = Answers(id="", received=0.0, endpoint=model.endpoint, got=[], deadline=perf_counter() + 0.1)
     patient = Answers(id="", received=0.0, endpoint=model.endpoint, got=[])
@@ -593,7 +649,7 @@ def test_a_large_request_does_not_take_the_places_of_others() -> None:
     model = Model(plus_one)
     results: list[tuple[Columns, Callable[[Any], None]]] = []
     model.loaded.remote = remote = Remote(model.loaded.predict)  # type: ignore[assignment]
-    remote.call = lambda columns, seconds, done: results.append((columns, done))  # type: ignore[method-assign]
+    remote.call = lambda columns, seconds, done, **_: results.append((columns, done))  # type: ignore[method-assign]
     exchanges = [Answers(id="", received=0.0, endpoint=model.endpoint, got=[]) for _ in range(3)]
 
     async def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from modelyard.errors import RateLimited, RemoteFailed
+from modelyard.messages import Call
 from modelyard.registry import Registry
 from modelyard.serving import gate
 from modelyard.serving.routing import Informing, Predicting
 from modelyard.serving.server import Server
+from modelyard.wires.native import NativeWire
 
 from .conftest import MemorySource, linear
 from .test_server import until
@@ -78,6 +81,16 @@ class Caller:
         return self.ask(f"/models/{model}/predict", ROW).status
 
 
+class AnyWire(NativeWire):
+    """Has a path for whichever key."""
+
+    name = "any"
+    prefix = "/any"
+
+    def match(self, method: str, path: str) -> Call | None:
+        return Call("models", scope="any") if path == "/any" else None
+
+
 OPEN = ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/lin/ready"]
 
 
@@ -93,6 +106,13 @@ class TestKeys:
         assert answer.headers["www-authenticate"] == "Bearer"
         assert "API key" in answer.body.decode()
 
+    def test_any_key_may_ask_what_any_may(self, keyed: Serve, registry: Registry) -> None:
+        server = keyed(wires=["native", AnyWire()])
+        assert Caller(server).ask("/any").status == 401
+        for scope in ("predict", "label", "admin"):
+            _, text = registry.keys.create(scope, scopes=[scope])
+            until(lambda text=text: Caller(server, text).ask("/any").status == 200)
+
     def test_predicting_does_in_the_words_of_each_wire(self, keyed: Serve) -> None:
         caller = Caller(keyed())
         native = caller.ask("/models/lin/predict", ROW)
@@ -100,6 +120,22 @@ class TestKeys:
         assert "Authorization: Bearer KEY" in native.json["error"]["hint"]
         oip = caller.ask("/v2/models/lin/infer", INFER)
         assert oip.status == 401 and oip.json["error"].startswith("this server wants an API key")
+
+    def test_the_description_says_so(self, keyed: Serve, registry: Registry) -> None:
+        from openapi_spec_validator import validate
+
+        _, text = registry.keys.create("shop")
+        document = Caller(keyed(), text).ask("/openapi.json").json
+        validate(document)
+        kinds = document["components"]["securitySchemes"]
+        assert (kinds["bearer"]["type"], kinds["bearer"]["scheme"]) == ("http", "bearer")
+        assert (kinds["key"]["type"], kinds["key"]["in"], kinds["key"]["name"]) == ("apiKey", "header", "X-API-Key")
+        assert document["security"] == [{"bearer": []}, {"key": []}]
+        for path, operations in document["paths"].items():
+            (operation,) = operations.values()
+            is_open = path in OPEN
+            assert operation.get("security") == ([] if is_open else None), path
+            assert {"401", "403", "429"}.isdisjoint(operation["responses"]) == is_open, path
 
     @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
     def test_a_key_opens(self, header: str, keyed: Serve, registry: Registry) -> None:
@@ -127,6 +163,28 @@ class TestKeys:
         assert answer.status == 401
         assert answer.json["error"]["message"] == "no such API key, or it was revoked, or it has expired"
         assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+    @pytest.mark.parametrize("header", ["Content-Length: 50000000", "Transfer-Encoding: chunked"])
+    @pytest.mark.parametrize("expects", ["", "Expect: 100-continue\r\n"])
+    def test_who_has_none_need_not_send_a_body(self, header: str, expects: str, keyed: Serve) -> None:
+        head = f"POST /models/lin/predict HTTP/1.1\r\nHost: x\r\n{expects}{header}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", keyed().port), 10) as caller:
+            caller.sendall(head)
+            assert caller.recv(100).startswith(b"HTTP/1.1 401 ")
+            while caller.recv(65536):  # and then the connection ends
+                pass
+
+    @pytest.mark.parametrize("rate", ["", "1000/s"])
+    def test_who_has_one_is_asked_for_it_where_there_is_something(
+        self, rate: str, keyed: Serve, registry: Registry
+    ) -> None:
+        _, text = registry.keys.create("shop", rate=rate)
+        told = f"Authorization: Bearer {text}\r\nExpect: 100-continue\r\nContent-Length: {len(ROW)}\r\n\r\n"
+        server = keyed()
+        for path, answered in (("/models/lin/predict", b"HTTP/1.1 100 "), ("/nowhere", b"HTTP/1.1 404 ")):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
+                caller.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{told}".encode())
+                assert caller.recv(100).startswith(answered)
 
     def test_what_was_remembered_of_another_key_does_not_help(self, keyed: Serve, registry: Registry) -> None:
         _, text = registry.keys.create("shop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Later:
     def __init__(self, peer: Peer) -> None:
         self.exchanges: list[Any] = []
         self.peer = peer
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         endpoint.accept = self.accept  # type: ignore[method-assign]
 
     def accept(self, exchange: Any, body: bytes, headers: Any) -> None:
@@ -287,6 +288,114 @@ class TestCompression:
     def test_broken_compression(self, peer: Peer) -> None:
         answer = peer.ask(message(b"no gzip", 1), {**CALL, "grpc-encoding": "gzip"})
         assert answer.trailers["grpc-status"] == "13"
+
+    def test_a_message_whose_flag_lies(self, peer: Peer) -> None:
+        answer = peer.ask(message(b"x", 1), {**CALL, "grpc-encoding": "identity"})
+        assert answer.trailers["grpc-status"] == "13" and "no grpc-encoding" in answer.trailers["grpc-message"]
+
+    def test_large_messages_are_inflated_beside_the_loop_and_keep_their_order(self, peer: Peer) -> None:
+        large = random.Random(0).randbytes(100_000)
+        bodies = [b"first", large, b"second", large[::-1], b"last"]
+        body = b"".join(message(gzip.compress(each), 1) if len(each) > 9 else message(each) for each in bodies)
+        number = peer.open({**CALL, "grpc-encoding": "gzip"})
+        peer.send(frames.window_update(0, 1 << 20) + frames.window_update(number, 1 << 20))
+        with peer.beside() as names:
+            for start in range(0, len(body), 10_000):
+                peer.data(number, body[start : start + 10_000])
+            peer.data(number, b"", end=True)
+            assert peer.answers[number].messages == [b"first"] and peer.connection._held > 0
+            peer.settle(lambda: peer.answers[number].has_ended)
+        assert peer.answers[number].messages == bodies and peer.answers[number].trailers == DONE
+        assert len(names) == 2 and peer.connection._held == 0 and not peer.connection.in_flight
+
+    def test_a_bomb_is_refused_beside_the_loop(self) -> None:
+        peer = Peer(max_body=20_000_000)
+        bomb = message(gzip.compress(bytes(30_000_000)), 1)
+        number = peer.open({**CALL, "grpc-encoding": "gzip"})
+        with peer.beside() as names:
+            for start in range(0, len(bomb), 10_000):
+                peer.data(number, bomb[start : start + 10_000])
+            peer.settle(lambda: number in peer.answers)
+        assert names and peer.answers[number].trailers["grpc-status"] == "8"
+        assert not peer.connection.streams and peer.connection._held == 0
+
+    def test_who_leaves_while_its_message_is_inflated(self, peer: Peer) -> None:
+        body = message(gzip.compress(random.Random(0).randbytes(50_000)), 1)
+        number = peer.open({**CALL, "grpc-encoding": "gzip"})
+        with peer.beside() as names:
+            for start in range(0, len(body), 10_000):
+                peer.data(number, body[start : start + 10_000])
+            peer.send(frames.reset(number, frames.CANCEL))
+            peer.settle(lambda: bool(names))
+            peer.settle(lambda: not peer.loop.waits)
+        assert not peer.grpc.seen and not peer.connection.streams and peer.connection._held == 0
+
+    def test_what_ends_within_a_message_behind_one_that_is_inflated(self, peer: Peer) -> None:
+        body = message(gzip.compress(random.Random(0).randbytes(50_000)), 1) + b"\0\0"
+        number = peer.open({**CALL, "grpc-encoding": "gzip"})
+        with peer.beside():
+            for start in range(0, len(body), 10_000):
+                peer.data(number, body[start : start + 10_000])
+            peer.data(number, b"", end=True)
+            peer.settle(lambda: number in peer.answers and peer.answers[number].has_ended)
+        assert "within a message" in peer.answers[number].trailers["grpc-message"]
+
+
+ZIPPED = {**CALL, "grpc-accept-encoding": "identity, deflate, gzip"}
+
+
+class TestCompressedAnswers:
+    @pytest.mark.parametrize(
+        ("accepted", "how", "unpack"),
+        [("identity, deflate, gzip", "gzip", gzip.decompress), ("identity,deflate", "deflate", zlib.decompress)],
+    )
+    def test_a_large_answer_is_compressed_for_those_who_take_it_so(
+        self, peer: Peer, accepted: str, how: str, unpack: Callable[[bytes], bytes]
+    ) -> None:
+        answer = peer.ask(message(b"abc" * 1000), {**CALL, "grpc-accept-encoding": accepted})
+        assert answer.headers["grpc-encoding"] == how and answer.body[0] == 1 and answer.trailers == DONE
+        assert len(answer.body) < 300 and unpack(answer.messages[0]) == b"abc" * 1000
+
+    @pytest.mark.parametrize(
+        ("body", "fields"),
+        [(b"abc" * 100, ZIPPED), (b"abc" * 1000, CALL), (b"abc" * 1000, {**CALL, "grpc-accept-encoding": "snappy"}),
+         (random.Random(0).randbytes(3000), ZIPPED)],
+        ids=["small", "not asked for", "in no known way", "what does not shrink"],
+    )  # fmt: skip
+    def test_any_other_answer_is_not(self, peer: Peer, body: bytes, fields: dict[str, str]) -> None:
+        answer = peer.ask(message(body), fields)
+        assert "grpc-encoding" not in answer.headers
+        assert answer.body[0] == 0 and answer.messages == [body] and answer.trailers == DONE
+
+    def test_each_answer_of_a_stream_for_itself(self, peer: Peer) -> None:
+        number = peer.open(ZIPPED)
+        peer.data(number, message(b"small"))
+        peer.data(number, message(b"abc" * 1000), end=True)
+        answer = peer.answers[number]
+        assert answer.headers["grpc-encoding"] == "gzip"
+        small, large = answer.messages
+        assert (small, gzip.decompress(large)) == (b"small", b"abc" * 1000)
+        assert answer.trailers == DONE
+
+    def test_a_very_large_answer_is_compressed_beside_the_loop_in_its_turn(self, peer: Peer) -> None:
+        body = b"abc" * 100_000
+        number = peer.open(ZIPPED)
+        peer.send(frames.window_update(number, 1 << 20))
+        with peer.beside() as names:
+            whole = message(body) + message(b"last")
+            for start in range(0, len(whole), 10_000):
+                peer.data(number, whole[start : start + 10_000], end=start + 10_000 >= len(whole))
+            assert number not in peer.answers or not peer.answers[number].body
+            peer.settle(lambda: number in peer.answers and peer.answers[number].has_ended)
+        large, last = peer.answers[number].messages
+        assert (gzip.decompress(large), last) == (body, b"last") and len(names) == 1
+        assert peer.answers[number].trailers == DONE and not peer.connection.in_flight
+
+    def test_a_refusal_that_is_no_message_of_grpc_stays_one(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+        refusing = peer.application.refusing("/echo", NotReady("not now " * 400))
+        monkeypatch.setattr(peer.application, "endpoint", lambda *_, **__: refusing)
+        answer = peer.ask(message(b"x"), ZIPPED)
+        assert answer.trailers["grpc-status"] == "14" and not answer.body
 
 
 class TestPatience:

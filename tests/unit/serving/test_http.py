@@ -530,6 +530,98 @@ class TestLimits:
         assert len(server.application.router._known) <= 1024
 
 
+class TestRefusedByTheHead:
+    """What is refused whatever its body says hears so before it has sent that."""
+
+    @pytest.fixture
+    def client(self, source: MemorySource, serve: Callable[..., Server], connect: Connect) -> Client:
+        source.add("lin", linear(), "production")
+        return connect(serve("lin@production"))
+
+    CASES = pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [("POST", "/nothing", 404), ("PUT", "/predict", 405), ("POST", "/models/other/predict?a=b", 404)],
+        ids=["no such path", "no such method", "no such model"],
+    )
+
+    @CASES
+    def test_and_may_go_on_where_little_is_left_to_send(
+        self, client: Client, method: str, path: str, status: int
+    ) -> None:
+        for _ in range(3):
+            client.send(request(b"", path, method, f"Content-Length: {len(BODY)}"))
+            got, headers, _ = client.answer()
+            assert (got, headers.get("connection")) == (status, None)
+            client.send(BODY[:5])
+            client.send(BODY[5:] + request())
+            assert client.answer()[2]["prediction"] == 6.5
+
+    @CASES
+    @pytest.mark.parametrize("header", ["Content-Length: 65537", "Transfer-Encoding: chunked"])
+    def test_and_is_closed_where_much_is(
+        self, client: Client, method: str, path: str, status: int, header: str
+    ) -> None:
+        client.send(request(b"", path, method, header))
+        got, headers, _ = client.answer()
+        assert (got, headers["connection"]) == (status, "close")
+        client.send(b"0\r\n\r\n" + request())  # nobody listens any more
+        assert client.is_closed()
+
+    @CASES
+    def test_is_not_asked_for_a_body(self, client: Client, method: str, path: str, status: int) -> None:
+        client.send(request(b"", path, method, "Expect: 100-continue", "Content-Length: 5"))
+        got, headers, _ = client.answer()
+        assert (got, headers["connection"]) == (status, "close")
+        assert client.is_closed()
+
+    def test_the_answer_is_readable_while_the_client_still_sends(self, client: Client) -> None:
+        client.send(request(b"", "/nothing", "POST", "Content-Length: 50000000"))
+        for _ in range(50):
+            client.send(b"x" * 100_000)
+        assert client.answer()[0] == 404
+
+    def test_its_turn_is_kept(self, source: MemorySource, serve: Callable[..., Server], connect: Connect) -> None:
+        gate = threading.Event()
+        source.add("slow", gated(gate))
+        client = connect(serve("slow"))
+        client.send(request(b'{"x1": 1, "x2": 1}') + request(b"", "/nothing", "POST", "Content-Length: 65537"))
+        client.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.more()
+        client.socket.settimeout(10)
+        gate.set()
+        assert [client.answer()[0] for _ in range(2)] == [200, 404]
+        assert client.is_closed()
+
+    @pytest.mark.parametrize("encoding", ["br", "gzip"])
+    def test_its_body_is_not_inflated_either(self, client: Client, encoding: str) -> None:
+        client.send(request(BODY, "/nothing", "POST", f"Content-Encoding: {encoding}"))
+        assert client.answer()[0] == 404
+
+    def test_a_body_that_never_comes_is_waited_for_no_longer_than_another(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limits, "BODY_SECONDS", 0.1)
+        client.send(request(b"", "/nothing", "POST", "Content-Length: 5"))
+        assert client.answer()[0] == 404
+        assert client.is_closed()
+        assert client.buffer == b""
+
+    def test_what_is_welcome_is_read_as_ever(self, client: Client) -> None:
+        for header in ("X: 1", "Expect: 100-continue"):
+            client.send(request(b"", "/predict", "POST", header, f"Content-Length: {len(BODY)}"))
+            if header != "X: 1":
+                assert client.answer()[0] == 100
+            client.send(BODY[:5])
+            time.sleep(0.01)
+            client.send(BODY[5:])
+            assert client.answer()[2]["prediction"] == 6.5
+
+    def test_who_sends_the_body_without_being_asked_is_not_asked(self, client: Client) -> None:
+        client.send(request(BODY, "/predict", "POST", "Expect: 100-continue"))
+        assert client.answer()[0] == 200
+
+
 class TestMalformed:
     @pytest.mark.parametrize(
         "data",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -109,6 +110,26 @@ class TestPlain:
         answer = Peer(max_body=1000).ask(gzip.compress(bytes(100_000)), {**PLAIN, "content-encoding": "gzip"})
         assert answer.headers[":status"] == "413"
 
+    def test_a_large_body_is_inflated_beside_the_loop(self, peer: Peer) -> None:
+        body = random.Random(0).randbytes(50_000)
+        packed = gzip.compress(body)
+        number = peer.open({**PLAIN, "content-encoding": "gzip"})
+        with peer.beside() as names:
+            for start in range(0, len(packed), 10_000):
+                peer.data(number, packed[start : start + 10_000], end=start + 10_000 >= len(packed))
+            assert number not in peer.answers and peer.connection.in_flight == 1
+            peer.settle(lambda: number in peer.answers and peer.answers[number].has_ended)
+        assert len(names) == 1 and peer.answers[number].body == body and not peer.connection.in_flight
+
+    def test_a_large_body_that_is_broken(self, peer: Peer) -> None:
+        packed = gzip.compress(random.Random(0).randbytes(50_000))[:-9]
+        number = peer.open({**PLAIN, "content-encoding": "gzip"})
+        with peer.beside():
+            for start in range(0, len(packed), 10_000):
+                peer.data(number, packed[start : start + 10_000], end=start + 10_000 >= len(packed))
+            peer.settle(lambda: number in peer.answers and peer.answers[number].has_ended)
+        assert peer.answers[number].headers[":status"] == "400"
+
     def test_a_large_answer_is_compressed_for_those_who_take_it_so(self, peer: Peer) -> None:
         answer = peer.ask(b"abc" * 3000, {**PLAIN, "accept-encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip" and gzip.decompress(answer.body) == b"abc" * 3000
@@ -205,7 +226,7 @@ class TestWindows:
         assert peer.transport.is_reading
 
     def test_who_asks_too_much_at_once_waits(self, peer: Peer) -> None:
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         waiting: list[Any] = []
         endpoint.accept = lambda exchange, body, headers: waiting.append(exchange)  # type: ignore[method-assign]
         number = peer.open()
@@ -393,7 +414,7 @@ class TestFloods:
         assert peer.goaway is not None and peer.goaway[0] == ENHANCE_YOUR_CALM
 
     def test_rapid_resets(self, peer: Peer) -> None:
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         accepted: list[Any] = []
         endpoint.accept = lambda exchange, body, headers: accepted.append(exchange)  # type: ignore[method-assign]
         for _ in range(1500):
@@ -529,7 +550,7 @@ class TestTime:
             peer.ask(b"x", PLAIN)
             peer.ask(message(b"x"))
             peer.ask(message(b"refuse not_found") + message(b"x"))
-        endpoint = peer.application.endpoint("POST", CALL[":path"], {})
+        endpoint = peer.application.endpoint("POST", CALL[":path"], {}, is_call=True)
         endpoint.accept = lambda exchange, body, headers: None  # type: ignore[method-assign]
         for _ in range(5):
             peer.ask(message(b"x"))

@@ -24,7 +24,8 @@ import faulty
 from modelyard.bundle import Bundle, pack
 from modelyard.errors import BadBundle, ModelFailed, ModelyardError, NotReady, Refused
 from modelyard.schema import Columns, check_outputs
-from modelyard.serving.isolation import guard
+from modelyard.serving.isolation import guard, remote
+from modelyard.serving.isolation.frames import ProcessEnded
 from modelyard.serving.isolation.keeper import Address, Keeper, Order
 from modelyard.serving.isolation.remote import Remote
 from modelyard.telemetry import Log
@@ -75,6 +76,13 @@ class House:
             assert time.monotonic() < until, self.events()
             time.sleep(0.01)
 
+    def wait_until_another(self, before: list[int]) -> None:
+        """The parts of a process that is killed end one after another, and some still seem to answer meanwhile."""
+        until = time.monotonic() + 30
+        while self.processes() in ([], before):
+            assert time.monotonic() < until, self.events()
+            time.sleep(0.01)
+
 
 @pytest.fixture(scope="module")
 def house(bundle: Bundle) -> Iterator[House]:
@@ -83,12 +91,12 @@ def house(bundle: Bundle) -> Iterator[House]:
     made.close()
 
 
-def call(house: House, *orders: int, seconds: float = SECONDS) -> Columns | BaseException:
+def call(house: House, *orders: int, seconds: float = SECONDS, **options: Any) -> Columns | BaseException:
     """One call on a loop."""
 
     async def once() -> Columns | BaseException:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        house.remote.call(house.rows(*orders), seconds, answer.set_result)
+        house.remote.call(house.rows(*orders), seconds, answer.set_result, **options)
         return await asyncio.wait_for(answer, 30)
 
     return asyncio.run(once())
@@ -187,6 +195,30 @@ def test_a_call_that_ends_its_process_twice_fails_and_the_process_is_replaced(
         house.close()
 
 
+def test_a_call_that_may_not_be_made_again_ends_one_process_and_the_next_waits_for_another(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "BACK_OFF", (0.01, 0.01))
+    house = House(bundle)
+    try:
+        told = call(house, faulty.EXITS, again=False)
+        assert isinstance(told, ProcessEnded)
+        found = call(house, faulty.FINE, again=False, ended=time.perf_counter())
+        assert isinstance(found, Columns)
+        assert [event["event"] for event in house.events()].count("model process ended") == 1
+    finally:
+        house.close()
+
+
+def test_a_replacement_is_not_waited_for_without_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PATIENCE", 0.1)
+    gone = Remote(Address("sha256:gone", ("/nowhere/0",)), house.bundle.signature, SECONDS)
+    monkeypatch.setattr(house, "remote", gone)
+    started = time.perf_counter()
+    assert isinstance(call(house, faulty.FINE, ended=started), NotReady)
+    assert time.perf_counter() - started > 0.1
+
+
 @BOTH_WAYS
 def test_a_call_that_hangs_is_ended_in_time_whatever_code_it_is_in(house: House, ask: Callable[..., Any]) -> None:
     started = time.monotonic()
@@ -206,10 +238,7 @@ def test_a_process_that_outlasts_its_alarm_is_killed(bundle: Bundle) -> None:
         os.kill(process, signal.SIGSTOP)  # so stopped, it hears no alarm
         told = call(house, faulty.FINE, seconds=0.2)
         assert isinstance(told, ModelFailed)
-        house.wait_until_alive()
-        until = time.monotonic() + 10  # the parts of a process that is killed end one after another
-        while house.processes() == [process]:
-            assert time.monotonic() < until
+        house.wait_until_another([process])
     finally:
         house.close()
 
@@ -247,10 +276,12 @@ def test_a_model_that_eats_memory_fails_and_its_process_is_replaced(bundle: Bund
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @BOTH_WAYS
 def test_a_process_that_answers_nonsense_is_not_believed(house: House, ask: Callable[..., Any]) -> None:
+    before = house.processes()
     told = ask(house, faulty.NONSENSE)
     assert isinstance(told, ModelFailed)
     assert "what is no answer: a frame of 18446744073709551615 bytes" in told.message
-    house.wait_until_alive()
+    if ask is call:  # a thread only gives up its own connection
+        house.wait_until_another(before)
     assert wait(house, faulty.FINE)["prediction"].tolist() == [2.0]
 
 

@@ -273,3 +273,17 @@ def test_a_framework_that_is_not_there(monkeypatch: pytest.MonkeyPatch, source: 
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(modelyard.errors.MissingDependency, match="pip install"):  # type: ignore[attr-defined]
             make()
+
+
+def test_pages_of_other_origins(host: Callable[..., Ask], source: MemorySource, request: Any) -> None:
+    source.add("m", linear(), "production")
+    ask = host(source, origins=("https://shop.example",))
+    for body, status in ((BODY, 200), (b"", 400)):
+        got, headers, _ = ask("POST", "/ml/predict", body, origin="https://shop.example")
+        assert (got, headers["access-control-allow-origin"]) == (status, "https://shop.example")
+    assert "access-control-allow-origin" not in ask("POST", "/ml/predict", BODY, origin="https://evil.example")[1]
+    if request.node.callspec.params["host"] != "flask":  # where OPTIONS is Flask's own
+        asks = {"origin": "https://shop.example", "access_control_request_method": "POST"}
+        status, headers, _ = ask("OPTIONS", "/ml/models/m/predict", **asks)
+        assert (status, headers["access-control-allow-methods"]) == (200, "POST")
+        assert headers["access-control-allow-origin"] == "https://shop.example"

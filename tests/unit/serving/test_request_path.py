@@ -9,11 +9,13 @@ import time
 import zlib
 from collections.abc import Callable
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from modelyard import plugins
 from modelyard.errors import InvalidInput
 from modelyard.schema import Field, Signature
 from modelyard.serving import compression, routing
@@ -250,3 +252,49 @@ def test_a_wire_that_cannot_refuse_leaves_nobody_without_an_answer(
     monkeypatch.setattr("modelyard.wires.native.NativeWire.refuse", broken)
     assert ask(server, "/predict", b"{}")[0] == 500
     assert any(line["event"] == "internal error" for line in server.lines())
+    assert json.loads(ask(server, "/predict", b"{}")[2])["error"]["code"] == "internal"
+
+
+GRPC = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/", None, 404, "no such path: /"),
+        ("/nowhere", b"{}", 404, "no such path: /nowhere"),
+        ("/v2/nowhere", None, 404, "no such path: /v2/nowhere"),
+        (GRPC, b"{}", 415, "is called over gRPC"),
+        (GRPC, None, 405, "use POST"),
+        ("/inference.GRPCInferenceService/No", b"{}", 404, "no such path"),
+        ("/grpc.health.v1.Health/Check", b"", 415, "is called over gRPC"),
+        ("/grpc.health.v1.Health/Watch?x=1", b"", 415, "is called over gRPC"),
+    ],
+)
+def test_each_refusal_has_a_body_in_the_words_of_the_only_wire(
+    source: MemorySource, serve: Serve, path: str, body: bytes | None, status: int, words: str
+) -> None:
+    source.add("m", linear(), "production")
+    got, headers, answer = ask(serve("m", wires=["oip"]), path, body)
+    assert got == status and headers["content-type"] == "application/json"
+    told = json.loads(answer)["error"]
+    assert isinstance(told, str) and words in told
+
+
+@pytest.mark.parametrize("wire", plugins.names("wires"))
+def test_no_refusal_is_without_a_body(source: MemorySource, serve: Serve, wire: str) -> None:
+    source.add("m", linear(), "production")
+    server = serve("m", wires=[wire])
+    for path, body in (("/nowhere", None), ("/nowhere", b"{}"), (GRPC, b"{}"), ("/predict/x", b"{}")):
+        status, _, answer = ask(server, path, body)
+        assert 400 <= status < 500 and answer, path
+
+
+def test_without_a_key_a_call_of_grpc_is_refused_in_plain_words_too(
+    source: MemorySource, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
+    source.add("m", linear(), "production")
+    status, headers, answer = ask(serve("m", keys=True, wires=["oip"]), GRPC, b"{}")
+    assert status == 401 and headers["www-authenticate"] == "Bearer"
+    assert "API key" in json.loads(answer)["error"]

@@ -439,6 +439,7 @@ def test_openapi_is_valid_and_has_the_real_schema(source: MemorySource, serve: S
     source.add("cls", classifier())
     document = ask(serve("lin@production", "cls"), "/openapi.json")[1]
     validate(document)
+    assert "security" not in json.dumps(document) and '"401"' not in json.dumps(document)
     assert document["openapi"].startswith("3.1")
     schema = document["components"]["schemas"]["lin_record"]
     assert schema["properties"]["x1"] == {"type": "number"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from certificates import Authority
 from modelyard.errors import Conflict, InvalidInput, Refused
+from modelyard.serving import tls
 from modelyard.serving.server import Server
 
 from .conftest import MemorySource, linear
@@ -104,13 +106,48 @@ class TestServing:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             shake(server, old)
 
-    def test_who_does_not_speak_tls_is_cut_off_and_harms_nobody(self, secure: Serve, authority: Authority) -> None:
+    @pytest.mark.parametrize("first", [b"SSH-2.0-x\r\n", b"\x00" * 100, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+    def test_who_does_not_speak_tls_is_cut_off_and_harms_nobody(
+        self, first: bytes, secure: Serve, authority: Authority
+    ) -> None:
         server = secure()
         with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
-            plain.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            with pytest.raises((AssertionError, ConnectionError)):
-                assert b"HTTP/1.1" in plain.recv(1000)
+            plain.sendall(first)
+            with contextlib.suppress(ConnectionError):
+                assert b"HTTP/1.1" not in plain.recv(1000)
         assert ask(server, trusting(authority)) == 200
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "CONNECT"])
+    @pytest.mark.parametrize("mutual", [False, True])
+    def test_plain_http_is_told_to_use_https(
+        self, method: str, mutual: bool, secure: Serve, authority: Authority
+    ) -> None:
+        server = secure(**({"tls_clients": str(authority.path)} if mutual else {}))
+        plain = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        body = "x" * 1_000_000 if method == "POST" else None  # more than comes at once
+        plain.request(method, "/health/live", body)
+        answer = plain.getresponse()
+        assert (answer.status, answer.headers["content-type"]) == (400, "text/plain; charset=utf-8")
+        assert answer.headers["connection"] == "close"
+        if method != "CONNECT":
+            assert b"https:// instead of http://" in answer.read()
+        plain.close()
+        assert ask(server, trusting(authority, authority.sign("caller"))) == 200
+        assert [line["event"] for line in server.lines()].count("plain HTTP came to the port of HTTPS") == 1  # type: ignore[attr-defined]
+
+    def test_plain_http_does_not_stay_for_long(
+        self, secure: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
+        server = secure()
+        with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            received = b""
+            with contextlib.suppress(ConnectionError):
+                while part := plain.recv(1000):
+                    received += part
+                    plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert received.count(b"HTTP/1.1 400") == 1
 
     def test_stopping_does_not_wait_for_idle_clients(self, secure: Serve, authority: Authority) -> None:
         server = secure()

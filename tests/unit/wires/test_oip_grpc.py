@@ -282,10 +282,10 @@ class TestInformed:
         assert P.ServerLiveResponse.FromString(inform("ServerLive")).live
         assert P.ServerReadyResponse.FromString(inform("ServerReady")).ready
         assert not P.ServerReadyResponse.FromString(inform("ServerReady", catalog=KitCatalog(ready=False))).ready
-        named = P.ModelRequest(name="kit", version="3")
+        named = P.ModelReadyRequest(name="kit", version="3")
         assert P.ModelReadyResponse.FromString(inform("ModelReady", named)).ready
         with pytest.raises(NotFound):
-            inform("ModelReady", P.ModelRequest(name="nobody"))
+            inform("ModelReady", P.ModelReadyRequest(name="nobody"))
 
         class Loading(KitCatalog):
             def find(self, model: str | None, version: str | None, alias: str | None) -> Served:
@@ -295,12 +295,12 @@ class TestInformed:
 
     def test_metadata_and_configuration(self) -> None:
         assert "statistics" in P.ServerMetadataResponse.FromString(inform("ServerMetadata")).extensions
-        told = P.ModelMetadataResponse.FromString(inform("ModelMetadata", P.ModelRequest(name="kit")))
+        told = P.ModelMetadataResponse.FromString(inform("ModelMetadata", P.ModelMetadataRequest(name="kit")))
         assert (told.name, list(told.versions), told.platform) == ("kit", ["3"], "memory")
         assert [(t.name, t.datatype, list(t.shape)) for t in told.outputs] == [
             ("prediction", "BYTES", [-1]), ("probabilities", "FP64", [-1, 2]),
         ]  # fmt: skip
-        config = P.ModelConfigResponse.FromString(inform("ModelConfig", P.ModelRequest(name="kit"))).config
+        config = P.ModelConfigResponse.FromString(inform("ModelConfig", P.ModelConfigRequest(name="kit"))).config
         assert [one.data_type for one in config.input] == [12, 13, 12]
         assert config.version_policy.latest.num_versions == 1
 
@@ -313,7 +313,10 @@ class TestInformed:
     def test_the_repository_in_both_layouts(self, service: str) -> None:
         told = P.RepositoryIndexResponse.FromString(inform("RepositoryIndex", service=service)).models
         assert [(one.name, one.version, one.state) for one in told] == [("kit", "3", "READY")]
-        for request in (P.RepositoryChangeRequest(model_name="kit"), P.RepositoryChangeRequest(repository_name="kit")):
+        for request in (
+            P.RepositoryModelLoadRequest(model_name="kit"),
+            P.RepositoryModelLoadRequest(repository_name="kit"),
+        ):
             loaded = P.RepositoryModelLoadResponse.FromString(inform("RepositoryModelLoad", request, service=service))
             assert (loaded.model_name, loaded.isLoaded) == ("kit", True)
             unloaded = P.RepositoryModelUnloadResponse.FromString(
@@ -321,10 +324,10 @@ class TestInformed:
             )
             assert (unloaded.model_name, unloaded.isUnloaded) == ("kit", True)
         with pytest.raises(NotFound):
-            inform("RepositoryModelLoad", P.RepositoryChangeRequest(model_name="nobody"), service=service)
+            inform("RepositoryModelLoad", P.RepositoryModelLoadRequest(model_name="nobody"), service=service)
         with pytest.raises(InvalidInput, match="model_name"):
-            inform("RepositoryModelLoad", P.RepositoryChangeRequest(), service=service)
-        described = P.RepositoryChangeRequest(model_name="kit")
+            inform("RepositoryModelLoad", P.RepositoryModelLoadRequest(), service=service)
+        described = P.RepositoryModelLoadRequest(model_name="kit")
         described.parameters["config"].SetInParent()
         with pytest.raises(InvalidInput, match=r"parameters\.config"):
             inform("RepositoryModelLoad", described, service=service)

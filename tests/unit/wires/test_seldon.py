@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 from urllib.parse import quote
@@ -45,6 +46,23 @@ def ask(body: Any, served: KitServed = SERVED, **headers: str) -> Any:
     return json.loads(codec.encode(request, Response(batch, 50, 50 + request.rows, request.id or "made")).body)
 
 
+def sized(*sizes: int) -> dict[str, Any]:
+    return {"dim": [{"size": str(size)} for size in sizes]}
+
+
+def content(dtype: str, *values: float) -> str:
+    return base64.b64encode(np.array(values, dtype=dtype).tobytes()).decode()
+
+
+SQUARE = {"tensorShape": sized(2, 2)}
+
+
+def decoded(body: Any, served: KitServed = SERVED) -> Columns:
+    found = REST.codec(Call("predict"), served).decode(json.dumps(body).encode(), {}).columns
+    assert found is not None
+    return found
+
+
 class TestKinds:
     def test_ndarray(self) -> None:
         assert ask(NDARRAY) == {
@@ -54,6 +72,96 @@ class TestKinds:
     def test_tensor(self) -> None:
         told = ask({"data": {"names": ["x2", "x1"], "tensor": {"shape": [2, 2], "values": [1, 2.5, 3, 4]}}})
         assert told["data"]["tensor"] == {"shape": [2, 2], "values": [0.5, 0.5, 0.49, 0.51]}
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"dtype": "DT_DOUBLE", "doubleVal": [1, 2.0, 3, 4]},
+            {"dtype": "DT_FLOAT", "floatVal": [1, 2, 3, "4"]},
+            {"dtype": 1, "float_val": [1, 2, 3, 4]},
+            {"dtype": "DT_INT64", "int64Val": ["1", "2", 3, 4.0]},
+            {"dtype": "DT_INT8", "intVal": [1, 2, 3, 4]},
+            {"dtype": "DT_UINT64", "uint64Val": ["1", "2", "3", "4"]},
+            {"dtype": "DT_DOUBLE", "tensorContent": content("<f8", 1, 2, 3, 4)},
+            {"dtype": "DT_INT16", "tensor_content": content("<i2", 1, 2, 3, 4)},
+        ],
+    )
+    def test_tftensor(self, told: dict[str, Any]) -> None:
+        for shape in ({"tensorShape": {"dim": [{"size": "2"}, {"size": 2}]}}, {"tensor_shape": SQUARE["tensorShape"]}):
+            found = decoded({"data": {"tftensor": {**told, **shape}}})
+            assert found["x1"].tolist() == [1, 3] and found["x2"].tolist() == [2, 4]
+
+    def test_tftensor_by_names(self) -> None:
+        tensor = {"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, 2.5, 3, 4]}
+        found = decoded({"data": {"names": ["x2", "x1"], "tftensor": tensor}})
+        assert found["x1"].tolist() == [2.5, 4] and found["x2"].tolist() == [1, 3]
+
+    def test_a_tftensor_may_leave_out_what_repeats(self) -> None:
+        found = decoded({"data": {"tftensor": {"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, 7]}}})
+        assert found["x1"].tolist() == [1, 7] and found["x2"].tolist() == [7, 7]
+
+    def test_whole_numbers_of_a_tftensor_keep_their_digits(self) -> None:
+        whole = (Field(name="n", dtype="int64"),)
+        served = KitServed(signature=Signature(inputs=whole, outputs=CLASSES))
+        tensor = {"dtype": "DT_INT64", "tensorShape": {"dim": [{"size": "1"}]}, "int64Val": [str(2**53 + 1)]}
+        assert decoded({"data": {"tftensor": tensor}}, served)["n"].tolist() == [2**53 + 1]
+
+    def test_a_tftensor_is_answered_by_one(self) -> None:
+        tensor = {"dtype": "DT_FLOAT", **SQUARE, "floatVal": [1, 2, 3, 4]}
+        told = ask({"data": {"tftensor": tensor}})["data"]
+        assert told == {"names": ["no", "yes"], "tftensor": {
+            "dtype": "DT_DOUBLE", **SQUARE, "tensorContent": content("<f8", 0.5, 0.5, 0.49, 0.51),
+        }}  # fmt: skip
+        assert ask({"data": {"tftensor": tensor}}, VALUED)["data"]["tftensor"]["tensorShape"] == {
+            "dim": [{"size": "2"}]
+        }
+        assert ask({"data": {"tftensor": tensor}}, LABELLED)["data"]["ndarray"] == ["no", "yes"]
+
+    @pytest.mark.parametrize(
+        ("told", "said"),
+        [
+            ({}, "data.tftensor.dtype: expected one of DT_FLOAT, DT_DOUBLE"),
+            ({"dtype": "DT_STRING", **SQUARE, "stringVal": ["YQ=="]}, "data.tftensor.dtype: expected one of"),
+            ({"dtype": True, **SQUARE}, "data.tftensor.dtype"),
+            ({"dtype": ["DT_FLOAT"], **SQUARE}, "data.tftensor.dtype"),
+            ({"dtype": "DT_DOUBLE", **SQUARE}, "expected elements in tensorContent or doubleVal, got none"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "floatVal": [1, 2, 3, 4]}, "tensorContent or doubleVal"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, 2, 3, 4, 5]}, "doubleVal: expected 4 elements"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, None]}, "doubleVal: expected numbers of float64"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, True]}, "doubleVal: expected numbers"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, "NaN"]}, "x1"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, "Infinity"]}, "an infinite number"),
+            ({"dtype": "DT_FLOAT", **SQUARE, "floatVal": [1, 1e300]}, "infinite"),
+            ({"dtype": "DT_INT8", **SQUARE, "intVal": [1, 300]}, "intVal: expected numbers of int8"),
+            ({"dtype": "DT_INT32", **SQUARE, "intVal": [1, 1.5]}, "intVal: expected numbers of int32"),
+            ({"dtype": "DT_INT64", **SQUARE, "int64Val": ["x"]}, "int64Val"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "tensorContent": "AAAA"}, "tensorContent: expected 32 bytes"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "tensorContent": "!!"}, "tensorContent: expected base64"),
+            ({"dtype": "DT_DOUBLE", **SQUARE, "tensorContent": 7}, "tensorContent: expected base64"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": 4, "doubleVal": [1]}, "tensorShape"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": {"dim": 4}, "doubleVal": [1]}, "tensorShape"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": {"dim": [4]}, "doubleVal": [1]}, "tensorShape: expected whole"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": {"dim": [{"size": "a"}]}, "doubleVal": [1]}, "expected whole"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": {"dim": [{"size": 1.5}]}, "doubleVal": [1]}, "expected whole"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": sized(2**40, 2), "doubleVal": [1]}, "expected 2199023255552"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": sized(-1, -4), "doubleVal": [1, 2, 3, 4]}, "data.tftensor.shape"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": sized(4), "doubleVal": [1]}, "shape: expected [rows, 2]"),
+            ({"dtype": "DT_DOUBLE", "tensorShape": sized(0, 2), "doubleVal": [1]}, "doubleVal: expected 0 elements"),
+            ([1], "data.tftensor: expected a TensorProto"),
+        ],
+    )  # fmt: skip
+    def test_a_tftensor_that_is_none(self, told: Any, said: str) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            ask({"data": {"tftensor": told}})
+        assert said in str(caught.value)
+
+    def test_only_one_kind_of_data(self) -> None:
+        tensor = {"dtype": "DT_DOUBLE", **SQUARE, "doubleVal": [1, 2, 3, 4]}
+        for more in ({"ndarray": [[1, 2]]}, {"tensor": {"shape": [1, 2], "values": [1, 2]}}):
+            with pytest.raises(InvalidInput, match="exactly one of ndarray, tensor, tftensor"):
+                ask({"data": {"tftensor": tensor, **more}})
+        with pytest.raises(InvalidInput, match="dtype"):
+            ask(b'{"data": {"tftensor": {"dtype": "DT_DOUBLE", "dtype": "DT_FLOAT"}}}')
 
     def test_one_number_a_row_is_a_vector(self) -> None:
         tensor = {"data": {"tensor": {"shape": [2, 2], "values": [1, 2, 3, 4]}}}
@@ -90,7 +198,7 @@ class TestKinds:
             ({"data": {"names": ["x1", "y"], "tensor": {"shape": [1, 2], "values": [1, 2]}}}, "data.names"),
             ({"data": {"names": "x1", "ndarray": [[1, 2]]}}, "data.names: expected a SeldonMessage"),
             ({"strData": "1,2"}, "strData: expected rows: data.ndarray, data.tensor or jsonData"),
-            ({"data": {"tftensor": {}}}, "data.tftensor: expected rows"),
+            ({"data": {"tftensor": {}}}, "data.tftensor.dtype: expected one of DT_FLOAT"),
             ([1], "body: expected a SeldonMessage"),
         ],
     )

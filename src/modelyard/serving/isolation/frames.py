@@ -67,6 +67,10 @@ class Broken(Exception):
     """The bytes are no frame."""
 
 
+class ProcessEnded(ModelFailed):
+    """The model's process ended under a call, or had to be ended, and the call is not made again."""
+
+
 class RemoteTrace(Exception):
     """The trace of an error in another process, as text."""
 

@@ -20,7 +20,7 @@ from typing import Any
 from modelyard.errors import ModelFailed, ModelyardError, NotReady
 from modelyard.schema import Columns, Signature
 from modelyard.serving.isolation.doors import Door, exchange
-from modelyard.serving.isolation.frames import AT_ONCE, Broken, pack, result_of, size_of
+from modelyard.serving.isolation.frames import AT_ONCE, Broken, ProcessEnded, pack, result_of, size_of
 from modelyard.serving.isolation.keeper import Address
 from modelyard.serving.isolation.sockets import connected, process_behind, resident, unread
 
@@ -55,12 +55,13 @@ class Remote:
         self._turn = 0
         self._is_closed = False
 
-    def call(self, columns: Columns, seconds: float, done: Done) -> None:
+    def call(self, columns: Columns, seconds: float, done: Done, *, again: bool = True, ended: float = 0.0) -> None:
         """Predict; ``done`` is called once, later, on this loop's thread, with the outputs or with what went wrong.
-        0 ``seconds`` set no bound.
+        0 ``seconds`` set no bound. Where the process ends under the call, it is made once more if it may be, ``again``.
 
-        NotReady where no process lives. ModelFailed where the model raised, where its process ended under the call
-        twice, or where it did not answer within ``seconds``: such a process is replaced.
+        NotReady where no process lives; but for one that ``ended`` not long ago (``perf_counter`` seconds) the
+        replacement is waited for. ModelFailed where the model raised; of those ProcessEnded where its process ended
+        under the call for the last time, or did not answer within ``seconds``: such a process is replaced.
         """
         loop = asyncio.get_running_loop()
         seconds = seconds or FOREVER
@@ -69,7 +70,7 @@ class Remote:
         except Exception as error:  # texts that are none
             loop.call_soon(done, _unsendable(error))
         else:
-            self.place(_Call(pieces, seconds, done, loop))
+            self.place(_Call(pieces, seconds, done, loop, again, ended))
 
     def place(self, call: _Call) -> None:
         """Send a call to a process that waits for one."""
@@ -161,16 +162,19 @@ class _Call:
 
     __slots__ = ("done", "ended", "is_suspect", "looks", "loop", "pieces", "seconds", "started", "timer")
 
-    def __init__(self, pieces: list[Any], seconds: float, done: Done, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, pieces: list[Any], seconds: float, done: Done, loop: asyncio.AbstractEventLoop, again: bool, ended: float
+    ) -> None:
         self.pieces = pieces
         self.seconds = seconds
         self.done = done
         self.loop = loop
         self.started = 0.0
-        #: When the process that it was sent to ended; 0 while none did.
-        self.ended = 0.0
-        #: A process has ended under it, and not under somebody else's call before it was begun.
-        self.is_suspect = False
+        #: When the process that it was sent to, or waited for, ended; 0 while none did.
+        self.ended = ended
+        #: The next process that ends under it is the last: one did before, and not under somebody else's call before
+        #: this one was begun, or its caller wants to know at once.
+        self.is_suspect = not again
         #: How often it will be seen unread before the process counts as stuck.
         self.looks = 0
         self.timer: asyncio.TimerHandle
@@ -333,14 +337,14 @@ def _not_ready() -> NotReady:
     return NotReady("the model's process ended and is being replaced", hint="try again in a moment")
 
 
-def _ended(elapsed: float, seconds: float) -> ModelFailed:
+def _ended(elapsed: float, seconds: float) -> ProcessEnded:
     if elapsed >= seconds:
-        return ModelFailed(f"the model did not answer within {seconds:g} s; its process was replaced")
-    return ModelFailed("the model's process ended under this call, and so did its replacement")
+        return ProcessEnded(f"the model did not answer within {seconds:g} s; its process was replaced")
+    return ProcessEnded("the model's process ended under this call, and so did its replacement")
 
 
-def _broken(error: Broken) -> ModelFailed:
-    return ModelFailed(f"the model's process sent what is no answer: {error}")
+def _broken(error: Broken) -> ProcessEnded:
+    return ProcessEnded(f"the model's process sent what is no answer: {error}")
 
 
 def _unsendable(error: Exception) -> ModelFailed:

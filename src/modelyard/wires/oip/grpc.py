@@ -6,7 +6,7 @@ one of its own, as Triton does: an error is a message too, and the stream goes o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -87,6 +87,9 @@ class OipGrpcWire:
         filled = ParseDict(values, getattr(messages(), response)(), ignore_unknown_fields=True)
         return Message(filled.SerializeToString(), content_type="application/grpc")
 
+    def descriptors(self) -> Sequence[bytes]:
+        return messages().files
+
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         text = told(error)
         if isinstance(call, Streamed):
@@ -151,22 +154,22 @@ _Function = Callable[[Any, Catalog], Any]
 
 #: What answers each action: the messages asked with and answered, and the values of the answer.
 _ANSWERS: dict[str, tuple[str, str, _Function]] = {
-    "live": ("Empty", "ServerLiveResponse", lambda request, catalog: {"live": True}),
-    "ready": ("Empty", "ServerReadyResponse", _ready),
-    "model_ready": ("ModelRequest", "ModelReadyResponse", _model_ready),
-    "server": ("Empty", "ServerMetadataResponse", lambda request, catalog: about.server()),
+    "live": ("ServerLiveRequest", "ServerLiveResponse", lambda request, catalog: {"live": True}),
+    "ready": ("ServerReadyRequest", "ServerReadyResponse", _ready),
+    "model_ready": ("ModelReadyRequest", "ModelReadyResponse", _model_ready),
+    "server": ("ServerMetadataRequest", "ServerMetadataResponse", lambda request, catalog: about.server()),
     "model": (
-        "ModelRequest",
+        "ModelMetadataRequest",
         "ModelMetadataResponse",
         lambda request, catalog: about.model(catalog, _found(request, catalog)),
     ),
     "config": (
-        "ModelRequest",
+        "ModelConfigRequest",
         "ModelConfigResponse",
         lambda request, catalog: {"config": about.config(_found(request, catalog))},
     ),
     "stats": (
-        "ModelRequest",
+        "ModelStatisticsRequest",
         "ModelStatisticsResponse",
         lambda request, catalog: about.statistics(catalog, request.name or None, request.version or None),
     ),
@@ -175,6 +178,6 @@ _ANSWERS: dict[str, tuple[str, str, _Function]] = {
         "RepositoryIndexResponse",
         lambda request, catalog: {"models": about.index(catalog, only_ready=request.ready)},
     ),
-    "load": ("RepositoryChangeRequest", "RepositoryModelLoadResponse", _load),
-    "unload": ("RepositoryChangeRequest", "RepositoryModelUnloadResponse", _unload),
+    "load": ("RepositoryModelLoadRequest", "RepositoryModelLoadResponse", _load),
+    "unload": ("RepositoryModelUnloadRequest", "RepositoryModelUnloadResponse", _unload),
 }

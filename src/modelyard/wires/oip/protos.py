@@ -14,13 +14,31 @@ from modelyard.wires.protobuf import Messages
 _TEXT = """
 package inference;
 
-message Empty {}
-message ModelRequest { string name = 1; string version = 2; }
+service GRPCInferenceService {
+  rpc ServerLive(ServerLiveRequest) returns (ServerLiveResponse);
+  rpc ServerReady(ServerReadyRequest) returns (ServerReadyResponse);
+  rpc ModelReady(ModelReadyRequest) returns (ModelReadyResponse);
+  rpc ServerMetadata(ServerMetadataRequest) returns (ServerMetadataResponse);
+  rpc ModelMetadata(ModelMetadataRequest) returns (ModelMetadataResponse);
+  rpc ModelInfer(ModelInferRequest) returns (ModelInferResponse);
+  rpc ModelStreamInfer(stream ModelInferRequest) returns (stream ModelStreamInferResponse);
+  rpc ModelConfig(ModelConfigRequest) returns (ModelConfigResponse);
+  rpc ModelStatistics(ModelStatisticsRequest) returns (ModelStatisticsResponse);
+  rpc RepositoryIndex(RepositoryIndexRequest) returns (RepositoryIndexResponse);
+  rpc RepositoryModelLoad(RepositoryModelLoadRequest) returns (RepositoryModelLoadResponse);
+  rpc RepositoryModelUnload(RepositoryModelUnloadRequest) returns (RepositoryModelUnloadResponse);
+}
+
+message ServerLiveRequest {}
 message ServerLiveResponse { bool live = 1; }
+message ServerReadyRequest {}
 message ServerReadyResponse { bool ready = 1; }
+message ModelReadyRequest { string name = 1; string version = 2; }
 message ModelReadyResponse { bool ready = 1; }
+message ServerMetadataRequest {}
 message ServerMetadataResponse { string name = 1; string version = 2; repeated string extensions = 3; }
 
+message ModelMetadataRequest { string name = 1; string version = 2; }
 message ModelMetadataResponse {
   message TensorMetadata { string name = 1; string datatype = 2; repeated int64 shape = 3; }
   string name = 1;
@@ -85,6 +103,8 @@ message ModelInferResponse {
   repeated bytes raw_output_contents = 6;
 }
 
+message ModelStreamInferResponse { string error_message = 1; ModelInferResponse infer_response = 2; }
+
 enum DataType {
   TYPE_INVALID = 0; TYPE_BOOL = 1; TYPE_UINT8 = 2; TYPE_UINT16 = 3; TYPE_UINT32 = 4; TYPE_UINT64 = 5; TYPE_INT8 = 6;
   TYPE_INT16 = 7; TYPE_INT32 = 8; TYPE_INT64 = 9; TYPE_FP16 = 10; TYPE_FP32 = 11; TYPE_FP64 = 12; TYPE_STRING = 13;
@@ -104,6 +124,7 @@ message ModelConfig {
   repeated Output output = 6;
   string backend = 17;
 }
+message ModelConfigRequest { string name = 1; string version = 2; }
 message ModelConfigResponse { ModelConfig config = 1; }
 
 message StatisticDuration { uint64 count = 1; uint64 ns = 2; }
@@ -134,6 +155,7 @@ message ModelStatistics {
   repeated InferBatchStatistics batch_stats = 7;
   repeated MemoryUsage memory_usage = 8;
 }
+message ModelStatisticsRequest { string name = 1; string version = 2; }
 message ModelStatisticsResponse { repeated ModelStatistics model_stats = 1; }
 
 message RepositoryIndexRequest { string repository_name = 1; bool ready = 2; }
@@ -141,18 +163,35 @@ message RepositoryIndexResponse {
   message ModelIndex { string name = 1; string version = 2; string state = 3; string reason = 4; }
   repeated ModelIndex models = 1;
 }
-message RepositoryParameter {}
-message RepositoryChangeRequest {
+message ModelRepositoryParameter {
+  oneof parameter_choice { bool bool_param = 1; int64 int64_param = 2; string string_param = 3; bytes bytes_param = 4; }
+}
+message RepositoryModelLoadRequest {
   string repository_name = 1;
   string model_name = 2;
-  map<string, RepositoryParameter> parameters = 3;
+  map<string, ModelRepositoryParameter> parameters = 3;
 }
 message RepositoryModelLoadResponse { string model_name = 1; bool isLoaded = 2; }
+message RepositoryModelUnloadRequest {
+  string repository_name = 1;
+  string model_name = 2;
+  map<string, ModelRepositoryParameter> parameters = 3;
+}
 message RepositoryModelUnloadResponse { string model_name = 1; bool isUnloaded = 2; }
+"""
+
+_REPOSITORY = """
+package inference.model_repository;
+
+service ModelRepositoryService {
+  rpc RepositoryIndex(inference.RepositoryIndexRequest) returns (inference.RepositoryIndexResponse);
+  rpc RepositoryModelLoad(inference.RepositoryModelLoadRequest) returns (inference.RepositoryModelLoadResponse);
+  rpc RepositoryModelUnload(inference.RepositoryModelUnloadRequest) returns (inference.RepositoryModelUnloadResponse);
+}
 """
 
 
 @cache
 def messages() -> Messages:
     """The message classes, made when gRPC is first spoken: a server of HTTP alone pays nothing."""
-    return Messages(_TEXT)
+    return Messages(_TEXT, _REPOSITORY)

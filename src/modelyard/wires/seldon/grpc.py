@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,6 +53,9 @@ class SeldonGrpcWire:
             wanted = _parsed("SeldonModelMetadataRequest", message.body).name
             return _answer(_metadata(metadata_of(catalog.find(wanted or None, None, None), catalog)))
         raise Unimplemented("this server predicts: it is no transformer, router, combiner or graph")
+
+    def descriptors(self) -> Sequence[bytes]:
+        return messages().files
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(b"", {"grpc-message": told(error)}, code_of(error), "application/grpc")

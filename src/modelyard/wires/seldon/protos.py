@@ -30,6 +30,18 @@ message Empty {}
 _TEXT = """
 package seldon.protos;
 
+service Seldon {
+  rpc Predict(SeldonMessage) returns (SeldonMessage);
+  rpc SendFeedback(Feedback) returns (SeldonMessage);
+  rpc ModelMetadata(SeldonModelMetadataRequest) returns (SeldonModelMetadata);
+}
+service Model {
+  rpc Predict(SeldonMessage) returns (SeldonMessage);
+  rpc SendFeedback(Feedback) returns (SeldonMessage);
+  rpc Metadata(values.Empty) returns (SeldonModelMetadata);
+}
+service Generic { rpc SendFeedback(Feedback) returns (SeldonMessage); }
+
 message SeldonMessage {
   Status status = 1;
   Meta meta = 2;

@@ -19,6 +19,7 @@ from modelyard.messages import QUERY, Call, Message, Request, Response
 from modelyard.schema import Field
 from modelyard.wires import Unimplemented, code_of, segments, told
 from modelyard.wires.answers import Predictions
+from modelyard.wires.seldon import tftensor
 from modelyard.wires.seldon.rows import SeldonOutputs, SeldonRows
 
 _encode = msgspec.json.encode
@@ -152,10 +153,9 @@ class SeldonCodec:
         if (data is not None) + bool(message.jsonData) + len(others) != 1:
             check_json(text)
             raise InvalidInput.at("body", "exactly one of data, jsonData", "none of them, or several")
-        if others or (data is not None and data.tftensor):
-            kind = others[0] if others else "data.tftensor"
-            raise InvalidInput.at(kind, "rows: data.ndarray, data.tensor or jsonData", kind)
-        if message.meta is not None or message.status:
+        if others:
+            raise InvalidInput.at(others[0], "rows: data.ndarray, data.tensor or jsonData", others[0])
+        if message.meta is not None or message.status or (data is not None and data.tftensor):
             check_json(text)
         elif data is None:
             check_envelope(text, 1, bytes(message.jsonData))
@@ -166,8 +166,11 @@ class SeldonCodec:
         if data is None:
             request = self._any.decode(bytes(message.jsonData), "jsonData")
             request.form = "jsonData"
-        elif bool(data.ndarray) == (data.tensor is not None):
-            raise InvalidInput.at("data", "exactly one of ndarray, tensor", "none of them, or both")
+        elif bool(data.ndarray) + (data.tensor is not None) + bool(data.tftensor) != 1:
+            raise InvalidInput.at("data", "exactly one of ndarray, tensor, tftensor", "none of them, or several")
+        elif data.tftensor:
+            values, shape = tftensor.read(bytes(data.tftensor))
+            request = self._rows.take(data.names or (), values, shape, "tftensor")
         elif data.tensor is not None:
             values = np.array(data.tensor.values, dtype="float64")
             request = self._rows.take(data.names or (), values, data.tensor.shape)
@@ -184,6 +187,9 @@ class SeldonCodec:
             matrix = self._outputs.matrix(batch, start, stop)
             shape, values = _encode(matrix.shape), _encode(matrix.ravel().tolist())
             rows = b'{"data":{"names":%b,"tensor":{"shape":%b,"values":%b}}' % (self._names, shape, values)
+        elif request.form == "tftensor" and self._outputs.is_numeric:
+            tensor = tftensor.written(self._outputs.matrix(batch, start, stop))
+            rows = b'{"data":{"names":%b,"tftensor":%b}' % (self._names, tensor)
         else:
             table = b",".join(self._outputs.texts(batch, start, stop))
             rows = b'{"data":{"names":%b,"ndarray":[%b]}' % (self._names, table)

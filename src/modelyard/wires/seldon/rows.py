@@ -45,35 +45,34 @@ class SeldonRows:
             self._orders[order] = found
         return found.decode(text, path)
 
-    def take(self, names: Sequence[str], values: Array, shape: Sequence[int]) -> Request:
-        """The rows of a tensor of numbers. Raises InvalidInput."""
+    def take(self, names: Sequence[str], values: Array, shape: Sequence[int], kind: str = "tensor") -> Request:
+        """The rows of a tensor of numbers, in a message's ``data.tensor`` or another ``kind``. Raises InvalidInput."""
         width = len(self._fields)
         if len(shape) == 1 and width == 1:
             shape = (shape[0], 1)
         if len(shape) != 2 or shape[1] != width or shape[0] < 1:
             known = ", ".join(list(self._known)[:20])
-            raise InvalidInput.at("data.tensor.shape", f"[rows, {width}] ({known})", str(list(shape)))
+            raise InvalidInput.at(f"data.{kind}.shape", f"[rows, {width}] ({known})", str(list(shape)))
         if values.size != shape[0] * width:
-            raise InvalidInput.at("data.tensor.values", f"{shape[0] * width}, as the shape says", str(values.size))
+            raise InvalidInput.at(f"data.{kind}.values", f"{shape[0] * width}, as the shape says", str(values.size))
         matrix = values.reshape(shape[0], width)
         is_named = bool(names) and not self._known.keys().isdisjoint(names)
-        if self._is_matrix and not is_named and bool(np.isfinite(matrix).all()):
-            return Request(shape[0], None, Columns(self._layout, [matrix], shape[0]), "tensor")
+        is_whole = self._is_matrix and not is_named and matrix.dtype == np.float64
+        if is_whole and bool(np.isfinite(matrix).all()):
+            return Request(shape[0], None, Columns(self._layout, [matrix], shape[0]), kind)
         if is_named:
             if sorted(names) != sorted(self._known):
                 raise InvalidInput.at("data.names", f"each of {', '.join(self._known)}", ", ".join(names))
             places = {name: i for i, name in enumerate(names)}
         else:
             places = self._known
-        columns = {
-            name: _finite(matrix[:, places[name]], field) for name, field in zip(self._known, self._fields, strict=True)
-        }
-        return Request(shape[0], None, self._layout.from_arrays(columns), "tensor")
+        columns = {field.name: _finite(matrix[:, places[field.name]], field, kind) for field in self._fields}
+        return Request(shape[0], None, self._layout.from_arrays(columns), kind)
 
 
-def _finite(values: Array, field: Field) -> Array:
+def _finite(values: Array, field: Field, kind: str) -> Array:
     if not field.is_numeric or field.shape:
-        raise InvalidInput.at("data.tensor", f"numbers alone; {field.name} is {field.describe()}", "a tensor")
+        raise InvalidInput.at(f"data.{kind}", f"numbers alone; {field.name} is {field.describe()}", "a tensor")
     if bool(np.isinf(values).any()):
         raise InvalidInput.at(field.name, field.describe(), "an infinite number")
     return store(values, field)

@@ -5,7 +5,7 @@ Tensors and examples mean what their JSON means over REST. Answers tell the vers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modelyard.errors import InvalidInput
@@ -105,6 +105,9 @@ class TensorFlowServingGrpcWire:
         else:
             answer = _status(_addressed(request.model_spec, call.action), catalog)
         return Message(answer.SerializeToString(), content_type=_TYPE)
+
+    def descriptors(self) -> Sequence[bytes]:
+        return messages().files
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(b"", {"grpc-message": refusal(call, error)}, code_of(error), _TYPE)

@@ -1,7 +1,7 @@
 """The messages of TensorFlow Serving's gRPC services, as far as they are read or written here.
 
 The floats and doubles of a tensor are repeated and packed: in a message they lie just as in an array, so they are
-declared as the bytes that they are, which spares an object for each.
+read as the bytes that they are, which spares an object for each.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ message TensorProto {
   TensorShapeProto tensor_shape = 2;
   int32 version_number = 3;
   bytes tensor_content = 4;
-  bytes float_val = 5;
-  bytes double_val = 6;
+  repeated float float_val = 5;
+  repeated double double_val = 6;
   repeated int32 int_val = 7;
   repeated bytes string_val = 8;
   repeated int64 int64_val = 10;
@@ -56,6 +56,17 @@ message Example { Features features = 1; }
 
 _SERVING = """
 package tensorflow.serving;
+service PredictionService {
+  rpc Classify(ClassificationRequest) returns (ClassificationResponse);
+  rpc Regress(RegressionRequest) returns (RegressionResponse);
+  rpc Predict(PredictRequest) returns (PredictResponse);
+  rpc MultiInference(MultiInferenceRequest) returns (MultiInferenceResponse);
+  rpc GetModelMetadata(GetModelMetadataRequest) returns (GetModelMetadataResponse);
+}
+service ModelService {
+  rpc GetModelStatus(GetModelStatusRequest) returns (GetModelStatusResponse);
+  rpc HandleReloadConfigRequest(ReloadConfigRequest) returns (ReloadConfigResponse);
+}
 message ModelSpec {
   string name = 1;
   oneof version_choice { google.protobuf.Int64Value version = 2; string version_label = 4; }
@@ -124,4 +135,4 @@ message ReloadConfigResponse { StatusProto status = 1; }
 @cache
 def messages() -> Messages:
     """The message classes, made where gRPC is first used."""
-    return Messages(_GOOGLE, _TENSORFLOW, _SERVING)
+    return Messages(_GOOGLE, _TENSORFLOW, _SERVING, as_bytes=("float_val", "double_val"))
