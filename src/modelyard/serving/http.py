@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         self.in_body = False
         #: The client waits to be asked for the body.
         self._expects = False
-        #: Whether the request was refused by its head, so that its body is of no interest; None until that is looked at.
+        #: Whether the request was refused by its head, and its body is thrown away; None until that is looked at.
         self._is_refused: bool | None = None
         #: The headers, once they were read.
         self._told: dict[str, str] | None = None
@@ -509,9 +509,7 @@ class Connection(asyncio.Protocol):
     def _find(self, headers: dict[str, str]) -> Endpoint:
         method, target = self._parser.get_method().decode("latin-1"), self._url.decode("latin-1")
         listener = self.listener
-        return listener.application.endpoint(
-            method, target, headers, is_admin_port=listener.is_admin(self.transport)
-        )
+        return listener.application.endpoint(method, target, headers, is_admin_port=listener.is_admin(self.transport))
 
     def _read_head(self) -> Head:
         parser = self._parser

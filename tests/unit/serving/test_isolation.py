@@ -76,7 +76,6 @@ class House:
             assert time.monotonic() < until, self.events()
             time.sleep(0.01)
 
-
     def wait_until_another(self, before: list[int]) -> None:
         """The parts of a process that is killed end one after another, and some still seem to answer meanwhile."""
         until = time.monotonic() + 30

@@ -55,9 +55,7 @@ class Remote:
         self._turn = 0
         self._is_closed = False
 
-    def call(
-        self, columns: Columns, seconds: float, done: Done, *, again: bool = True, ended: float = 0.0
-    ) -> None:
+    def call(self, columns: Columns, seconds: float, done: Done, *, again: bool = True, ended: float = 0.0) -> None:
         """Predict; ``done`` is called once, later, on this loop's thread, with the outputs or with what went wrong.
         0 ``seconds`` set no bound. Where the process ends under the call, it is made once more if it may be, ``again``.
 
