@@ -49,38 +49,44 @@ def main() -> None:
 # -- the label game ------------------------------------------------------------------------------------------------
 
 
-def reaches(labels: Array, shares: Array) -> bool:
-    """Whether e reaches 100 after some bad event; labels say whether it was the canary's. Both of shape (events,)."""
-    gains = np.empty((len(labels), len(sequential.RATIOS)))
-    for share in np.unique(shares):
+#: The canary's share, and for each bad event that happened at it, whether it was the canary's.
+Stretch = tuple[float, Array]
+
+
+def reaches(stretches: list[Stretch]) -> bool:
+    """Whether e reaches 100 after some bad event."""
+    before = np.zeros(len(sequential.RATIOS))
+    for share, labels in stretches:
         up, down = sequential.log_gains(share, sequential.RATIOS)
-        here = shares == share
-        gains[here] = np.where(labels[here, None], up, down)
-    wealth = np.cumsum(gains, axis=0, out=gains)
-    if wealth.max(initial=0) < THRESHOLD:  # the mean is no larger than the largest
-        return False
-    return bool((sequential.average(wealth, sequential.CAPITAL) >= THRESHOLD).any())
+        canary, events = np.cumsum(labels), np.arange(1, len(labels) + 1)
+        paths = [w + canary * (u - d) + events * d for w, u, d in zip(before, up, down, strict=True)]
+        # the mean is no larger than the largest
+        if max(path.max(initial=-np.inf) for path in paths) >= THRESHOLD:
+            wealth = sequential.average(np.stack(paths, axis=1), sequential.CAPITAL)
+            if (wealth >= THRESHOLD).any():
+                return True
+        before = before + labels.sum() * up + (~labels).sum() * down
+    return False
 
 
-def roll(rng: np.random.Generator, p0: float, p1: float, ramp: Ramp, outage: bool = False) -> tuple[Array, Array]:
-    """Labels and shares of the bad events of one rollout. An outage makes 1,000 requests bad at 30 %, in both arms."""
-    labels, shares = [], []
+def roll(rng: np.random.Generator, p0: float, p1: float, ramp: Ramp, outage: bool = False) -> list[Stretch]:
+    """The bad events of one rollout. An outage makes 1,000 requests bad at 30 %, in both arms."""
+    stretches = []
     for requests, r in ramp:
         mean = r * p1 + (1 - r) * p0
-        found = rng.random(rng.binomial(requests, mean)) < r * p1 / mean
+        labels = rng.random(rng.binomial(requests, mean)) < r * p1 / mean
         if outage and r == 0.05:
-            found = np.append(found, rng.random(rng.binomial(1000, 0.3)) < r)
-        labels.append(found)
-        shares.append(np.full(len(found), r))
-    return np.concatenate(labels), np.concatenate(shares)
+            labels = np.append(labels, rng.random(rng.binomial(1000, 0.3)) < r)
+        stretches.append((r, labels))
+    return stretches
 
 
 def false_rollbacks(rng: np.random.Generator, rollouts: int) -> None:
     title("False rollbacks, looked at after every bad event; nominal 1 %", "1, 5, 25, 50 % over 1e6 requests")
     head("baseline", "rollouts", "false", "rate", "99 % upper bound", "no higher than nominal")
     for p0 in (0.001, 0.01, 0.05):
-        runs = rollouts * (5 if p0 < 0.05 else 2)
-        false = sum(reaches(*roll(rng, p0, p0, RAMP)) for _ in range(runs))
+        runs = 5 * rollouts
+        false = sum(reaches(roll(rng, p0, p0, RAMP)) for _ in range(runs))
         bound = upper_bound(false, runs)
         row(f"{p0:.1%}", runs, false, f"{false / runs:.2%}", f"{bound:.2%}", "yes" if bound <= ALPHA else "no")
 
@@ -99,7 +105,7 @@ def catches(rng: np.random.Generator, rollouts: int) -> None:
             cells += [f"{median:.0f} / {late:.0f}", f"{median / limit:.2f} / {late / limit:.2f}"]
             missed.append(f"{np.isinf(caught).sum()} of {runs}")
         row(f"{p0:.1%} -> {p1:.0%}", f"{limit:.0f}", *cells, design, ", ".join(missed))
-    caught = [reaches(*roll(rng, 0.01, 0.05, SHORT)) for _ in range(min(rollouts, 1000))]
+    caught = [reaches(roll(rng, 0.01, 0.05, SHORT)) for _ in range(min(rollouts, 1000))]
     print(f"\nRamp of {sum(n for n, _ in SHORT):,} requests, 1 % -> 5 %: {np.mean(caught):.1%} caught.")
 
 
@@ -144,11 +150,11 @@ def play_mixture(canary: Array, stable: Array, r: float) -> Array:
 def disturbances(rng: np.random.Generator, rollouts: int) -> None:
     title("False rollbacks while something else happens; nominal 1 %", "ramp over 50,000 requests, baseline 1 %")
     head("what", "rollouts", "false", "rate", "design")
-    quiet = sum(reaches(*roll(rng, 0.01, 0.01, SHORT)) for _ in range(rollouts))
+    quiet = sum(reaches(roll(rng, 0.01, 0.01, SHORT)) for _ in range(rollouts))
     row("nothing", rollouts, quiet, f"{quiet / rollouts:.2%}", "0.27 %")
-    false = sum(reaches(*roll(rng, 0.01, 0.01, SHORT, outage=True)) for _ in range(rollouts))
+    false = sum(reaches(roll(rng, 0.01, 0.01, SHORT, outage=True)) for _ in range(rollouts))
     row("1,000 requests at 30 % errors in both arms", rollouts, false, f"{false / rollouts:.2%}", "0.30 %")
-    better = sum(reaches(*roll(rng, 0.01, 0.008, SHORT)) for _ in range(rollouts))
+    better = sum(reaches(roll(rng, 0.01, 0.008, SHORT)) for _ in range(rollouts))
     row("the canary is better (0.8 %)", rollouts, better, f"{better / rollouts:.2%}", "")
 
 
@@ -169,8 +175,7 @@ def sticky_clients(rng: np.random.Generator, rollouts: int) -> None:
             windows = np.sort(rng.integers(0, 50, bad))
             once = [np.sort(np.unique(key, return_index=True)[1]) for key in (clients + 2000 * windows, clients)]
             for i, events in enumerate((np.arange(bad), *once)):
-                labels = arms[clients[events]]
-                false[i] += reaches(labels, np.full(len(labels), 0.1))
+                false[i] += reaches([(0.1, arms[clients[events]])])
         row(f"20 of 2,000, {times} times the traffic", *(f"{f / runs:.2%}" for f in false))
 
 

@@ -49,7 +49,7 @@ def bound_rate_difference(
     Evidence against a pair of rates is the mean of two mixtures, one over both rates, one over a rate that both share,
     over the likelihood of the pair, whatever the order in which the arms were seen. The interval is of the differences
     of all pairs against which there is no evidence of 1 / alpha (in the way of Turner and Grünwald 2023). Narrower than
-    two intervals at alpha / 2: by a quarter to a third where the rates are alike, by a tenth where they are not.
+    two intervals at alpha / 2: by a quarter where the rates are alike, by a tenth where they are not.
     """
     k, n = _read_shares(k, n, alpha)
     live_k, live_n = _read_shares(live_k, live_n, alpha)
