@@ -37,7 +37,7 @@ ROWS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rollouts", type=int, default=2000)
+    parser.add_argument("--rollouts", type=int, default=2000, help="five times as many for false rollbacks")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     for part in (false_rollbacks, catches, disturbances, sticky_clients, promotions, scores):

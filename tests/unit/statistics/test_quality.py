@@ -34,6 +34,7 @@ def test_what_is_undefined_is_not_a_number() -> None:
     assert quality.recall(table).tolist() == [1, 0]
     assert np.isnan(quality.accuracy([[0, 0], [0, 0]]))
     assert all(np.isnan(quality.auc([0, 0], [1, 2])))
+    assert all(np.isnan(quality.calibration_error([0, 0], [0, 0], [0.2, 0.8])))
     assert all(np.isnan(expected.expect([0, 0], [0.2, 0.8])))
     assert all(np.isnan(quality.regression(0, 0, 0, 0, 0)))
 

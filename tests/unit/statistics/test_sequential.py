@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modelyard.errors import InvalidInput
-from modelyard.statistics import confidence, sequential
+from modelyard.statistics import confidence, limits, sequential
 
 
 def test_a_game_is_the_weighted_mean_over_its_grid_and_goes_on_from_its_row() -> None:
@@ -207,5 +207,9 @@ def test_mistakes_are_named() -> None:
         sequential.ScoreGame(shares=[0.5, 0.5]).add([1], [1], 0.5)
     with pytest.raises(InvalidInput, match="values from 0 to 1"):
         confidence.MeanSequence().add(2, 3.0, 3.0)
+    with pytest.raises(InvalidInput, match="of sum 1"):
+        sequential.log_dirichlet_multinomial([1, 2], [0.5, 0.6])
+    with pytest.raises(InvalidInput, match="two equal rates"):
+        limits.two_arm_limit(0.1, 0.1)
     with pytest.raises(InvalidInput, match="weights"):
         sequential.average([1.0, 2.0], [1.0])

@@ -62,6 +62,7 @@ def test_one_bin_tells_nothing() -> None:
     assert twosample.compare_counts([500], [3]).p == 1
     assert twosample.compare_ranks([5000, 0], [5000, 0]).p == 1
     assert distances.psi([10, 0], [20, 0]) == 0
+    assert distances.psi_p_value(0.0, 10, 20, 1) == 1
     assert effects.bound_psi([10, 0], [20, 0]) == (0, 0, 0)
 
 
@@ -151,5 +152,9 @@ def test_what_cannot_be_compared_is_named() -> None:
         twosample.compare_counts([1, 2], [1, 0.5])
     with pytest.raises(InvalidInput, match="ascending"):
         distances.wasserstein([1, 2], [1, 1], [3, 1])
+    with pytest.raises(InvalidInput, match="a positive share a bin"):
+        twosample.compare_to_shares([1, 2], [1, 0])
+    with pytest.raises(InvalidInput, match="n: 0 rows"):
+        distances.psi_critical(0, 100, 10)
     with pytest.raises(InvalidInput, match="alpha: 0"):
         effects.bound_ks([1, 2], [1, 1], 0)
