@@ -3,7 +3,8 @@
 Two servers in processes of their own get malformed requests of three kinds: values and fields of well-formed requests
 changed; pipelined bytes in HTTP/1.1 and frames in HTTP/2 changed, cut anywhere, ended in every way. Between them,
 well-formed requests must be answered as at first. Each round has its own seed, which is printed with what went wrong;
-``--round`` repeats one. ``--good 1000000`` looks for leaks.
+``--round`` repeats one. ``--good 1000000`` looks for leaks. ``--described`` has schemathesis ask what the description
+of our API allows and forbids, for as long.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from fuzzing.described import examine
 from fuzzing.rounds import ROUNDS, play
 from fuzzing.target import Target
 
@@ -29,7 +31,10 @@ def main() -> int:
     reading.add_argument("--round", default="", help="a single round, as it was printed: mixed/values/17")
     reading.add_argument("--keep-going", action="store_true", help="start anew after a fault, to find others")
     reading.add_argument("--good", type=int, default=0, help="well-formed requests instead, and the memory they take")
+    reading.add_argument("--described", action="store_true", help="schemathesis instead, on our own description")
     told = reading.parse_args()
+    if told.described:
+        return describe(told.minutes * 60, told.seed)
     if told.good:
         return soak(told.good)
     if told.round:
@@ -72,6 +77,20 @@ def main() -> int:
         target.__exit__()
     print(f"{wrong} faults; {_total(counts)}")
     return 1 if wrong else 0
+
+
+def describe(seconds: float, seed: int) -> int:
+    """Have schemathesis examine a server of one model and one of several, each for half of the time."""
+    found = ""
+    for kind in ("one", "several"):
+        folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+        with Target(kind, folder / "log") as target:
+            found += examine(target.port, folder, "--seed", str(seed), "--max-time", str(max(1, round(seconds / 2))))
+            for number in range(len(target.steady)):
+                target.check(number)
+            print(f"{kind}: {target.resident:.1f} MB", flush=True)
+    print(found or "nothing was found")
+    return 1 if found else 0
 
 
 def soak(count: int) -> int:

@@ -101,7 +101,8 @@ def start() -> Iterator[Callable[..., Running]]:
         command = [sys.executable, "-c", PROGRAM, json.dumps({"workers": workers, **options})]
         if files:
             command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
         running.append(
             Running(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment))
         )

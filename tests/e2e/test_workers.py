@@ -167,8 +167,9 @@ class Load:
     def __init__(self, port: int, clients: int = 8) -> None:
         self.port = port
         self.answers: Counter[Any] = Counter()
-        #: Requests whose connection was closed before an answer, and failures of any other kind.
-        self.closed = 0
+        #: Requests whose connection was closed before an answer: answers that came over it before, seconds from the
+        #: last of them to the request, and seconds from that to the end. And failures of any other kind.
+        self.lost: list[tuple[int, float, float]] = []
         self.other: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(clients)))
@@ -194,8 +195,10 @@ class Load:
             except OSError as error:
                 self.other.append(repr(error))
                 return
+            count, answered = 0, time.monotonic()
             try:
                 while not self._stop.is_set():
+                    asked = time.monotonic()
                     writer.write(request)
                     async with asyncio.timeout(20):
                         head = await reader.readuntil(b"\r\n\r\n")
@@ -203,10 +206,11 @@ class Load:
                         assert found is not None
                         body = json.loads(await reader.readexactly(int(found[1])))
                     self.answers[head[9:12].decode(), round(body.get("prediction", 0), 6), body.get("version")] += 1
+                    count, answered = count + 1, time.monotonic()
                     if b"connection: close" in head:
                         break
             except (OSError, asyncio.IncompleteReadError):
-                self.closed += 1
+                self.lost.append((count, asked - answered, time.monotonic() - asked))
             except Exception as error:
                 self.other.append(repr(error))
             finally:
@@ -258,7 +262,7 @@ def test_a_killed_worker_costs_its_connections_and_nothing_else(bundle: Path, st
             until(lambda: running.count_ready() == 2)
     assert load.other == []
     assert set(load.answers) == {("200", 6.5, None)}
-    assert 1 <= load.closed <= 16
+    assert 1 <= len(load.lost) <= 16
     assert running.count("modelyard_worker_restarts_total") == 2
     assert len(running.lines("a worker ended")) == 2
     assert running.lines("a worker ended")[0]["how"] == "killed by SIGKILL"
@@ -304,11 +308,29 @@ def test_a_stop_loses_nothing(bundle: Path, start: Start, number: int) -> None:
     with Load(running.port) as load:
         running.process.send_signal(number)
         assert running.process.wait(15) == 0
-    assert load.closed == 0
+    assert load.lost == []
     assert all("Connect call failed" in error or "Connection refused" in error for error in load.other)
     assert set(load.answers) == {("200", 6.5, None)}
     assert not any(map(is_alive, workers))
     assert running.lines("stopped")
+
+
+def test_a_stop_loses_no_connection_that_a_worker_had_no_time_to_take(bundle: Path, start: Start) -> None:
+    running = start(bundle)
+    workers = running.workers
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    with connections_to(running, 10) as connections:
+        for connection in connections:
+            connection.request("POST", "/predict", ROW)
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: bool(running.lines("stopping")))
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+        answers = [connection.getresponse() for connection in connections]
+        assert [json.loads(answer.read())["prediction"] for answer in answers] == pytest.approx([6.5] * 10)
+    assert running.process.wait(15) == 0
 
 
 def test_a_worker_told_to_end_is_replaced_and_loses_nothing(bundle: Path, start: Start) -> None:
@@ -318,7 +340,7 @@ def test_a_worker_told_to_end_is_replaced_and_loses_nothing(bundle: Path, start:
         os.kill(victim, signal.SIGTERM)
         until(lambda: not is_alive(victim))
         until(lambda: running.count_ready() == 2)
-    assert (load.closed, load.other) == (0, [])
+    assert (load.lost, load.other) == ([], [])
     assert not running.lines("a worker ended")
 
 
@@ -331,7 +353,7 @@ def test_every_worker_follows_a_promotion_and_no_request_is_lost(tmp_path: Path,
         for version in (2, 1, 2):
             registry.promote("line", version)
             until(lambda version=version: _served(running, 8) == {version})  # type: ignore[misc]
-    assert (load.closed, load.other) == (0, [])
+    assert (load.lost, load.other) == ([], [])
     assert set(load.answers) == {("200", 6.5, 1), ("200", 13.0, 2)}
 
 

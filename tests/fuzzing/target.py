@@ -12,14 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from .seeds import MIXED, PAIR, Seed
+from .seeds import MIXED, ONE, PAIR, SEVERAL, Seed
 from .talk import HELLO, Answer, Line, answers1, answers2, ask, http1, http2
 
 WIRES = {
     "mixed": ["native", "oip", "tfserving", "kserve", "mlflow", "seldon", "azure", "vertex"],
     "pair": ["sagemaker", "kserve", "native", "oip", "tfserving", "seldon", "mlflow", "vertex", "azure"],
+    # Of our own API alone: other dialects answer some of its paths too, as Seldon's does GET /predict.
+    "one": ["native"],
+    "several": ["native"],
 }
-SEEDS: dict[str, list[Seed]] = {"mixed": MIXED, "pair": PAIR}
+SEEDS: dict[str, list[Seed]] = {"mixed": MIXED, "pair": PAIR, "one": ONE, "several": SEVERAL}
+
+#: What each serves.
+REFERENCES = {"mixed": ["m"], "pair": ["xy", "spare"], "one": ["m"], "several": ["m", "xy", "price:1", "price:2"]}
 
 _ID = re.compile(rb'"(?:id|request_id|puid|prediction_id)": ?"[0-9a-f]{12}-[0-9a-f]+"')
 
@@ -34,7 +40,8 @@ class Target:
         self.kind = kind
         self._log = log
         self._read = 0
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path}
         if kind == "pair":
             environment["SAGEMAKER_MULTI_MODEL"] = "true"
         with log.open("wb") as stream:
@@ -144,7 +151,63 @@ def _bundles() -> dict[str, Any]:
         "m": MemoryBundle(Signature(inputs=inputs, outputs=SIGNATURE.outputs), mixed, sample),
         "xy": pair,
         "spare": pair,
+        "price:1": _price(),
+        "price:2": _price_and_more(),
     }
+
+
+def _price() -> Any:
+    """A regression over the kinds of input that ``m`` has not."""
+    from modelyard.schema import Field, Signature
+    from modelyard.testing.memory import MemoryBundle
+
+    inputs = (
+        Field(name="rooms", dtype="int64", nullable=True), Field(name="floor", dtype="int8"),
+        Field(name="lot", dtype="uint64"), Field(name="built", dtype="datetime"),
+        Field(name="kind", dtype="string", categories=("flat",)), Field(name="new", dtype="bool", nullable=True),
+        Field(name="area", dtype="float64", nullable=True, minimum=10.0, maximum=900.0),
+        Field(name="rate", dtype="float16"),
+    )  # fmt: skip
+    sample = {
+        "rooms": [3], "floor": [1], "lot": np.array([7], "uint64"), "built": [0.0], "kind": np.array(["flat"], object),
+        "new": [1.0], "area": [80.0], "rate": np.array([0.5], "float16"),
+    }  # fmt: skip
+
+    def predict(columns: Any) -> dict[str, Any]:
+        with np.errstate(all="ignore"):
+            return {"prediction": columns["area"] * columns["rate"] + columns["floor"]}
+
+    outputs = (Field(name="prediction", dtype="float64"),)
+    return MemoryBundle(Signature(inputs=inputs, outputs=outputs), predict, sample, task="regression")
+
+
+def _price_and_more() -> Any:
+    """Its next version, over rows of shapes, with outputs of every kind."""
+    from modelyard.schema import Field, Signature
+    from modelyard.testing.memory import MemoryBundle
+
+    inputs = (
+        Field(name="view", dtype="float64", shape=(2, 2)), Field(name="trace", dtype="int32", shape=(-1,)),
+        Field(name="words", dtype="string", shape=(2,)), Field(name="rooms", dtype="int64"),
+    )  # fmt: skip
+    outputs = (
+        Field(name="low", dtype="float32"), Field(name="rooms", dtype="int64"), Field(name="dear", dtype="bool"),
+        Field(name="word", dtype="string"), Field(name="built", dtype="datetime"),
+        Field(name="parts", dtype="float64", shape=(2, 2)),
+    )  # fmt: skip
+    sample = {
+        "view": np.zeros((1, 2, 2)), "trace": np.array([[1, 2]]), "words": np.array([["a", "b"]], object), "rooms": [3],
+    }  # fmt: skip
+
+    def predict(columns: Any) -> dict[str, Any]:
+        with np.errstate(all="ignore"):
+            low = columns["view"].sum(axis=(1, 2)).astype("float32")
+        return {
+            "low": low, "rooms": columns["rooms"], "dear": low > 1, "word": columns["words"][:, 0],
+            "built": np.zeros(len(low)), "parts": columns["view"],
+        }  # fmt: skip
+
+    return MemoryBundle(Signature(inputs=inputs, outputs=outputs), predict, sample)
 
 
 class _Source:
@@ -157,7 +220,7 @@ class _Source:
         return 0
 
     def versions(self, model: str) -> list[str]:
-        return ["1"]
+        return ["2", "1"] if model == "price" else ["1"]
 
     def forget(self, reference: str) -> None: ...
 
@@ -168,14 +231,16 @@ class _Source:
         if reference not in self._bundles:
             raise NotFound.among("model", reference, self._bundles)
         bundle = self._bundles[reference]
-        return Wanted(model=reference, version="1", digest=bundle.digest, aliases=("production",), open=lambda: bundle)
+        model, _, version = reference.partition(":")
+        aliases = () if version == "2" else ("production",)
+        return Wanted(model=model, version=version or "1", digest=bundle.digest, aliases=aliases, open=lambda: bundle)
 
 
 def _serve(kind: str) -> None:
     from modelyard.serving.server import serve
 
     serve(
-        ["m"] if kind == "mixed" else ["xy", "spare"],
+        REFERENCES[kind],
         source=_Source, wires=WIRES[kind], port=0, max_body=1 << 20, max_rows=20_000, control=kind == "pair",
         on_ready=lambda server: print(server.port, flush=True),
     )  # fmt: skip

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from fuzzing.described import examine
 from fuzzing.rounds import ROUNDS, outcome, play
 from fuzzing.seeds import rest
 from fuzzing.talk import ask
@@ -25,6 +26,7 @@ from fuzzing.target import Target
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="a server's descriptors are counted in /proc")
 
 KINDS = ("mixed", "pair")
+DESCRIBED = ("one", "several")
 SETTINGS = settings(
     deadline=None,
     derandomize=True,
@@ -73,6 +75,15 @@ def test_memory_stays(targets: dict[str, Target], kind: str) -> None:
 # What the description of our own API says.
 
 
+@pytest.mark.parametrize("kind", DESCRIBED)
+def test_schemathesis_finds_nothing(kind: str, tmp_path: Path) -> None:
+    with Target(kind, tmp_path / "log") as target:
+        found = examine(target.port, tmp_path, "--seed", "1", "--max-examples", "10")
+        assert not found, found
+        for number in range(len(target.steady)):
+            target.check(number)
+
+
 class Described:
     """Makes values from the schemas of a document, and checks values against them."""
 
@@ -89,7 +100,9 @@ class Described:
         return st.one_of([self._kind(kind, schema) for kind in kinds])
 
     def _kind(self, kind: str, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        low, high = schema.get("minimum"), schema.get("maximum")
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        high = schema.get("maximum", schema.get("exclusiveMaximum"))
+        is_open = {"exclude_min": "exclusiveMinimum" in schema, "exclude_max": "exclusiveMaximum" in schema}
         match kind:
             case "object":
                 return st.fixed_dictionaries({name: self.valid(each) for name, each in schema["properties"].items()})
@@ -104,7 +117,7 @@ class Described:
             case "integer":
                 return st.integers(low, high)
             case "number":
-                return st.floats(low, high, allow_nan=False, allow_infinity=False)
+                return st.floats(low, high, allow_nan=False, allow_infinity=False, **is_open)
         return st.none()
 
     def operations(self) -> list[tuple[str, dict[str, Any]]]:

@@ -32,6 +32,7 @@ def modules_after(code: str) -> set[str]:
         "import modelyard.serving.server",
         "import modelyard.training",
         "import modelyard.scoring",
+        "import modelyard.statistics.streaming, modelyard.statistics.effects, modelyard.statistics.expected",
         "import modelyard.testing",
         "from modelyard.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
     ],

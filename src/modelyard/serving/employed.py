@@ -41,6 +41,9 @@ from modelyard.serving.worker import Security, Worker, new_loop, settle_memory
 #: How often a worker tells what it has counted, in seconds; it is also how it shows that it lives.
 PUBLISH_SECONDS = 0.25
 
+#: Seconds that a worker told to end gives connections that it was just handed; those of TLS have to agree on keys.
+ARRIVAL_SECONDS = 1.0
+
 #: Seconds for what is in flight when the supervisor was killed: nobody can ask for longer.
 ORPHAN_SECONDS = 5.0
 
@@ -68,6 +71,10 @@ class LinkEntrance:
             self._is_open = False
             self._take()
             self._loop.remove_reader(self._line)
+
+    async def settle(self) -> None:
+        if self._arriving:
+            await asyncio.wait(self._arriving, timeout=ARRIVAL_SECONDS)
 
     def note_lost(self) -> None:
         self._board.note_lost()

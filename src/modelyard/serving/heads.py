@@ -209,8 +209,17 @@ def _understand(listener: Listener, is_admin_port: bool, method: str, target: st
         _announced(headers),
         _call_of(endpoint, headers) if is_call else PlainStream,
         patience(headers, seconds) if is_call else seconds,
-        coding(headers.get("grpc-accept-encoding" if is_call else "accept-encoding", "")),
+        coding(_accepted(headers) if is_call else headers.get("accept-encoding", "")),
     )
+
+
+def _accepted(headers: Mapping[str, str]) -> str:
+    """How the answers to a call may be compressed: as the caller says, if it names an encoding for its own messages.
+
+    Libraries of gRPC say what they can inflate in every call, wanted or not, and compressing costs more than the model.
+    """
+    is_wanted = headers.get("grpc-encoding", "identity") != "identity"
+    return headers.get("grpc-accept-encoding", "") if is_wanted else ""
 
 
 def _call_of(endpoint: Endpoint, headers: Mapping[str, str]) -> type[GrpcStream]:

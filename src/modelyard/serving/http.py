@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
         self.in_body = False
         #: The client waits to be asked for the body.
         self._expects = False
-        #: Whether it was refused by its head, so that its body is of no interest; None until that is looked at.
+        #: Whether the request was refused by its head, and its body is thrown away; None until that is looked at.
         self._is_refused: bool | None = None
         #: The headers, once they were read.
         self._told: dict[str, str] | None = None

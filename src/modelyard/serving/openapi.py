@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from modelyard import __version__
+from modelyard.decoding.fast import FLOAT_LIMITS, integer_range
 from modelyard.interfaces import Catalog
 from modelyard.schema import INTEGER_RANGES, Field
 from modelyard.serving.loading import Loaded
 
 Json = dict[str, Any]
-
-#: The largest numbers of floats that not every number of JSON fits.
-_LARGEST = {"float16": 65504.0, "float32": 3.4028234663852886e38}
 
 
 def describe(catalog: Catalog, *, wants_keys: bool = False) -> Json:
@@ -24,8 +22,10 @@ def describe(catalog: Catalog, *, wants_keys: bool = False) -> Json:
         "/health/ready": _get("ready", "Whether every declared model is loaded and verified", also=("503",)),
         "/metrics": _get("metrics", "Counts and times", media="text/plain"),
         "/models": _get("models", "The models, their versions and signatures"),
+        "/openapi.json": _get("openapi", "This document"),
     }
     schemas: Json = {"Error": _error()}
+    keys = {_key(name) for name in names}
     for name in names:
         served = catalog.find(name, None, None)
         key = _key(name)
@@ -36,6 +36,8 @@ def describe(catalog: Catalog, *, wants_keys: bool = False) -> Json:
             own = key
             if version.signature != served.signature:
                 own = f"{key}_{version.version}"
+                while f"{own}_request" in schemas or own in keys:  # a model may have that name
+                    own += "_"
                 schemas |= _schemas(own, version.signature.inputs, version.signature.outputs)
             if version.version:
                 path = f"/models/{name}/versions/{version.version}/predict"
@@ -82,7 +84,8 @@ def _secure(document: Json) -> None:
 
 
 def _key(text: str) -> str:
-    return "".join(c if c.isalnum() and c.isascii() else "_" for c in text)
+    """``text`` as part of the name of a schema or an operation, in which names of models may stand as they are."""
+    return "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "_" for c in text)
 
 
 def _get(operation: str, summary: str, also: tuple[str, ...] = (), media: str = "application/json") -> Json:
@@ -210,12 +213,13 @@ def _element(field: Field) -> Json:
     elif field.dtype == "bool":
         kind = {"type": "boolean"}
     elif field.dtype in INTEGER_RANGES:
-        low, high = INTEGER_RANGES[field.dtype]
+        low, high = integer_range(field)
         kind = {"type": "integer", "minimum": low, "maximum": high}
     else:
         kind = {"type": "number"}
-        if field.dtype in _LARGEST:
-            kind |= {"minimum": -_LARGEST[field.dtype], "maximum": _LARGEST[field.dtype]}
+        if field.dtype in FLOAT_LIMITS:
+            limit = FLOAT_LIMITS[field.dtype]
+            kind |= {"exclusiveMinimum": -limit, "exclusiveMaximum": limit}
     if field.nullable:
         kind["type"] = [kind["type"], "null"]
     return kind

@@ -31,6 +31,9 @@ class Entrance(Protocol):
     def close(self) -> None:
         """Let no more in; those that are in stay."""
 
+    async def settle(self) -> None:
+        """Return once those who had come before that are in."""
+
     def note_lost(self) -> None:
         """A connection has ended."""
 
@@ -51,6 +54,9 @@ class PortEntrance:
     def close(self) -> None:
         for server in self._servers:
             server.close()
+
+    async def settle(self) -> None:
+        """Whom the loop accepts is in at once, but for handshakes of TLS, of which it does not tell."""
 
     def note_lost(self) -> None:
         """Nobody else counts them."""
@@ -86,6 +92,7 @@ class Worker:
                 await stopping.wait()
             self.log.write("info", "stopping", in_flight=self._in_flight())
             entrance.close()
+            await entrance.settle()
             await self._drain(gone)
             self.log.write("info", "stopped")
         finally:

@@ -341,7 +341,8 @@ class TestCompression:
         assert "within a message" in peer.answers[number].trailers["grpc-message"]
 
 
-ZIPPED = {**CALL, "grpc-accept-encoding": "identity, deflate, gzip"}
+ACCEPTS = {**CALL, "grpc-accept-encoding": "identity, deflate, gzip"}
+ZIPPED = {**ACCEPTS, "grpc-encoding": "gzip"}
 
 
 class TestCompressedAnswers:
@@ -352,15 +353,16 @@ class TestCompressedAnswers:
     def test_a_large_answer_is_compressed_for_those_who_take_it_so(
         self, peer: Peer, accepted: str, how: str, unpack: Callable[[bytes], bytes]
     ) -> None:
-        answer = peer.ask(message(b"abc" * 1000), {**CALL, "grpc-accept-encoding": accepted})
+        answer = peer.ask(message(b"abc" * 1000), {**ZIPPED, "grpc-accept-encoding": accepted})
         assert answer.headers["grpc-encoding"] == how and answer.body[0] == 1 and answer.trailers == DONE
         assert len(answer.body) < 300 and unpack(answer.messages[0]) == b"abc" * 1000
 
     @pytest.mark.parametrize(
         ("body", "fields"),
-        [(b"abc" * 100, ZIPPED), (b"abc" * 1000, CALL), (b"abc" * 1000, {**CALL, "grpc-accept-encoding": "snappy"}),
-         (random.Random(0).randbytes(3000), ZIPPED)],
-        ids=["small", "not asked for", "in no known way", "what does not shrink"],
+        [(b"abc" * 100, ZIPPED), (b"abc" * 1000, CALL), (b"abc" * 1000, {**ZIPPED, "grpc-accept-encoding": "snappy"}),
+         (random.Random(0).randbytes(3000), ZIPPED), (b"abc" * 1000, ACCEPTS),
+         (b"abc" * 1000, {**ACCEPTS, "grpc-encoding": "identity"})],
+        ids=["small", "not asked for", "in no known way", "what does not shrink", "said unasked", "not itself"],
     )  # fmt: skip
     def test_any_other_answer_is_not(self, peer: Peer, body: bytes, fields: dict[str, str]) -> None:
         answer = peer.ask(message(body), fields)

@@ -236,6 +236,23 @@ def test_what_was_pipelined_before_the_end_is_answered(
     assert client.is_closed()
 
 
+def test_what_came_while_the_server_stood_still_is_answered_before_it_stops(
+    client: Client, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BUSY_SECONDS", 1.0)
+    client.send(request())
+    assert client.answer()[0] == 200
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    while not server._worker.listener.is_draining:
+        time.sleep(0.001)
+    assert server._loop is not None
+    server._loop.call_soon_threadsafe(time.sleep, 1.5)  # as where the machine has others to run
+    client.send(request())
+    assert client.answer()[0] == 200
+    stopping.join(10)
+
+
 class TestFraming:
     def test_a_request_is_answered_and_the_connection_stays(self, client: Client) -> None:
         for _ in range(20):

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.errors import Conflict, InvalidInput, ModelFailed, NotFound, RemoteFailed
+from modelyard.schema import Field, Signature
 from modelyard.serving.server import Server
+from modelyard.testing.memory import MemoryBundle
 
 from .conftest import MemorySource, classifier, linear
 
@@ -430,6 +433,44 @@ class TestStartAndStop:
         for _ in range(10):
             assert ask(server, "/predict", ROW)[1]["prediction"] == 6.5
         assert ask(server, "/predict", {"x1": 1})[0] == 400
+
+
+def test_openapi_keeps_models_apart_whose_names_are_alike(source: MemorySource, serve: Serve) -> None:
+    from openapi_spec_validator import validate
+
+    for name, bundle in (("a-b", linear()), ("a_b", classifier()), ("a.b", linear()), ("a_b_1", linear())):
+        source.add(name, bundle)
+    source.add("a_b", linear())  # a version of another signature, whose schemas might be called as those of a_b_1
+    document = ask(serve("a-b", "a_b:all", "a.b", "a_b_1"), "/openapi.json")[1]
+    validate(document)
+    operations = [each[method]["operationId"] for each in document["paths"].values() for method in each]
+    assert len(set(operations)) == len(operations)
+    for path, told in document["paths"].items():
+        if "post" in told:
+            answer = told["post"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+            properties = document["components"]["schemas"][answer.rpartition("/")[2]]["anyOf"][0]["properties"]
+            assert ("probabilities" in properties) == (path == "/models/a_b/versions/1/predict"), path
+
+
+def test_openapi_tells_the_bounds_that_are_kept(source: MemorySource, serve: Serve) -> None:
+    fields = [
+        ("half", "float16", False),
+        ("single", "float32", False),
+        ("gap", "int64", True),
+        ("long", "int64", False),
+    ]
+    inputs = tuple(Field(name=name, dtype=dtype, nullable=nullable) for name, dtype, nullable in fields)
+    signature = Signature(inputs=inputs, outputs=(Field(name="prediction", dtype="float64"),))
+    sample = {"half": [1.0], "single": [1.0], "gap": [1], "long": [1]}
+    source.add("m", MemoryBundle(signature, lambda c: {"prediction": c["single"] + 0.0}, sample))
+    server = serve("m")
+    record = ask(server, "/openapi.json")[1]["components"]["schemas"]["m_record"]["properties"]
+    for name, told in record.items():
+        low, high = told.get("minimum"), told.get("maximum")
+        if low is None:
+            low, high = (np.nextafter(told[bound], 0) for bound in ("exclusiveMinimum", "exclusiveMaximum"))
+        for value, status in ((low, 200), (high, 200), (told.get("exclusiveMaximum", high + 1), 400)):
+            assert ask(server, "/predict", {**dict.fromkeys(record, 1), name: value})[0] == status, (name, value)
 
 
 def test_openapi_is_valid_and_has_the_real_schema(source: MemorySource, serve: Serve) -> None:

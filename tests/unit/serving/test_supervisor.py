@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import socket
 import threading
@@ -16,6 +17,7 @@ import pytest
 from modelyard.errors import NotFound, NotReady
 from modelyard.serving import seat as seats
 from modelyard.serving import shared
+from modelyard.serving.application import Application
 from modelyard.serving.catalog import Change
 from modelyard.serving.employed import Employment, LinkEntrance
 from modelyard.serving.isolation.frames import failure_of
@@ -23,7 +25,9 @@ from modelyard.serving.link import Answer, Apply, Begin, Leaving, Limit, Link, M
 from modelyard.serving.metrics import Counts, Snapshot, Vitals
 from modelyard.serving.seat import MOST_ON_THE_WAY, Seat
 from modelyard.serving.supervisor import Supervisor
+from modelyard.serving.worker import Worker, new_loop
 from modelyard.telemetry import Log
+from yes_or_no import Source
 
 MODEL = Model("churn", "4", "sha256:0", {"x1": 1.5, "when": "2026-01-01"})
 
@@ -311,6 +315,34 @@ def test_a_worker_takes_connections_until_it_closes_and_those_that_wait_then(mem
             each.close()
 
     asyncio.run(take())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_whoever_comes_with_the_word_to_stop_is_answered(memory: int, turns: int) -> None:
+    async def serve() -> bytes:
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        application = Application(["m"], source=Source, log_stream=io.StringIO())
+        worker, stopping, ready = Worker(application), asyncio.Event(), asyncio.Event()
+        living = asyncio.ensure_future(worker.live(LinkEntrance(far, shared.Board(memory, 0)), stopping, ready.set))
+        await ready.wait()
+        client, connection = socket.socketpair()
+        client.settimeout(5)
+        client.sendall(b'POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 18\r\n\r\n{"x1": 2, "x2": 1}')
+        socket.send_fds(near, [b"\0"], [connection.fileno()])
+        connection.close()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        stopping.set()
+        await living
+        application.close()
+        near.close()
+        with client:
+            return client.recv(1000)
+
+    loop = new_loop()
+    assert loop.run_until_complete(serve()).startswith(b"HTTP/1.1 200 OK")
+    loop.close()
 
 
 def test_a_connection_for_which_no_descriptor_was_left_counts_as_lost(memory: int) -> None:
