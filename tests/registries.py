@@ -22,7 +22,10 @@ from modelyard.schema import Field, Signature
 Make = Callable[..., Bundle]
 
 #: What a test leaves behind in a database, in the order in which it can be emptied.
-TABLES = ("aliases", "tags", "blobs", "versions", "changes", "api_keys")
+TABLES = (
+    "aliases", "tags", "blobs", "versions", "changes", "api_keys", "routes", "decisions", "rollouts", "tallies",
+    "windows", "findings", "alerts", "deliveries", "silences", "labels", "cohorts", "states", "leases",
+)  # fmt: skip
 
 
 def tiny_bundle(folder: Path, text: str = "one", *, provenance: str = "", report: str = "", rows: int = 1) -> Bundle:

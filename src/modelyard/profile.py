@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from math import prod
 from typing import Any, Literal
 
 import msgspec
@@ -174,7 +175,7 @@ class Profile(msgspec.Struct, kw_only=True, omit_defaults=True):
                 continue
             for part in side:
                 if part.kind != "skipped":
-                    part.count(_part_of(given[part.field], part))
+                    part.count(part_of(given[part.field], part))
         for part in self.inputs:
             part.wrong += (wrong or {}).get(part.field, 0)
 
@@ -226,7 +227,7 @@ def _freeze(field: Field, values: Array) -> list[Counts]:
         parts = [Counts(field=field.name, part=name, at=i) for i, name in enumerate(names)]
     else:
         parts = [Counts(field=field.name, part=name) for name in SUMMARIES]
-    return [_freeze_part(part, field, _part_of(values, part)) for part in parts]
+    return [_freeze_part(part, field, part_of(values, part)) for part in parts]
 
 
 def _freeze_part(part: Counts, field: Field, values: Array) -> Counts:
@@ -277,18 +278,20 @@ def _hash(text: str) -> int:
 # -- values ------------------------------------------------------------------------------------------------------
 
 
-def _part_of(values: Array, part: Counts) -> Array:
+def part_of(values: Array, part: Counts) -> Array:
     """The values of ``part``, one per row. A summary is of the row's finite elements, NaN where there are none."""
     if not part.part:
         return values
-    flat: Array = values.reshape(len(values), -1)
+    flat: Array = values.reshape(len(values), prod(values.shape[1:]))
     if part.at is not None:
         return flat[:, part.at]
     flat = flat.astype("float64")
     if part.part == "mean":
         finite = np.isfinite(flat)
         means: Array = np.full(len(flat), np.nan)
-        np.divide(np.where(finite, flat, 0.0).sum(axis=1), finite.sum(axis=1), out=means, where=finite.any(axis=1))
+        with np.errstate(over="ignore"):  # a sum of numbers may be infinity where they are not
+            sums = np.where(finite, flat, 0.0).sum(axis=1)
+        np.divide(sums, finite.sum(axis=1), out=means, where=finite.any(axis=1))
         return means
     extreme: Array = (np.fmin if part.part == "minimum" else np.fmax).reduce(flat, axis=1, initial=np.nan)
     return extreme

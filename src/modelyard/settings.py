@@ -84,6 +84,16 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _some_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < 1:
+        raise ValueError(text)
+    return seconds
+
+
+_days = _seconds
+
+
 def _share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
@@ -107,6 +117,8 @@ def _switch(text: str) -> bool:
 
 
 _SECONDS = "a number of seconds"
+_DAYS = "a number of days"
+_COUNT = "a whole number, or 0"
 _SHARE = "a number from 0 to 1"
 _SWITCH = "on or off"
 _POSITIVE = "a whole number above 0"
@@ -197,6 +209,13 @@ TABLE: tuple[Setting, ...] = (
         "",
         "address of an OpenTelemetry receiver (OTLP over HTTP) of spans; OTEL_EXPORTER_OTLP_ENDPOINT when empty",
     ),
+    Setting("records", str, "", "folder of what is recorded of predictions; in the home folder when empty; or off"),
+    Setting("record_sample", _whole(0), "100", "of so many requests the inputs of one are kept; 0 for none", _COUNT),
+    Setting("record_days", _days, "30", "days that recorded predictions are kept", _DAYS),
+    Setting("record_size", _size, "10GB", "disk space that recorded predictions may take", "a size, like 10GB"),
+    Setting("window_seconds", _some_seconds, "60", "seconds after which a window of counts closes", _SECONDS),
+    Setting("window_rows", _whole(1), "100000", "rows after which a window of counts closes", _POSITIVE),
+    Setting("window_days", _days, "400", "days that windows of counts are kept", _DAYS),
     Setting(
         "train_rows",
         _whole(1),

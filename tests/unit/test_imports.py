@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {
-    "cryptography", "lightgbm", "matplotlib", "onnx", "onnxmltools", "onnxruntime", "pandas", "psycopg", "pyarrow",
-    "scipy", "skl2onnx", "sklearn", "skops", "xgboost",
+    "cryptography", "duckdb", "lightgbm", "matplotlib", "onnx", "onnxmltools", "onnxruntime", "pandas", "psycopg",
+    "pyarrow", "scipy", "skl2onnx", "sklearn", "skops", "xgboost",
 }  # fmt: skip
 
 
@@ -28,6 +28,7 @@ def modules_after(code: str) -> set[str]:
         "import modelyard.api",
         "import modelyard.bundle",
         "import modelyard.conformance",
+        "import modelyard.recording.recorder",
         "import modelyard.registry",
         "import modelyard.serving.server",
         "import modelyard.training",

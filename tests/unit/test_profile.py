@@ -206,3 +206,10 @@ def test_a_hundred_features_stay_small():
 def test_no_rows():
     profile = profile_of(x=np.empty(0), c=np.empty(0, dtype=object))
     assert profile.rows == 0
+
+
+def test_no_rows_of_a_field_with_a_shape():
+    fields = (Field(name="v", dtype="float64", shape=(3,)), Field(name="i", dtype="float64", shape=(8, 8)))
+    profile = Profile.of({"v": np.empty((0, 3)), "i": np.empty((0, 8, 8))}, fields)
+    assert [part.name for part in profile.inputs] == ["v[0]", "v[1]", "v[2]", "i[minimum]", "i[mean]", "i[maximum]"]
+    assert all(part.total == 0 for part in profile.inputs)

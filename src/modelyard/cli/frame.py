@@ -47,6 +47,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sign": ("trust", "Sign a model file, a bundle or a registered version."),
         "environment": ("environment", "Show or make the environment of a model."),
     },
+    "Operate a model": {
+        "records": ("records", "Search, follow and redact what was predicted."),
+    },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),
         "explain-batching": ("explain_batching", "Show why a running server joined the requests it joined."),

@@ -78,7 +78,17 @@ def version() -> Answer:
     from importlib import metadata
 
     found: dict[str, str | None] = {"modelyard": metadata.version("modelyard"), "python": platform.python_version()}
-    for name in ("numpy", "onnxruntime", "pyarrow", "scikit-learn", "onnx", "skl2onnx", "xgboost-cpu", "lightgbm"):
+    for name in (
+        "numpy",
+        "onnxruntime",
+        "pyarrow",
+        "scikit-learn",
+        "onnx",
+        "skl2onnx",
+        "xgboost-cpu",
+        "lightgbm",
+        "duckdb",
+    ):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

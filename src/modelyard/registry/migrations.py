@@ -58,7 +58,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         # A rollout's evidence is what its controller had folded in of the tallies up to ``position``.
         """CREATE TABLE rollouts (
             id INTEGER PRIMARY KEY, model TEXT NOT NULL, alias TEXT NOT NULL, state TEXT NOT NULL,
-            started TEXT NOT NULL, ended TEXT, content TEXT NOT NULL, evidence TEXT NOT NULL, position BIGINT NOT NULL)""",
+            started TEXT NOT NULL, ended TEXT, content TEXT NOT NULL, evidence TEXT NOT NULL,
+            position BIGINT NOT NULL)""",
         "CREATE UNIQUE INDEX rollouts_once ON rollouts (model, alias) WHERE ended IS NULL",
         """CREATE TABLE decisions (
             id INTEGER PRIMARY KEY, rollout INTEGER NOT NULL, moment TEXT NOT NULL, who TEXT NOT NULL,
@@ -67,7 +68,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         # What recorders counted for a rollout: each of a source's rows once (``sequence``).
         """CREATE TABLE tallies (
             id BIGINT PRIMARY KEY, rollout INTEGER NOT NULL, revision INTEGER NOT NULL, source TEXT NOT NULL,
-            sequence BIGINT NOT NULL, moment TEXT NOT NULL, content TEXT NOT NULL, UNIQUE (rollout, source, sequence))""",
+            sequence BIGINT NOT NULL, moment TEXT NOT NULL, content TEXT NOT NULL,
+            UNIQUE (rollout, source, sequence))""",
         """CREATE TABLE windows (
             id BIGINT PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, span TEXT NOT NULL,
             opened TEXT NOT NULL, closed TEXT NOT NULL, source TEXT NOT NULL, rows_seen BIGINT NOT NULL,

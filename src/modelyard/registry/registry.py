@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from modelyard import settings
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Store
-from modelyard.registry import entry, journal, shelf
+from modelyard.registry import entry, journal, routes, shelf
 from modelyard.registry.cache import Cache
 from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
@@ -31,7 +31,9 @@ from modelyard.registry.records import (
     check_text,
     read_moment,
 )
+from modelyard.registry.redaction import Policies
 from modelyard.registry.routes import Routes
+from modelyard.registry.windows import Windows
 from modelyard.stores.disk import disk_errors
 from modelyard.stores.image import Part
 from modelyard.stores.local import LocalStore
@@ -57,6 +59,9 @@ class Registry:
         self.keys = Keys(database)
         #: Which versions share the requests of an alias.
         self.routes = Routes(database)
+        #: What was counted of predictions, and what may be kept of them.
+        self.windows = Windows(database)
+        self.policies = Policies(database)
 
     @classmethod
     def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:
@@ -164,8 +169,8 @@ class Registry:
     def delete(self, ref: str, *, why: str = "", force: bool = False) -> None:
         """Forget a version: its number is never given again, its blobs go with the next ``collect``.
 
-        Raises Refused where an alias points to it. ``force`` removes such aliases too, but ``production`` only
-        where it is the model's last version: promote another one first.
+        Raises Refused where an alias points to it or a route names it. ``force`` removes such aliases too, but
+        ``production`` only where it is the model's last version: promote another one first.
         """
         check_text("why", why)
         with self._database.write() as work:
@@ -176,6 +181,11 @@ class Registry:
                     f"{version.ref} is what an alias points to: {', '.join(version.aliases)}",
                     hint=f"modelyard promote {version.model} ANOTHER --alias {version.aliases[0]}",
                     aliases=version.aliases,
+                )
+            for route in routes.naming(work, version.model, version.number):
+                raise Refused(
+                    f"the route of {route.model}@{route.alias} sends requests to {version.ref}",
+                    hint=f"modelyard history {route.model}",
                 )
             for alias in version.aliases:
                 journal.drop(work, version.model, alias, why)

@@ -95,17 +95,15 @@ class Routes:
         """
         check(route)
         with self._database.write() as work:
-            before = current(work, route.model, route.alias)
-            if before is not None and before.rollout is not None and before.rollout != route.rollout:
-                raise Conflict(
-                    f"rollout {before.rollout} has the route of {route.model}@{route.alias}",
-                    hint=f"modelyard rollout abort {route.model} --alias {route.alias}",
-                )
+            _check_free(work, route.model, route.alias, route.rollout)
             return put(work, route, why)
 
     def clear(self, model: str, alias: str = PRODUCTION, *, why: str = "") -> None:
-        """From now on the alias alone decides. Nothing happens where it does already."""
+        """From now on the alias alone decides. Nothing happens where it does already. Raises Conflict where a rollout
+        holds the alias.
+        """
         with self._database.write() as work:
+            _check_free(work, model, alias, None)
             end(work, model, alias, why)
 
 
@@ -147,6 +145,12 @@ def end(work: Work, model: str, alias: str, why: str = "") -> None:
     journal.write(work, "unroute", model, alias=alias, why=why)
 
 
+def naming(work: Work, model: str, version: int) -> list[Route]:
+    """The routes in force that send requests to a version."""
+    rows = work.rows(f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND ended IS NULL ORDER BY alias", model)
+    return [route for route in map(_route, rows) if any(arm.version == version for arm in route.arms)]
+
+
 def told(route: Route) -> str:
     """The arms in words: ``stable 4 90%, canary 5 10%``."""
     return ", ".join(
@@ -177,6 +181,16 @@ def check(route: Route) -> Route:
         if route.arm(pin.arm).mode == "shadow":
             raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", "an arm that answers", f"{pin.arm}, a shadow")
     return route
+
+
+def _check_free(work: Work, model: str, alias: str, rollout: int | None) -> None:
+    """Raises Conflict where another rollout than this one has the route."""
+    before = current(work, model, alias)
+    if before is not None and before.rollout is not None and before.rollout != rollout:
+        raise Conflict(
+            f"rollout {before.rollout} has the route of {model}@{alias}",
+            hint=f"modelyard rollout abort {model} --alias {alias}",
+        )
 
 
 def _route(row: Row) -> Route:

@@ -46,12 +46,18 @@ class Counted(msgspec.Struct, array_like=True):
     invalid: int = 0
     inputs: list[Part] = []
     outputs: list[Part] = []
-    #: Requests by the time that each stage took (decode, queue, predict, encode, total), on the bounds ``STAGE_BOUNDS``.
+    #: Requests by the time that each of ``STAGES`` took, on the bounds ``STAGE_BOUNDS``; those beyond come last.
     stages: dict[str, list[int]] = {}
     #: Texts that the reference did not have, by field and text.
     unseen: dict[str, dict[str, int]] = {}
     #: What was not recorded: rows that the recorder had no room for.
     lost: int = 0
+    #: Which bins the parts were counted on; "" where there are no parts.
+    bins: str = ""
+
+    def fits(self, more: Counted) -> bool:
+        """Whether both were counted on the same bins, as far as they were counted on any."""
+        return self.bins == more.bins or not (self.bins and more.bins)
 
     def plus(self, more: Counted) -> Counted:
         return Counted(
@@ -61,7 +67,7 @@ class Counted(msgspec.Struct, array_like=True):
              for name in self.stages.keys() | more.stages.keys()},
             {field: top(_sum(self.unseen.get(field, {}), more.unseen.get(field, {})))
              for field in self.unseen.keys() | more.unseen.keys()},
-            self.lost + more.lost,
+            self.lost + more.lost, self.bins or more.bins,
         )  # fmt: skip
 
 
@@ -83,8 +89,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     counted: Counted
 
     def plus(self, more: Window) -> Window:
-        """Both as one. Raises Conflict where they are not of one version."""
-        if (self.model, self.version) != (more.model, more.version):
+        """Both as one. Raises Conflict where they are not of one version, or were counted on different bins."""
+        if (self.model, self.version) != (more.model, more.version) or not self.counted.fits(more.counted):
             raise Conflict(f"windows of {self.model}:{self.version} and {more.model}:{more.version} do not add up")
         return msgspec.structs.replace(
             self,
@@ -109,11 +115,19 @@ class Windows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, windows: Iterable[Window]) -> None:
-        """Keep closed windows, all or none."""
+    def add(self, windows: Iterable[Window], *, source: str = "", batch: str = "") -> bool:
+        """Keep closed windows, all or none. A ``batch`` of a ``source`` is kept once: False where it was its last."""
         with self._database.write() as work:
+            if batch:
+                mine = ("recorded", source, "")
+                row = work.row("SELECT content FROM states WHERE name = ? AND model = ? AND version = ?", *mine)
+                if row is not None and row["content"] == batch:
+                    return False
+                work.do("DELETE FROM states WHERE name = ? AND model = ? AND version = ?", *mine)
+                work.do("INSERT INTO states (name, model, version, content) VALUES (?, ?, ?, ?)", *mine, batch)
             for window in windows:
                 insert(work, window)
+        return True
 
     def find(
         self,
@@ -124,14 +138,15 @@ class Windows:
         until: str = "9999",
         after: int = 0,
         arm: str | None = None,
+        span: str | None = None,
         most: int = 10_000,
     ) -> list[Window]:
         """Windows of a model that closed after ``since`` and not after ``until``, oldest first; with an id above
-        ``after``.
+        ``after``. Those that older ones were merged to have ids too: who follows new ones asks for the span ``live``.
         """
         sql = f"SELECT {_COLUMNS} FROM windows WHERE model = ? AND closed > ? AND closed <= ? AND id > ?"
         values: list[Any] = [model, since, until, after]
-        for name, value in (("version", version), ("arm", arm)):
+        for name, value in (("version", version), ("arm", arm), ("span", span)):
             if value is not None:
                 sql += f" AND {name} = ?"
                 values.append(value)
@@ -148,22 +163,30 @@ class Windows:
         many rows there are fewer.
         """
         finer, length = {"hour": ("live", 13), "day": ("hour", 10)}[span]
-        with self._database.write() as work:
-            rows = work.rows(f"SELECT {_COLUMNS} FROM windows WHERE span = ? AND closed < ? ORDER BY id", finer, before)
-            merged: dict[tuple[str, ...], Window] = {}
-            for window in map(_window, rows):
-                key = (window.model, window.version, window.arm, window.opened[:length])
-                merged[key] = merged[key].plus(window) if key in merged else window
-            for row in rows:
-                work.do("DELETE FROM windows WHERE id = ?", row["id"])
-            for (_, _, arm, _), window in merged.items():
-                insert(work, msgspec.structs.replace(window, span=span, arm=arm))
-        return len(rows) - len(merged)
+        due = "FROM windows WHERE span = ? AND closed < ?"
+        fewer = 0
+        for found in self._database.query(f"SELECT DISTINCT model, version {due}", finer, before):
+            with self._database.write() as work:
+                rows = work.rows(
+                    f"SELECT {_COLUMNS} {due} AND model = ? AND version = ? ORDER BY id",
+                    finer, before, found["model"], found["version"],
+                )  # fmt: skip
+                merged: dict[tuple[str, ...], Window] = {}
+                for window in map(_window, rows):
+                    key = (window.arm, window.opened[:length], window.counted.bins)
+                    merged[key] = merged[key].plus(window) if key in merged else window
+                # First the new, then the old go: no id is ever given a second time.
+                for window in merged.values():
+                    insert(work, msgspec.structs.replace(window, span=span))
+                for row in rows:
+                    work.do("DELETE FROM windows WHERE id = ?", row["id"])
+                fewer += len(rows) - len(merged)
+        return fewer
 
     def forget(self, before: str) -> None:
-        """Delete the windows that closed before a moment."""
+        """Delete the windows that closed before a moment, but for the newest, whose id is not to be given again."""
         with self._database.write() as work:
-            work.do("DELETE FROM windows WHERE closed < ?", before)
+            work.do("DELETE FROM windows WHERE closed < ? AND id < (SELECT max(id) FROM windows)", before)
 
 
 def insert(work: Work, window: Window) -> int:

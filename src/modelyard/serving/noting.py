@@ -6,15 +6,17 @@ import itertools
 import os
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING
 
+from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.recording import frames
-from modelyard.recording.ring import RingWriter
+from modelyard.recording.ring import RING_BYTES, RingWriter
 
 if TYPE_CHECKING:
     from modelyard.messages import Message
+    from modelyard.profile import Profile
+    from modelyard.recording.places import Places
     from modelyard.schema import Columns
     from modelyard.serving.calls import Exchange
     from modelyard.serving.loading import Loaded
@@ -24,20 +26,30 @@ if TYPE_CHECKING:
 class Notes:
     """One process's notes. Used by one thread at a time."""
 
-    def __init__(self, folder: Path, log: Log) -> None:
-        self._path = folder / "rings" / f"{os.getpid()}-{secrets.token_hex(4)}.ring"
+    def __init__(self, places: Places, log: Log) -> None:
+        self._places = places
         self._log = log
         self._ring: RingWriter | None = None
         self._numbers = itertools.count()
-        self._is_full = False
+        #: Whether the last frame found no room.
+        self.is_full = False
 
     def open(self) -> None:
-        """Make the ring. Where the disk has no room the service goes on without, and the log says so."""
+        """Make the ring. Where there is no room for it the service goes on without, and the log says so."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._ring = RingWriter(self._path)
+            self._places.make()
+            self._ring = self._made(RING_BYTES)
         except OSError as error:
-            self._log.write("error", "predictions are not recorded", folder=str(self._path.parent), error=error)
+            self._log.write("error", "predictions are not recorded", folder=str(self._places.folder), error=error)
+
+    def _made(self, size: int) -> RingWriter:
+        path = self._places.rings / f"{os.getpid()}-{secrets.token_hex(4)}.ring"
+        try:
+            return RingWriter(path, size)
+        except OSError:
+            if size <= RING_BYTES // 16:
+                raise
+            return self._made(size // 4)  # the memory of containers may be small
 
     def book(self, loaded: Loaded) -> Book | None:
         """Where the calls of one loaded version are noted; None where nothing is recorded."""
@@ -45,23 +57,22 @@ class Notes:
             return None
         lane = frames.Lane(
             number=next(self._numbers), model=loaded.name, version=loaded.version, digest=loaded.digest,
-            signature=loaded.signature,
+            signature=loaded.signature, reference=_reference(loaded),
         )  # fmt: skip
         try:
-            frames.write_lane(self._path, lane)
+            frames.write_lane(self._ring.path, lane)
         except OSError as error:
             self._log.write("error", "predictions are not recorded", model=loaded.name, error=error)
             return None
-        return Book(self, self._ring, lane.number)
+        return Book(self, self._ring, lane, self._log)
 
     def told(self, has_room: bool) -> None:
-        """Log once when records begin to be lost, and once when they are no longer."""
-        if has_room == self._is_full:
-            self._is_full = not has_room
-            if has_room:
-                self._log.write("info", "predictions are recorded again")
-            else:
-                self._log.write("warning", "predictions are not recorded: the recorder is too slow, or gone")
+        """Log that records begin to be lost, or that they are no longer."""
+        self.is_full = not has_room
+        if has_room:
+            self._log.write("info", "predictions are recorded again")
+        else:
+            self._log.write("warning", "predictions are not recorded: the recorder is too slow, or gone")
 
     def close(self) -> None:
         """Write no more; what is written stays for the recorder."""
@@ -70,15 +81,25 @@ class Notes:
             self._ring = None
 
 
+def _reference(loaded: Loaded) -> Profile | None:
+    try:
+        return loaded.bundle.profile()
+    except (ModelyardError, OSError):
+        return None
+
+
 class Book:
     """Notes of one loaded version."""
 
-    __slots__ = ("_lane", "_notes", "_ring", "is_routed")
+    __slots__ = ("_lane", "_log", "_names", "_notes", "_number", "_writer", "is_routed")
 
-    def __init__(self, notes: Notes, ring: RingWriter, lane: int) -> None:
+    def __init__(self, notes: Notes, ring: RingWriter, lane: frames.Lane, log: Log) -> None:
         self._notes = notes
-        self._ring = ring
         self._lane = lane
+        self._log = log
+        self._number = lane.number
+        self._names = frozenset(field.name for field in lane.signature.inputs)
+        self._writer = frames.LaneWriter(ring, lane.signature)
         #: Whether a route leads here, so that requests come by arms.
         self.is_routed = False
 
@@ -86,33 +107,67 @@ class Book:
         self, exchanges: Sequence[Exchange], messages: Sequence[Message], started: float, predicted: float,
         inputs: Columns | None, outputs: Columns | None,
     ) -> None:  # fmt: skip
-        """One call of the model, when it started and had predicted; now its answers are encoded and sent."""
-        codes = [message.code for message in messages]
-        call = frames.Call(
-            self._lane,
-            time(),
-            perf_counter(),
-            started,
-            predicted,
-            [exchange.id for exchange in exchanges],
-            [exchange.received for exchange in exchanges],
-            [exchange.decoded for exchange in exchanges],
-            [exchange.request.rows for exchange in exchanges],
-            0,
-            None if codes.count("ok") == len(codes) else codes,
-            [exchange.arm for exchange in exchanges] if self.is_routed else None,
-            [exchange.client for exchange in exchanges] if self.is_routed else None,
-            0 if inputs is None else len(inputs.blocks),
-            0 if outputs is None else len(outputs.blocks),
-            [],
-            [],
-        )
-        self._notes.told(frames.write_call(self._ring, call, inputs, outputs))
+        """One call of the model, when it started and had predicted; now its answers are encoded and sent.
 
-    def note_refused(self, exchange: Exchange, refusal: Message, reason: str, body: bytes = b"") -> None:
-        """A request for which the model was not called."""
-        refused = frames.Refusal(
-            self._lane, time(), perf_counter(), exchange.received, exchange.id, refusal.code, reason, exchange.arm,
-            exchange.client, body[: frames.MOST_BODY],
+        Never raises: what cannot be noted is counted as lost, and an answer is not to fail for it.
+        """
+        codes = None
+        for message in messages:
+            if message.code != "ok":
+                codes = [each.code for each in messages]
+                break
+        arms = clients = None
+        if self.is_routed:
+            arms = [exchange.arm for exchange in exchanges]
+            clients = [exchange.client for exchange in exchanges]
+        if len(exchanges) == 1:  # three comprehensions would cost as much as all the rest
+            only = exchanges[0]
+            ids, received, decoded, rows = [only.id], [only.received], [only.decoded], [only.request.rows]
+        else:
+            ids = [exchange.id for exchange in exchanges]
+            received = [exchange.received for exchange in exchanges]
+            decoded = [exchange.decoded for exchange in exchanges]
+            rows = [exchange.request.rows for exchange in exchanges]
+        call = frames.Call(
+            self._number, time(), perf_counter(), started, predicted, sum(rows), 0, 0, 0, ids, received, decoded,
+            rows, codes, arms, clients, inputs is not None, outputs is not None, [], [],
         )  # fmt: skip
-        self._notes.told(frames.write_refusal(self._ring, refused))
+        try:
+            has_room = self._writer.write(call, inputs, outputs)
+        except Exception as error:
+            has_room = self._failed(error, sum(rows))
+        if has_room is self._notes.is_full:
+            self._notes.told(has_room)
+        if self._writer.unfit > 0:
+            self._tell_unfit()
+
+    def note_refused(self, exchange: Exchange, refusal: Message, error: Exception, body: bytes = b"") -> None:
+        """A request for which the model was not called, because of ``error``. Never raises."""
+        at_fault: list[str] = []
+        if isinstance(error, InvalidInput):
+            names = [problem.path.split("].")[-1].split("[")[0] for problem in error.problems]
+            at_fault = [name for name in names if name in self._names]
+        refused = frames.Refusal(
+            self._number, time(), perf_counter(), exchange.received, 0, exchange.id, refusal.code, str(error),
+            at_fault, exchange.arm, exchange.client, body[: frames.MOST_BODY],
+        )  # fmt: skip
+        try:
+            has_room = self._writer.write_refusal(refused)
+        except Exception as failure:
+            has_room = self._failed(failure, 1)
+        if has_room is self._notes.is_full:
+            self._notes.told(has_room)
+
+    def _failed(self, error: Exception, rows: int) -> bool:
+        """A bug of ours must not cost an answer; but it is told, and what it cost is counted."""
+        self._writer.lose(rows)
+        self._log.write("error", "a prediction was not recorded", model=self._lane.model, error=error)
+        return False
+
+    def _tell_unfit(self) -> None:
+        """Once a version: what its model answers is not what its signature says."""
+        self._writer.unfit = -1 << 62
+        self._log.write(
+            "warning", "inputs or outputs are not recorded: they are not what the signature says",
+            model=self._lane.model, version=self._lane.version,
+        )  # fmt: skip

@@ -12,6 +12,7 @@ import msgspec
 from modelyard.bundle.places import bundle_at, is_path
 from modelyard.errors import InvalidInput
 from modelyard.interfaces import Predict
+from modelyard.profile import Profile
 from modelyard.schema import Columns, Signature
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class LoadableBundle(Protocol):
     def load(self, *, trust: Any) -> Predict: ...
     def golden(self) -> tuple[Columns, Columns]: ...
     def check_golden(self, predict: Predict) -> None: ...
+    def profile(self) -> Profile: ...
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

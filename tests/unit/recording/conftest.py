@@ -1,0 +1,3 @@
+from recordings import records, shop
+
+__all__ = ["records", "shop"]
