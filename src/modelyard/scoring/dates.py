@@ -7,7 +7,7 @@ from typing import Any
 
 from modelyard.errors import InvalidInput
 from modelyard.schema import Field
-from modelyard.scoring.reading import Place, Source
+from modelyard.tables.pieces import Place, Source
 from modelyard.tables.kinds import ISO, Evidence, Kind, spoken
 from modelyard.tables.source import MISSING
 
