@@ -18,6 +18,7 @@ from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
 from modelyard.registry.index import refresh_index
 from modelyard.registry.keys import Keys
+from modelyard.registry.labels import Labels
 from modelyard.registry.migrations import migrate
 from modelyard.registry.records import (
     PRODUCTION,
@@ -62,6 +63,8 @@ class Registry:
         #: What was counted of predictions, and what may be kept of them.
         self.windows = Windows(database)
         self.policies = Policies(database)
+        #: The truth about predictions.
+        self.labels = Labels(database)
 
     @classmethod
     def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:
@@ -97,6 +100,11 @@ class Registry:
     def close(self) -> None:
         """Let go of the database. The registry opens it again if it is used again."""
         self._database.close()
+
+    @property
+    def database(self) -> Database:
+        """For what writes several kinds of rows in one transaction."""
+        return self._database
 
     # -- bundles ------------------------------------------------------------------------------------------
 
