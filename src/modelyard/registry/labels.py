@@ -133,6 +133,25 @@ class Labels:
         )  # fmt: skip
         return [Waiting(**row) for row in rows]
 
+    def numbered(self, model: str, sequences: Sequence[int]) -> list[Waiting]:
+        """Those of these labels that still wait to be joined."""
+        with self._database.read() as work:
+            sql = f"SELECT {_WAITING} FROM labels WHERE model = ? AND state = 'open' AND sequence IN ({{}})"
+            return [Waiting(**row) for row in work.among(sql, sequences, model)]
+
+    def give_up(self, model: str, before: str) -> int:
+        """Labels that came before a moment and found no prediction so far wait no longer. Returns how many."""
+        condition = "model = ? AND state = 'open' AND counted = '' AND received < ?"
+        if not self._database.query(f"SELECT 1 AS n FROM labels WHERE {condition} LIMIT 1", model, before):
+            return 0
+        with self._database.write() as work:
+            count = int(work.rows(f"SELECT count(*) AS n FROM labels WHERE {condition}", model, before)[0]["n"])
+            work.do(f"UPDATE labels SET state = 'unknown' WHERE {condition}", model, before)
+            total = totals(work, model)
+            total.unknown += count
+            write_totals(work, model, total)
+        return count
+
     def forget(self, model: str, before: str) -> int:
         """Delete labels that came before a moment and wait for nothing. Told again, they would count as new: so the
         records of their predictions must be gone by then. Returns how many.
@@ -162,6 +181,19 @@ def write_totals(work: Work, model: str, content: Totals) -> None:
            ON CONFLICT (name, model, version) DO UPDATE SET content = excluded.content""",
         _NAME, model, _encode(content).decode(),
     )  # fmt: skip
+
+
+def mark_counted(work: Work, model: str, source: str, counted: Sequence[tuple[str, str]]) -> None:
+    """Labels of these predictions wait no longer: what was counted of each, and by whom. They are there, so that
+    nothing is inserted.
+    """
+    work.put(
+        """INSERT INTO labels
+           (model, prediction, source, counted, state, sequence, label, moment, received, history) {}
+           ON CONFLICT (model, prediction) DO UPDATE SET source = excluded.source, counted = excluded.counted,
+           state = excluded.state""",
+        [(model, prediction, source, text, "counted", 0, "", "", "", "") for prediction, text in counted],
+    )
 
 
 def keep(work: Work, model: str, labels: Sequence[Label]) -> Receipt:

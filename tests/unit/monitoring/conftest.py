@@ -1,0 +1,3 @@
+from registries import place, postgres_schema, registry
+
+__all__ = ["place", "postgres_schema", "registry"]
