@@ -17,6 +17,9 @@ from modelyard.bundle import Bundle
 from modelyard.bundle.manifest import Environment, FileEntry, Manifest, digest_of
 from modelyard.interfaces import ModelSpec
 from modelyard.profile import Profile
+from modelyard.recording.checkpoint import Checkpoint, write_checkpoint
+from modelyard.recording.places import Places
+from modelyard.recording.spool import SUFFIX, Spool, to_parquet
 from modelyard.schema import Field, Signature
 
 NOON = dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC)
@@ -111,42 +114,30 @@ def write_segment(
 
 
 class SpoolFile:
-    """A spool that grows; ``kept`` says how much of it is kept for good."""
+    """A spool that grows, and the checkpoint that says how much of it is kept for good."""
 
     def __init__(
         self, records: Path, *, model: str = "m", version: str = "1", name: str = "20260105T130000000-a",
         classes: Sequence[str] = ("no", "yes"),
     ) -> None:  # fmt: skip
         self._classes = classes
-        folder = records / "segments" / f"model={model}" / f"version={version}"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{name}.arrows"
-        self.name = str(self.path.relative_to(records / "segments"))
-        self._file = self.path.open("wb")
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._stream = pa.ipc.new_stream(self._file, table_of([], classes).schema, options=options)
-        self.kept = 0
+        self._places = Places(records)
+        path = self._places.segments / f"model={model}" / f"version={version}" / f"{name}{SUFFIX}"
+        self.spool = Spool(path, table_of([], classes).schema)
+        self._places.state.mkdir(parents=True, exist_ok=True)
 
     def append(self, rows: Iterable[Prediction], *, keep: bool = True) -> None:
-        self._stream.write_table(table_of(rows, self._classes))
-        self._file.flush()
+        self.spool.append(table_of(rows, self._classes).combine_chunks().to_batches()[0])
         if keep:
-            self.kept = self._file.tell()
+            name = str(self.spool.path.relative_to(self._places.segments))
+            write_checkpoint(self._places.state / "checkpoint", Checkpoint(spools={name: self.spool.size}))
 
     def convert(self) -> None:
-        """Make a Parquet file of it, as the recorder does."""
-        with pa.ipc.open_stream(self.path.read_bytes()[: self.kept]) as stream:
-            batches = []
-            try:
-                while True:
-                    batches.append(stream.read_next_batch())
-            except (StopIteration, pa.ArrowInvalid, OSError):
-                pass
-            pq.write_table(pa.Table.from_batches(batches, stream.schema), self.path.with_suffix(".parquet"))
-        self.path.unlink()
-
-    def close(self) -> None:
-        self._file.close()
+        """Make a Parquet file of it, as a recorder does."""
+        self.spool.close()
+        to_parquet(self.spool.path, self.spool.path.with_suffix(".parquet"))
+        self.spool.path.unlink()
+        write_checkpoint(self._places.state / "checkpoint", Checkpoint())
 
 
 def truth_of(prediction: Prediction, seed: int, classes: Sequence[str] = ("no", "yes")) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.monitoring.labelling import Labelling
+from modelyard.recording.places import Places
 from modelyard.registry import Registry
 from modelyard.registry.cohorts import Cohorts, Counts, Key
 from modelyard.truth import Label
@@ -66,7 +67,7 @@ def yard(kind: str) -> Iterator[tuple[Registry, Path]]:
 
 
 def labelling_of(registry: Registry, records: Path) -> Labelling:
-    return Labelling(registry, records, "here", columns=lambda model: ("city",), sample=2)
+    return Labelling(registry, Places(records), columns=lambda model: ("city",), sample=2)
 
 
 def counted(registry: Registry) -> dict[Key, Counts]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from modelyard.monitoring.grading import Answers, Grader
 from modelyard.monitoring.recorded import Recorded
+from modelyard.recording.capture import is_in_sample
 from modelyard.registry.cohorts import Counts, Key, plus
 from modelyard.schema import Array
 from modelyard.truth import PREDICTION, PROBABILITIES
@@ -43,8 +43,8 @@ class Segmenting(NamedTuple):
     sample: int = 100
 
     def takes(self, request: str) -> bool:
-        """Whether a request is of the sample, as ``recording.capture`` draws it."""
-        return bool(self.sample) and zlib.crc32(request.encode("utf-8", "surrogatepass")) % self.sample == 0
+        """Whether a request is of the sample."""
+        return bool(self.sample) and is_in_sample(request, self.sample)
 
     def segment(self, column: str, value: Any) -> str:
         if value is None:

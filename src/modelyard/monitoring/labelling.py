@@ -13,7 +13,9 @@ from modelyard.errors import BadBundle, Conflict, InvalidInput, NotFound
 from modelyard.monitoring.bookkeeping import LONGEST_VALUE, MOST_COLUMNS, MOST_VALUES, Segmenting, Version
 from modelyard.monitoring.grading import Grader
 from modelyard.monitoring.joining import HORIZON_DAYS, SETTLE_SECONDS, Joiner, Tell, Turn
-from modelyard.monitoring.recorded import Recorded, Spools
+from modelyard.monitoring.recorded import Recorded
+from modelyard.recording.checkpoint import read_checkpoint
+from modelyard.recording.places import Places
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -24,29 +26,28 @@ Columns = Callable[[str], Sequence[str]]
 
 
 class Labelling:
-    """Joins labels on one machine. ``records`` is its folder of records, ``source`` what segments say who made them.
+    """Joins labels on one machine, with what is recorded in ``places``. Holds a lock until it is closed.
 
-    ``spools`` tells how long each spool is, of what is kept for good; without it predictions are joined once they are
-    in a Parquet file. Holds a lock until it is closed; raises Conflict where another process does.
+    ``columns``: by which columns rows of a model are parted into segments. ``tell``: who is told of a model's labels
+    when they are counted. Raises Conflict where another process joins.
     """
 
     def __init__(
-        self, registry: Registry, records: Path, source: str, *, columns: Columns = lambda model: (), sample: int = 100,
-        spools: Spools = dict, tell: Mapping[str, Sequence[Tell]] | None = None, horizon_days: float = HORIZON_DAYS,
+        self, registry: Registry, places: Places, *, columns: Columns = lambda model: (), sample: int = 100,
+        tell: Mapping[str, Sequence[Tell]] | None = None, horizon_days: float = HORIZON_DAYS,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:  # fmt: skip
         self._registry = registry
-        self._records = records
-        self._source = source
+        self._places = places
         self._columns = columns
         self._sample = sample
-        self._spools = spools
         self._tell = tell or {}
         self._horizon_days = horizon_days
         self._settle_seconds = settle_seconds
         self._joiners: dict[str, Joiner] = {}
         self._versions: dict[tuple[str, str, tuple[str, ...]], Version | None] = {}
-        self._lock = _locked(records / "state" / "joining.lock")
+        self._lock = _locked(places.state / "joining.lock")
+        self._source = places.source()
 
     def turn(self, models: Sequence[str] | None = None) -> dict[str, Turn]:
         """Join what can be joined of these models, or of all that were recorded here. Raises RemoteFailed."""
@@ -54,7 +55,7 @@ class Labelling:
 
     def models(self) -> list[str]:
         """The models of which predictions were recorded here."""
-        return sorted(unquote(path.name[6:]) for path in (self._records / "segments").glob("model=*"))
+        return sorted(unquote(path.name[6:]) for path in self._places.segments.glob("model=*"))
 
     def close(self) -> None:
         """Let another process join."""
@@ -62,9 +63,13 @@ class Labelling:
             os.close(self._lock)
             self._lock = -1
 
+    def _spools(self) -> Mapping[str, int]:
+        """What of the spools a recorder that follows this one would go on from."""
+        return read_checkpoint(self._places.state / "checkpoint").spools
+
     def _joiner(self, model: str) -> Joiner:
         if model not in self._joiners:
-            recorded = Recorded(model, self._records / "segments", self._records / "state" / "ids", self._spools)
+            recorded = Recorded(model, self._places.segments, self._places.state / "ids", self._spools)
             self._joiners[model] = Joiner(
                 self._registry, model, recorded, self._source, lambda version: self._version(model, version),
                 self._tell.get(model, ()), horizon_days=self._horizon_days, settle_seconds=self._settle_seconds,

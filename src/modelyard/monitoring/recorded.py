@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from modelyard.errors import MissingDependency
+from modelyard.recording.spool import SUFFIX
 from modelyard.schema import Array
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ class Recorded:
         sizes, self._read = self._spools(), None
         for path in sorted(self._folder.glob("version=*/*")):
             name = f"{path.parent.name}/{path.stem}"
-            if path.suffix == ".arrows" and path.with_suffix(".parquet").exists():
+            if path.suffix == SUFFIX and path.with_suffix(".parquet").exists():
                 continue
             kept = sizes.get(str(path.relative_to(self._segments)))
-            if path.suffix == ".parquet" or (path.suffix == ".arrows" and kept):
+            if path.suffix == ".parquet" or (path.suffix == SUFFIX and kept):
                 with contextlib.suppress(OSError, arrow().ArrowInvalid):  # it went, or became another, this moment
                     found[name] = self._indexed(name, path, kept or 0)
         for name in self._parts.keys() - found.keys():
@@ -123,7 +124,7 @@ class Recorded:
 
     def _table(self, name: str, columns: Sequence[str] | None) -> pyarrow.Table | None:
         parquet = self._segments / self._folder.name / f"{name}.parquet"
-        spool = parquet.with_suffix(".arrows")
+        spool = parquet.with_suffix(SUFFIX)
         for path in (parquet, spool, parquet):  # it may become the other while we look
             with contextlib.suppress(FileNotFoundError):
                 size = self._spools().get(str(spool.relative_to(self._segments)), 0)

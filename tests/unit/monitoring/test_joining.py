@@ -14,6 +14,7 @@ from modelyard.monitoring import joining
 from modelyard.monitoring.bookkeeping import Joined
 from modelyard.monitoring.joining import Turn
 from modelyard.monitoring.labelling import Labelling
+from modelyard.recording.places import Places
 from modelyard.registry import Registry
 from modelyard.registry.cohorts import Cohorts, Key
 from modelyard.truth import Label
@@ -37,8 +38,8 @@ def opened(registry: Registry, records: Path, tmp_path: Path) -> Iterator[Open]:
         registry.register(bundle_of(tmp_path / f"bundle {text}", text=text), "m")
     made: list[Labelling] = []
 
-    def open(source: str = "here", where: Path = records, **options: Any) -> Labelling:
-        made.append(Labelling(registry, where, source, **options))
+    def open(where: Path = records, **options: Any) -> Labelling:
+        made.append(Labelling(registry, Places(where), **options))
         return made[-1]
 
     yield open
@@ -244,7 +245,7 @@ def test_each_machine_counts_what_it_recorded(registry: Registry, opened: Open, 
     write_segment(one, [Prediction("a", YES)])
     write_segment(other, [Prediction("b", YES)])
     tell(registry, ("a", "yes"), ("b", "no"))
-    here, there = opened("one", one), opened("other", other)
+    here, there = opened(one), opened(other)
     assert here.turn() == there.turn() == {"m": Turn(joined=1, predictions=1)}
     tell(registry, ("a", "no"), ("b", "yes"))
     assert here.turn() == there.turn() == {"m": Turn(corrected=1)}
@@ -256,7 +257,7 @@ def test_a_spool_counts_as_far_as_it_is_kept(registry: Registry, opened: Open, r
     spool = SpoolFile(records)
     spool.append([Prediction("a", YES), Prediction("b", NO)])
     spool.append([Prediction("c", YES)], keep=False)
-    labelling = opened(spools=lambda: {spool.name: spool.kept})
+    labelling = opened()
     tell(registry, ("a", "yes"), ("c", "yes"))
     assert labelling.turn() == {"m": Turn(joined=1, predictions=2)}
     spool.append([Prediction("d", YES)])
@@ -269,7 +270,6 @@ def test_a_spool_counts_as_far_as_it_is_kept(registry: Registry, opened: Open, r
     tell(registry, ("b", "yes"), ("d", "yes"))
     assert opened().turn() == {"m": Turn(corrected=2)}
     assert sums(registry) == {"rows": 4, "labelled": 4, "right": 2}
-    spool.close()
 
 
 def test_versions_that_nobody_knows_are_left_alone(registry: Registry, opened: Open, records: Path) -> None:
