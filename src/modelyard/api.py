@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelyard.bundle import Bundle, Trust
     from modelyard.registry import Change, Registry, Version
     from modelyard.scoring import Scored
+    from modelyard.serving.application import Application
     from modelyard.serving.server import Server
     from modelyard.training import Result
 
@@ -323,11 +324,22 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
     from modelyard.serving.server import Server
 
     server = Server([str(ref) for ref in refs], trust=trusting(trust), **options)
+    _accompany(server.application, options.get("registry"))
     if block:
         server.run()
         return None
     server.start()
     return server
+
+
+def _accompany(application: Application, registry: Any) -> None:
+    """Have what an application notes recorded and watched, by a process beside it."""
+    if application.notes is None:
+        return
+    from modelyard.companion import Companion
+
+    place = registry if registry is None or isinstance(registry, (str, Path)) else registry.place
+    application.on_close.append(Companion(application.notes.places, registry=place).close)
 
 
 def sign(ref: str, private_key: str | Path, *, registry: Any = None) -> Version:

@@ -55,6 +55,8 @@ class Registry:
         self._store = store
         self._cache = cache
         self._identity = identity
+        #: What opens it again: not to be shown, as the URL of a server may hold a password.
+        self.place = ""
         #: Who may call the servers of this registry.
         self.keys = Keys(database)
         #: Which versions share the requests of an alias.
@@ -87,6 +89,7 @@ class Registry:
         folder = settings.get("store") or home / (f"stores/{identity}" if is_url(place) else "store")
         blobs = store or LocalStore(Path(folder).expanduser())
         registry = cls(database, blobs, Cache(home / "cache" / "bundles"), identity)
+        registry.place = place
         with _tolerated("the index of images is stale"):
             refresh_index(database, blobs)
         return registry
