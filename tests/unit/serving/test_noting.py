@@ -78,7 +78,7 @@ def test_every_prediction_is_noted(serve: Callable[..., Server], tmp_path: Path)
 
 
 def test_arms_and_shadows_are_told_apart(source: RoutedSource, serve: Callable[..., Server], tmp_path: Path) -> None:
-    source.set(
+    route = source.set(
         Arm(name="stable", version=1, weight=0.5), Arm(name="canary", version=2, weight=0.5),
         Arm(name="shadow", version=2, weight=1.0, mode="shadow"),
     )  # fmt: skip
@@ -93,7 +93,7 @@ def test_arms_and_shadows_are_told_apart(source: RoutedSource, serve: Callable[.
     by_arm: dict[str, set[str]] = {}
     for row in rows:
         by_arm.setdefault(row["arm"], set()).add(row["request_id"])
-        assert (row["alias"], int(row["revision"])) == ("production", 1)
+        assert (row["alias"], int(row["revision"])) == ("production", route.revision)
         assert row["out.prediction"] == (6.0 if row["arm"] == "stable" else 60.0)
     assert set(by_arm) == {"stable", "canary", "shadow"}
     assert by_arm["stable"] | by_arm["canary"] == set(ids)
