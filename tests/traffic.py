@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from modelyard.bundle import Bundle
 from modelyard.profile import Profile
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window, magnitude, parts_of
+from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window, bins_of, magnitude, parts_of
 from modelyard.schema import Array, Field
+from registries import tiny_bundle
 
 FIELDS = (
     Field(name="age", dtype="float64"), Field(name="weight", dtype="float64", nullable=True),
@@ -32,11 +35,15 @@ class Traffic:
         self.moment = START
         self.ids = 0
 
+    def bundle(self, folder: Path) -> Bundle:
+        """A bundle whose reference profile is this one; another folder's name is another digest."""
+        return tiny_bundle(folder, folder.name, profile=self.reference.to_json())
+
     def draw(self, rows: int) -> tuple[dict[str, Array], dict[str, Array]]:
         rng = self.rng
         age = np.round(rng.gamma(9, 4.5, rows), 1)
         columns: dict[str, Array] = {
-            "age": age, "weight": np.where(rng.random(rows) < 0.05, np.nan, rng.normal(75, 12, rows)),
+            "age": age, "weight": np.where(rng.random(rows) < 0.12, np.nan, rng.normal(75, 12, rows)),
             "fixed": np.full(rows, 3.0), "city": rng.choice(np.array(CITIES, object), rows, p=[0.4, 0.3, 0.2, 0.1]),
         }  # fmt: skip
         score = 1 / (1 + np.exp(-(age - 40) / 8 - rng.normal(0, 0.5, rows)))
@@ -96,7 +103,7 @@ def counted_of(
             outside |= {part.name: dict(Counter(map(magnitude, far.tolist())))} if len(far) else {}
     counted = Counted(
         requests=seen.rows, rows=seen.rows, inputs=parts_of(seen.inputs), outputs=parts_of(seen.outputs), stages=stages,
-        unseen=unseen, outside=outside,
+        unseen=unseen, outside=outside, bins=bins_of(reference),
     )  # fmt: skip
     for name, value in more.items():
         setattr(counted, name, value)

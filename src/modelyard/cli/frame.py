@@ -49,6 +49,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Operate a model": {
         "records": ("records", "Search, follow and redact what was predicted."),
+        "monitor": ("monitor", "Show drift, data quality, latency and findings of a model."),
+        "alerts": ("alerts", "List, acknowledge and silence alerts, and try the sinks."),
+        "watch": ("watch", "Watch all models: make findings, alerts and decisions of what was recorded."),
     },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),

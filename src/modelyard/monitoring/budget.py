@@ -8,18 +8,21 @@ over; and for the lower bound of the long window's rate, so that a single error 
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from modelyard.monitoring.looks import seconds_between
 from modelyard.monitoring.rules import BudgetRules
 from modelyard.registry.findings import Evidence, Severity
 from modelyard.registry.records import stamp
 from modelyard.registry.windows import STAGE_BOUNDS, Counted, Window
 from modelyard.statistics import special
-from modelyard.statistics.effects import bound_share
+from modelyard.statistics.confidence import PRIOR, bound_rate
+from modelyard.statistics.sequential import log_beta_binomial
 
 #: Code words of what was the caller's fault: no error of the service.
 CALLERS = frozenset({
@@ -30,7 +33,7 @@ CALLERS = frozenset({
 MINUTES, HOURS = 5, 60
 #: How long buckets of five minutes are kept, and those of an hour.
 _KEEP = {MINUTES: dt.timedelta(hours=7), HOURS: dt.timedelta(hours=74)}
-ALPHA = 0.01
+ALPHA = 0.05
 
 
 class Burn(NamedTuple):
@@ -130,12 +133,12 @@ def _judge(spent: Spent, rules: BudgetRules, subject: str, budget: float, what: 
     for burn in BURNS:
         long, short = sum_of(spent, burn.long), sum_of(spent, burn.short)
         bad, lately = getattr(long, what), getattr(short, what)
-        if not long.requests or not short.requests:
+        if not short.requests or seconds_between(min(spent.coarse), max(spent.fine)) < 60 * (burn.short - MINUTES):
+            continue  # too young to say anything about so long a time
+        limit = burn.rate * budget
+        if lately / short.requests <= limit or not _is_above(bad, long.requests, limit):
             continue
-        share = bound_share(bad, long.requests, ALPHA)
-        if share.low <= burn.rate * budget or lately / short.requests <= burn.rate * budget:
-            continue
-        evidence = _evidence(spent, burn, long, share, budget)
+        evidence = _evidence(spent, burn, long, _bounds(bad, long.requests), budget)
         spent.open[subject] = burn.severity
         if before is not None and _rank(before) >= _rank(burn.severity):
             return [Change("seen", subject, evidence, burn.severity)]
@@ -153,7 +156,7 @@ def _judge(spent: Spent, rules: BudgetRules, subject: str, budget: float, what: 
     del spent.open[subject]
     burn = next(each for each in BURNS if each.severity == before)
     short = sum_of(spent, burn.short)
-    share = bound_share(getattr(short, what), max(short.requests, 1), ALPHA)
+    share = _bounds(getattr(short, what), max(short.requests, 1))
     evidence = _evidence(spent, burn, short, share, budget)
     why = f"in the last {_hours(burn.short)} the budget was used {evidence.value:.3g} times as fast as allowed"
     return [Change("close", subject, evidence, before, why=why)]
@@ -177,6 +180,18 @@ def sum_of(spent: Spent, minutes: int) -> Bucket:
     return made
 
 
+def _is_above(bad: int, requests: int, limit: float) -> bool:
+    """Whether the lower bound of ``_bounds`` is above a limit, without looking for it."""
+    evidence = log_beta_binomial(bad, requests, min(limit, 1.0 - 1e-12), PRIOR, PRIOR)
+    return bad > limit * requests and bool(evidence > -math.log(ALPHA))
+
+
+def _bounds(bad: int, requests: int) -> tuple[float, float, float]:
+    """A share with an interval that holds however often it is looked at."""
+    low, high = bound_rate(bad, requests, ALPHA)
+    return bad / requests, float(low), float(high)
+
+
 def _evidence(spent: Spent, burn: Burn, seen: Bucket, share: tuple[float, float, float], budget: float) -> Evidence:
     value, low, high = (each / budget for each in share)
     buckets = spent.fine if burn.long <= 6 * 60 else spent.coarse
@@ -191,11 +206,13 @@ def _by_chance(requests: int, burn: Burn, budget: float) -> float:
     """Alarms a month where exactly the budget is used: the chance that so many requests show so many bad ones
     (Poisson), times the windows of a month.
     """
-    bad = np.arange(1, requests + 1) if requests < 2_000 else np.arange(1, 2_000) * max(1, requests // 2_000)
-    enough = [int(k) for k in bad if bound_share(int(k), requests, ALPHA).low > burn.rate * budget][:1]
-    if not enough:
+    low, high = 0, requests + 1
+    while high - low > 1:  # the least number of bad ones that is enough
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_above(middle, requests, burn.rate * budget) else (middle, high)
+    if high > requests:
         return 0.0
-    chance = float(np.exp(special.log_gamma_tails(float(enough[0]), requests * budget)[0]))
+    chance = float(np.exp(special.log_gamma_tails(float(high), requests * budget)[0]))
     return chance * 30 * 24 * 60 / burn.long
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -138,11 +139,27 @@ def false_alarms(track: Track, rules: DriftRules) -> float:
 
 
 def _spent(tests: float) -> float:
-    """The share of a capital that LORD++ has spent after so many tests: the sum of ln(max(j, 2)) / (j exp(sqrt(ln j))),
-    as an integral, over its whole.
+    """The share of a capital that LORD++ has spent after so many tests; beyond a thousand by the integral of how its
+    levels fall, ln(j) / (j exp(sqrt(ln j))).
     """
-    u = math.sqrt(math.log(max(tests, 1.0)))
-    return 1.0 - math.exp(-u) * (u**3 + 3 * u**2 + 6 * u + 6) / 6
+    known = _spending()
+    if tests < len(known):
+        return known[int(tests)]
+    return 1.0 - (1.0 - known[-1]) * _tail(tests) / _tail(len(known) - 1)
+
+
+@lru_cache
+def _spending() -> list[float]:
+    stream, spent = Stream(alpha=1.0, start=1.0), [0.0]
+    for _ in range(1_000):
+        spent.append(spent[-1] + stream.level)
+        stream.test(1.0)
+    return spent
+
+
+def _tail(tests: float) -> float:
+    u = math.sqrt(math.log(tests))
+    return math.exp(-u) * (u**3 + 3 * u**2 + 6 * u + 6)
 
 
 def _parts(profile: Profile) -> dict[str, Counts]:

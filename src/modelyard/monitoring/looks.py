@@ -62,8 +62,10 @@ def is_enough(look: Look, rules: DriftRules) -> bool:
     return look.counted.rows >= rules.few and look.seconds >= rules.patience * 3600
 
 
-def has_bins_of(reference: Profile, counted: Counted) -> bool:
-    """Whether the windows were counted on the bins of this reference."""
+def has_bins_of(reference: Profile, bins: str, counted: Counted) -> bool:
+    """Whether a window was counted on the bins of this reference, which are called ``bins``."""
+    if counted.bins and counted.bins != bins:
+        return False
     sides = ((reference.inputs, counted.inputs), (reference.outputs, counted.outputs))
     return all(
         len(parts) == len(frozen) and all(len(p.counts) == len(f.counts) for p, f in zip(parts, frozen, strict=True))

@@ -20,15 +20,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from modelyard.errors import InvalidInput, NotFound, RemoteFailed
-from modelyard.monitoring.rules import Sink, masked
+from modelyard.errors import InvalidInput, ModelyardError, NotFound, RemoteFailed
+from modelyard.monitoring.rules import Sink, load, masked
 from modelyard.registry.alerts import Alert, Delivery
+from modelyard.registry.records import now
 from modelyard.telemetry import Log
+
+if TYPE_CHECKING:
+    from modelyard.registry import Registry
 
 #: The longest that an attempt may take, in seconds, whatever the receiver does.
 LIMIT_SECONDS = 10.0
@@ -53,6 +57,30 @@ def deliver(sink: Sink, alert: Alert, delivery: Delivery, log: Log, limit: float
             _post(*_request(sink, alert, delivery), limit)
     except RemoteFailed as error:
         raise RemoteFailed(_without_secrets(error.message, sink)) from None
+
+
+def try_sinks(registry: Registry, name: str | None = None) -> list[dict[str, Any]]:
+    """Send a test to every sink, or to one, and say what went wrong."""
+    known = load(registry.database).sinks
+    if name is not None and name not in known:
+        raise NotFound.among("sink", name, known)
+    log, tried = Log(), []
+    test = Alert(
+        rule="test", model="test", version="", about="inputs", finding=0, severity="info", opened=now(),
+        title="a test of Modelyard's alerts", text="Nothing happened: somebody wants to know whether this arrives.",
+        links={"command": "modelyard alerts list"},
+    )  # fmt: skip
+    for each, sink in known.items():
+        if name in (None, each):
+            delivery = Delivery(alert=0, sink=each, event="test", due=now())
+            try:
+                deliver(sink, test, delivery, log)
+                error = ""
+            except ModelyardError as failed:
+                error = failed.message
+            tried.append({"sink": each, "kind": sink.kind, "error": error})
+    log.flush()
+    return tried
 
 
 def payload(sink: Sink, alert: Alert, delivery: Delivery) -> dict[str, Any]:
@@ -251,6 +279,8 @@ def _cut_off(connection: Any, limit: float) -> Iterator[None]:
     timer.start()
     try:
         yield
+        if late.is_set():  # what was cut off may look like a whole answer
+            raise TimeoutError
     except (OSError, http.client.HTTPException, smtplib.SMTPException):
         if late.is_set():
             raise TimeoutError(f"no answer within {limit:g} s") from None

@@ -18,7 +18,7 @@ from modelyard.monitoring.looks import Look, has_bins_of, is_enough
 from modelyard.monitoring.rules import Rules
 from modelyard.profile import Profile
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import Counted, Window, profile_of
+from modelyard.registry.windows import Counted, Window, bins_of, profile_of
 from modelyard.statistics.discovery import Stream
 
 #: Days of a version's life that say what each hour of the day usually looks like, and how many of them it takes.
@@ -74,6 +74,7 @@ def take(
     """Take windows of one version into account, in place. Returns what they changed, and the hours that grew."""
     outcomes: list[Outcome] = []
     grown: dict[int, Hour] = {}
+    bins = bins_of(reference) if reference is not None else ""
 
     def hour(number: int) -> Hour:
         return grown[number] if number in grown else read_hour(number)
@@ -89,7 +90,7 @@ def take(
         arm.rows, arm.lost = arm.rows + window.counted.rows, arm.lost + window.counted.lost
         look = Look.of(window)
         if reference is not None and window.counted.rows:
-            if has_bins_of(reference, window.counted):
+            if has_bins_of(reference, bins, window.counted):
                 outcomes += _take_drift(state, arm, window, look, reference, rules, hour, grown)
             else:
                 state.foreign += 1

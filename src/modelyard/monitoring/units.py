@@ -73,7 +73,7 @@ def find_unit(part: Counts, seen: Counts, outside: Mapping[str, int] | None = No
         back = (at - unit.offset) / unit.factor
         guess = np.interp(back, known, below)
         rising = np.unique(guess[(guess > 0.02) & (guess < 0.98)])
-        if len(rising) < _POINTS:
+        if len(rising) < _POINTS and unit.factor != 1.0:  # an offset is told by where all of it lies
             continue
         place = np.searchsorted(known, back, side="right")
         low = np.append(0.0, below)[place]  # the share below the edge to the left, and to the right

@@ -16,9 +16,6 @@ MEASURES = {
     "burn": "times the budget",
 }  # fmt: skip
 
-_ASKED = {"drift": "values", "prediction": "predictions", "score": "scores"}
-
-
 def tell(event: Event) -> str:
     """What happened, in one sentence."""
     evidence, name = event.evidence, event.subject
@@ -40,7 +37,8 @@ def tell(event: Event) -> str:
             f": {named}{more}" if named else ""
         )
     moved = _moved(event.part, event.seen)
-    return f"the {_ASKED.get(event.kind, 'values')} of {name} are distributed otherwise than in the reference{moved}"
+    what = "predictions" if event.kind == "prediction" else f"{'scores' if event.kind == 'score' else 'values'} of {name}"
+    return f"the {what} are distributed otherwise than in the reference{moved}"
 
 
 def grade(event: Event) -> Severity:

@@ -7,6 +7,7 @@ the profile's parts. Windows of several workers, machines and hours merge by add
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import zlib
 from collections.abc import Iterable, Sequence
@@ -224,6 +225,11 @@ def insert(work: Work, window: Window) -> int:
         window.counted.rows, pack(window.counted),
     )  # fmt: skip
     return number
+
+
+def bins_of(reference: Profile) -> str:
+    """What the bins of a reference are called: the same for profiles whose bins are the same."""
+    return hashlib.sha256(reference.empty().to_json()).hexdigest()[:12]
 
 
 def profile_of(reference: Profile, counted: Counted) -> Profile:
