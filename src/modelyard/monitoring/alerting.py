@@ -115,6 +115,7 @@ def _told(alert: Alert, findings: Sequence[Finding], rules: Rules) -> Alert:
         lines.append(f"{len(ranked) - _TOLD} more: {', '.join(finding.subject for finding in ranked[_TOLD:])}")
     return msgspec.structs.replace(
         alert,
+        finding=first.id,
         findings=tuple(finding.id for finding in findings),
         severity=max((finding.severity for finding in findings), key=SEVERITIES.index),
         title=f"{name}{arm}: {first.told}{more}",

@@ -78,7 +78,6 @@ class Change(NamedTuple):
     told: str = ""
     why: str = ""
     false_alarms: float = 0.0
-    version: str = ""
 
 
 def add(spent: Spent, windows: Iterable[Window], rules: BudgetRules) -> None:
@@ -142,15 +141,15 @@ def _judge(spent: Spent, rules: BudgetRules, subject: str, budget: float, what: 
         spent.open[subject] = burn.severity
         if before is not None and _rank(before) >= _rank(burn.severity):
             return [Change("seen", subject, evidence, burn.severity)]
-        version = max(long.failed_by, key=lambda each: long.failed_by[each], default="")
         did = "failed" if what == "failed" else f"took longer than {rules.slow_ms:g} ms"
         told = (
             f"{bad:,} of {long.requests:,} requests {did} in {_hours(burn.long)}: {evidence.value:.3g} times what the "
             f"budget of {budget:.3%} allows, which is used up in {_days(rules.days / evidence.value)} at this pace"
         )
-        return [
-            Change("open", subject, evidence, burn.severity, told, "", _by_chance(long.requests, burn, budget), version)
-        ]
+        if what == "failed" and (worst := max(long.failed_by, key=lambda each: long.failed_by[each], default="")):
+            told += f"; {long.failed_by[worst]:,} of them in version {worst}"
+        rate = _by_chance(long.requests, burn, budget)
+        return [Change("open", subject, evidence, burn.severity, told, "", rate)]
     if before is None:
         return []
     del spent.open[subject]

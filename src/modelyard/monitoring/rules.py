@@ -208,7 +208,9 @@ def _laid(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for layer in layers:
         for name, value in layer.items():
             if isinstance(value, Mapping) and not isinstance(made.get(name, {}), Mapping):
-                raise NotFound(f"no such rule: {name}.{next(iter(value), '')}", hint="modelyard monitor rules lists them")
+                raise NotFound(
+                    f"no such rule: {name}.{next(iter(value), '')}", hint="modelyard monitor rules lists them"
+                )
             made[name] = _laid([made.get(name, {}), value]) if isinstance(value, Mapping) else value
     return made
 

@@ -113,8 +113,8 @@ def trial(
     promised = drift.false_alarms(begun, rules)
     verdict = (
         f"nothing injected: {false} finding{'' if false == 1 else 's'} in {total:,} looks of {source.rows:,} rows and "
-        f"{source.seconds:,.0f} s (95 % certain: at most {high:.2g} in a thousand); by its levels the method makes at most "
-        f"{promised:.2g} in a month"
+        f"{source.seconds:,.0f} s (95 % certain: at most {high:.2g} in a thousand); by its levels the method makes at "
+        f"most {promised:.2g} in a month"
     )
     return Tried(
         model=model, version=version, told=told, trials=trials, null_looks=total, false_findings=false,

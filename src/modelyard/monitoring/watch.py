@@ -89,8 +89,8 @@ class Monitor:
         begun, taken = monotonic(), 0
         for model, version in list(self._behind):
             count = self._try(model, version, own.get(model, general))
-            taken += count
-            if count < _WINDOWS:
+            taken += count or 0
+            if count is not None and count < _WINDOWS:
                 self._behind.pop((model, version), None)
             if monotonic() - begun > _SECONDS:
                 break
@@ -104,11 +104,13 @@ class Monitor:
         self.pause = BUSY_SECONDS if is_behind or self.postman.is_busy else IDLE_SECONDS
         return taken
 
-    def _try(self, model: str, version: str, ruled: Rules) -> int:
-        """Take in windows of a version. What fails there for a reason that nobody foresaw holds up no other version."""
+    def _try(self, model: str, version: str, ruled: Rules) -> int | None:
+        """Take in windows of a version; None where that fails for a reason that nobody foresaw, which holds up no other
+        version.
+        """
         key = (model, version)
         if monotonic() - self._broken.get(key, float("-inf")) < _AGAIN_SECONDS:
-            return _WINDOWS  # there is more, later
+            return None
         try:
             return self._take(model, version, ruled)
         except ModelyardError:
@@ -117,7 +119,7 @@ class Monitor:
             self._broken[key] = monotonic()
             self._alive.failures += 1
             self._log.write("error", "windows could not be taken in", model=model, version=version, error=error)
-            return _WINDOWS
+            return None
 
     def _take(self, model: str, version: str, ruled: Rules) -> int:
         text = states.get(self._database, "monitor", model, version)

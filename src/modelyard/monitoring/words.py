@@ -16,6 +16,7 @@ MEASURES = {
     "burn": "times the budget",
 }  # fmt: skip
 
+
 def tell(event: Event) -> str:
     """What happened, in one sentence."""
     evidence, name = event.evidence, event.subject
@@ -37,7 +38,9 @@ def tell(event: Event) -> str:
             f": {named}{more}" if named else ""
         )
     moved = _moved(event.part, event.seen)
-    what = "predictions" if event.kind == "prediction" else f"{'scores' if event.kind == 'score' else 'values'} of {name}"
+    what = (
+        "predictions" if event.kind == "prediction" else f"{'scores' if event.kind == 'score' else 'values'} of {name}"
+    )
     return f"the {what} are distributed otherwise than in the reference{moved}"
 
 

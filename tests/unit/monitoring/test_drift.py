@@ -189,27 +189,26 @@ def test_a_daily_cycle_is_no_drift_once_a_week_of_it_is_known() -> None:
         hour = traffic.moment.hour
         columns["age"] = columns["age"] + 12 * np.sin(2 * np.pi * hour / 24)
 
-    def day(change: Any) -> list[Window]:
+    def day(days: int, change: Any) -> list[Window]:
         made = []
         for hour in range(24):
             traffic.moment = start + dt.timedelta(days=days, hours=hour)
             made.append(traffic.window(rows=2_000, change=change))
         return made
 
-    start, days = dt.datetime(2026, 11, 1, tzinfo=dt.UTC), 0
+    start = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
     first: list[tuple[str, str, str]] = []
     for days in range(7):
-        first += loop.told(day(cyclic))
+        first += loop.told(day(days, cyclic))
     assert ("open", "drift", "age") in first  # before that it is: what is known is the reference alone
     for days in range(7, 10):
-        assert [each for each in loop.told(day(cyclic)) if each[0] == "open"] == []
+        assert [each for each in loop.told(day(days, cyclic)) if each[0] == "open"] == []
 
     def warped(columns: dict[str, Any], outputs: dict[str, Any]) -> None:
         cyclic(columns, outputs)
         columns["weight"] = columns["weight"] + 15
 
-    days = 10
-    assert ("open", "drift", "weight") in loop.told(day(warped))
+    assert ("open", "drift", "weight") in loop.told(day(10, warped))
 
 
 def test_hours_of_a_look() -> None:

@@ -38,7 +38,7 @@ def test_what_is_taken_back_is_the_default_again(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "message"),
+    ("rule", "value", "message"),
     [
         ("drift.ks", "much", "drift.ks: expected `float`, got `str`"),
         ("drift.ks", "-1", "drift.ks: expected `float` >= 0.0"),
@@ -53,10 +53,10 @@ def test_what_is_taken_back_is_the_default_again(registry: Registry) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(
-    registry: Registry, place: str, value: str, message: str
+    registry: Registry, rule: str, value: str, message: str
 ) -> None:
     with pytest.raises((InvalidInput, NotFound), match=message):
-        rules.edit(registry.database, put={place: value})
+        rules.edit(registry.database, put={rule: value})
     assert rules.load(registry.database) == DEFAULTS
 
 
