@@ -12,7 +12,7 @@ import numpy as np
 from modelyard.bundle import Bundle
 from modelyard.profile import Profile
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window, bins_of, magnitude, parts_of
+from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window, bins_of, magnitudes, parts_of
 from modelyard.schema import Array, Field
 from registries import tiny_bundle
 
@@ -100,7 +100,7 @@ def counted_of(
         elif part.maximum is not None:
             numbers = values[np.isfinite(values)]
             far = numbers[(numbers < part.edges[0]) | (numbers > part.maximum)]
-            outside |= {part.name: dict(Counter(map(magnitude, far.tolist())))} if len(far) else {}
+            outside |= {part.name: magnitudes(far)} if len(far) else {}
     counted = Counted(
         requests=seen.rows, rows=seen.rows, inputs=parts_of(seen.inputs), outputs=parts_of(seen.outputs), stages=stages,
         unseen=unseen, outside=outside, bins=bins_of(reference),

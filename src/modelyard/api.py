@@ -374,11 +374,16 @@ def monitor(
     made = report(opened, name, None if version is None else str(version), hours=hours)
     if multivariate:
         from modelyard.monitoring.multivariate import compare
+        from modelyard.recording.places import Places
 
         newest = max(made.arms, key=lambda arm: arm.until, default=None)
-        segments = settings.get("home") / "records" / "segments"
-        if newest is not None:
-            made.multivariate = compare(segments, name, newest.version, hours)
+        places = Places.chosen()
+        if newest is None or places is None:
+            made.multivariate = {
+                "lacking": "no inputs are recorded: the setting records is off, or there is no traffic"
+            }
+        else:
+            made.multivariate = compare(places.segments, name, newest.version, hours)
     return made
 
 

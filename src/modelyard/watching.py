@@ -1,9 +1,10 @@
-"""The process that watches: it holds the lease, and runs the loops that decide for as long as it does.
+"""The process that watches: it records what the servers of its folder predict, holds the lease if it can, and runs the
+loops that decide for as long as it does.
 
-Any number of these processes may share a registry. One holds the lease and acts; the others look on, and one of them
-takes over within ten seconds of its end, or of its standing still. Each loop has a thread, so that none waits for
-another; what they decide is fenced by the lease (see ``registry.leases``). Loops begin anew with each term, as whatever
-they carry on is in the registry.
+Any number of these processes may share a registry. On each machine one of them records; of all of them one holds the
+lease and acts. The others look on, and one takes over within ten seconds of the end of whoever acted, or of its
+standing still. Each loop has a thread, so that none waits for another; what they decide is fenced by the lease (see
+``registry.leases``). Loops begin anew with each term, as whatever they carry on is in the registry.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from modelyard.errors import Conflict, ModelyardError, RemoteFailed
 from modelyard.monitoring.watch import Monitor
+from modelyard.recording.options import Options
+from modelyard.recording.places import Places
+from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
 from modelyard.telemetry import Log
 
@@ -40,10 +45,20 @@ MakeLoop = Callable[["Registry", Lease, Log], Loop]
 #: The loops of every watching process.
 LOOPS: list[MakeLoop] = [Monitor]
 
+#: Makes what else looks at everything that is recorded.
+MakeConsumer = Callable[["Registry", Log], Consumer]
+
+#: Those of every recorder.
+CONSUMERS: list[MakeConsumer] = []
+
 #: A loop that takes longer for one step stands still: the lease is left to others.
 STUCK_SECONDS = 60.0
-#: How long to wait after a failure.
-_FAILED_SECONDS = 2.0
+#: How long to wait after a failure, and before another recorder's folder is asked for again.
+_FAILED_SECONDS, _RECORDER_SECONDS = 2.0, 5.0
+
+
+#: How long an end waits for a thread: a recorder has to leave all of what it knows kept.
+_LAST_SECONDS = LAST_SECONDS + 5.0
 
 
 @dataclass
@@ -64,9 +79,12 @@ class Watch:
     """Holds the lease while it can, and runs the loops."""
 
     def __init__(
-        self, registry: Registry, *, loops: Sequence[MakeLoop] | None = None, holder: str = "", log: Log | None = None
-    ) -> None:
+        self, registry: Registry, *, places: Places | None = None, loops: Sequence[MakeLoop] | None = None,
+        holder: str = "", log: Log | None = None,
+    ) -> None:  # fmt: skip
+        """``places``: the folder of records to record in; None where another process does."""
         self._registry = registry
+        self._places = places
         self._loops = list(LOOPS if loops is None else loops)
         self._log = log or Log()
         self.lease = registry.lease(CONTROL, holder or f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}")
@@ -76,7 +94,9 @@ class Watch:
 
     def run(self) -> None:
         """Watch until ``stop``."""
-        was, failing = 0, False
+        was, failing = -1, False
+        if self._places is not None:
+            self._start(self._record, "recorder")
         try:
             while True:
                 if any(running.is_stuck for running in self._running):
@@ -135,9 +155,38 @@ class Watch:
         for make in self._loops:
             running = _Running(make(self._registry, self.lease, self._log), term)
             self._running.append(running)
-            thread = threading.Thread(target=self._follow, args=(running,), name=f"loop-{term}", daemon=True)
-            self._threads = [*(each for each in self._threads if each.is_alive()), thread]
-            thread.start()
+            self._start(partial(self._follow, running), f"loop-{term}")
+
+    def _start(self, target: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        thread.start()
+
+    def _record(self) -> None:
+        """Record, or wait until the process that does has ended."""
+        assert self._places is not None
+        is_told = False
+        while not self._stop.is_set():
+            try:
+                consumers = [make(self._registry, self._log) for make in CONSUMERS]
+                recorder = Recorder(self._places, self._registry, self._log, Options.chosen(), consumers)
+            except Conflict as error:
+                if not is_told:
+                    self._log.write("info", "another process records", reason=error.message)
+                is_told = True
+                self._stop.wait(_RECORDER_SECONDS)
+                continue
+            except (ModelyardError, OSError) as error:
+                self._log.write("error", "predictions are not recorded", error=error)
+                self._stop.wait(_RECORDER_SECONDS)
+                continue
+            is_told = False
+            self._log.write("info", "recording", folder=str(self._places.folder))
+            try:
+                recorder.run(self._stop)
+            except Exception as error:
+                self._log.write("error", "the recorder failed", error=error)
+                self._stop.wait(_FAILED_SECONDS)
 
     def _follow(self, running: _Running) -> None:
         while not self._stop.is_set() and self.lease.term == running.term:
@@ -159,7 +208,7 @@ class Watch:
     def _end(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=_LAST_SECONDS)
         try:
             self.lease.release()
         except ModelyardError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from modelyard.monitoring.compare import cells
 from modelyard.profile import COUNTERS, Counts, Profile
-from modelyard.registry.windows import Counted, Part, magnitude
+from modelyard.registry.windows import Counted, Part, magnitudes
 from modelyard.schema import Array
 from modelyard.statistics import special
 
@@ -125,8 +125,8 @@ def _scale(factor: float) -> Change:
             places = np.searchsorted(part.edges, values, side="right")
             places[values > part.maximum] = len(found) - 1
             found += np.bincount(places, minlength=len(found))
-            for value in values[(values < part.edges[0]) | (values > part.maximum)].tolist():
-                beyond[magnitude(value)] = beyond.get(magnitude(value), 0) + 1
+            far = magnitudes(values[(values < part.edges[0]) | (values > part.maximum)])
+            beyond = {text: beyond.get(text, 0) + far.get(text, 0) for text in beyond.keys() | far.keys()}
         return _part(part, found, seen), beyond
 
     return change

@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def compare(segments: Path, model: str, version: str, hours: float = 24.0, seed:
         from sklearn.ensemble import HistGradientBoostingClassifier
     except ImportError as error:
         raise MissingDependency.extra(error.name or "scikit-learn", "train", "comparing all inputs together") from None
-    folder = segments / f"model={model}" / f"version={version}"
+    folder = segments / f"model={quote(model, safe='')}" / f"version={quote(version or '0', safe='')}"
     files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
     if not files:
         return {"lacking": f"no inputs of {model}:{version} are recorded in {segments}: it takes those of single rows"}

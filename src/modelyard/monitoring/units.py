@@ -57,7 +57,7 @@ UNITS: tuple[Unit, ...] = (
 
 
 def find_unit(part: Counts, seen: Counts, outside: Mapping[str, int] | None = None) -> Unit | None:
-    """The unit that explains what was seen best, if one does. ``outside``: numbers out of range by their magnitude."""
+    """The unit that explains best what was seen, if one does. ``outside``: numbers out of range by ``magnitudes``."""
     if part.kind != "number" or part.maximum is None or len(part.edges) < _POINTS:
         return None
     n = sum(part.counts)

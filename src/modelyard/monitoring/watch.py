@@ -94,12 +94,12 @@ class Monitor:
                 self._behind.pop((model, version), None)
             if monotonic() - begun > _SECONDS:
                 break
-        self.postman.step(general)
         self._alive.turns += 1
         self._alive.windows += taken
         self._alive.behind = len(self._behind)
         if monotonic() - self._told >= _TELL_SECONDS:
             self._tell(general)
+        self.postman.step(general)
         is_behind = self._behind.keys() - self._broken.keys()
         self.pause = BUSY_SECONDS if is_behind or self.postman.is_busy else IDLE_SECONDS
         return taken

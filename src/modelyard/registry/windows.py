@@ -10,14 +10,17 @@ import base64
 import hashlib
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from modelyard.errors import Conflict
 from modelyard.profile import COUNTERS, Counts, Profile
 from modelyard.registry.database import Database, Row, Work
+from modelyard.schema import Array
 
 _COLUMNS = "id, model, version, arm, span, opened, closed, source, rows_seen, content"
 
@@ -56,7 +59,7 @@ class Counted(msgspec.Struct, array_like=True):
     lost: int = 0
     #: Which bins the parts were counted on; "" where there are no parts.
     bins: str = ""
-    #: Numbers that lay below or above the reference's range, by part and ``magnitude``: what tells a changed unit.
+    #: Numbers that lay below or above the reference's range, by part and ``magnitudes``: what tells a changed unit.
     outside: dict[str, dict[str, int]] = {}
 
     def fits(self, more: Counted) -> bool:
@@ -233,7 +236,7 @@ def bins_of(reference: Profile) -> str:
 
 
 def profile_of(reference: Profile, counted: Counted) -> Profile:
-    """What was counted as a profile on the reference's bins. Raises Conflict where it was counted on others, or none."""
+    """What was counted, on the reference's bins. Raises Conflict where it was counted on others, or on none."""
 
     def side(frozen: Sequence[Counts], parts: Sequence[Part]) -> list[Counts]:
         if len(parts) != len(frozen) or any(len(p.counts) != len(f.counts) for p, f in zip(parts, frozen, strict=True)):
@@ -255,11 +258,17 @@ def parts_of(counts: Iterable[Counts]) -> list[Part]:
     return [Part(list(part.counts), [getattr(part, name) for name in COUNTERS]) for part in counts]
 
 
-def magnitude(value: float) -> str:
-    """The tenth of a decade that a number lies in: ``+13`` from 10^1.3 up to 10^1.4, ``-13`` for its negative."""
-    if not value or not math.isfinite(value):
-        return "0" if not value else "+inf" if value > 0 else "-inf"
-    return f"{'+' if value > 0 else '-'}{math.floor(10 * math.log10(abs(value)))}"
+def magnitudes(numbers: Array) -> dict[str, int]:
+    """How many of these numbers lie in which tenth of a decade: ``+13`` from 10^1.3 up to 10^1.4, ``-13`` for their
+    negatives, ``+inf``, ``-inf`` and ``0``.
+    """
+    with np.errstate(divide="ignore"):
+        powers = np.floor(10 * np.log10(np.abs(numbers)))
+    signed = zip(np.sign(numbers).tolist(), powers.tolist(), strict=True)
+    return {
+        "0" if not sign else f"{'+' if sign > 0 else '-'}{power if math.isinf(power) else int(power)}": times
+        for (sign, power), times in Counter(signed).items()
+    }
 
 
 def top(texts: dict[str, int]) -> dict[str, int]:
