@@ -23,6 +23,7 @@ from modelyard.schema import Array, Columns, Signature
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle, Trust
+    from modelyard.monitoring.report import Report
     from modelyard.registry import Change, Registry, Version
     from modelyard.scoring import Scored
     from modelyard.serving.application import Application
@@ -365,6 +366,44 @@ def sign(ref: str, private_key: str | Path, *, registry: Any = None) -> Version:
             )
         entered: Version = registry.register(Bundle.open(folder), version.model, why="signed")
     return entered
+
+
+def monitor(
+    name: str,
+    *,
+    version: str | int | None = None,
+    hours: float = 24.0,
+    multivariate: bool = False,
+    registry: Any = None,
+) -> Report:
+    """What is known of a model's health in the last hours: findings, features beside the reference, latency, budgets.
+
+    ``multivariate``: ask a classifier as well whether all recorded inputs together changed.
+    """
+    from modelyard.monitoring.report import report
+
+    opened = open_registry(registry)
+    made = report(opened, name, None if version is None else str(version), hours=hours)
+    if multivariate:
+        from modelyard.monitoring.multivariate import compare
+        from modelyard.recording.places import Places
+
+        newest = max(made.arms, key=lambda arm: arm.until, default=None)
+        places = Places.chosen()
+        if newest is None or places is None:
+            made.multivariate = {
+                "lacking": "no inputs are recorded: the setting records is off, or there is no traffic"
+            }
+        else:
+            made.multivariate = compare(places.segments, name, newest.version, hours)
+    return made
+
+
+def try_sinks(sink: str | None = None, *, registry: Any = None) -> list[dict[str, Any]]:
+    """Send a test alert to every sink, or to one, from this process; says what went wrong, "" for nothing."""
+    from modelyard.monitoring import sinks
+
+    return sinks.try_sinks(open_registry(registry), sink)
 
 
 def models(*, registry: Any = None) -> list[str]:

@@ -13,11 +13,14 @@ from modelyard import settings
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Store
 from modelyard.registry import entry, journal, routes, shelf
+from modelyard.registry.alerts import Alerts
 from modelyard.registry.cache import Cache
 from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
+from modelyard.registry.findings import Findings
 from modelyard.registry.index import refresh_index
 from modelyard.registry.keys import Keys
+from modelyard.registry.leases import Lease, holder_of
 from modelyard.registry.migrations import migrate
 from modelyard.registry.records import (
     PRODUCTION,
@@ -64,6 +67,9 @@ class Registry:
         #: What was counted of predictions, and what may be kept of them.
         self.windows = Windows(database)
         self.policies = Policies(database)
+        #: What detectors found, and who was told of it.
+        self.findings = Findings(database)
+        self.alerts = Alerts(database)
 
     @classmethod
     def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:
@@ -100,6 +106,19 @@ class Registry:
     def close(self) -> None:
         """Let go of the database. The registry opens it again if it is used again."""
         self._database.close()
+
+    @property
+    def database(self) -> Database:
+        """For what writes several kinds of rows in one transaction."""
+        return self._database
+
+    def lease(self, name: str, holder: str) -> Lease:
+        """A claim to be the one process that acts, of those that share this registry."""
+        return Lease(self._database, name, holder)
+
+    def holder(self, lease: str) -> str:
+        """Who has a lease, as far as anybody knows; "" for nobody."""
+        return holder_of(self._database, lease)
 
     # -- bundles ------------------------------------------------------------------------------------------
 
