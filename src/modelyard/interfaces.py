@@ -10,6 +10,7 @@ import msgspec
 
 from modelyard.messages import Call, Message, Request, Response
 from modelyard.schema import Columns, Signature
+from modelyard.truth import Label, Receipt
 
 #: A loaded model: the columns of the inputs in, the columns of the outputs out. Model code never sees a wire.
 Predict = Callable[[Columns], Columns]
@@ -159,6 +160,12 @@ class Catalog(Protocol):
     def stats(self, served: Served) -> Stats:
         """What was counted for a loaded version, in all workers."""
 
+    def label(self, served: Served, labels: Sequence[Label]) -> Receipt:
+        """Keep the truth about predictions of a model, whichever version made them; durable once this returns.
+
+        It waits for a disk: calls that use it are ``is_slow``. Raises RemoteFailed.
+        """
+
     # Changes asked for over a wire. They block, so their calls are ``is_slow``; all raise Refused where the server
     # was not told to allow them.
 
@@ -227,6 +234,17 @@ class Describes(Protocol):
 
     def descriptors(self) -> Sequence[bytes]:
         """Its files, each after those that it imports, as serialized ``FileDescriptorProto``."""
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """Keeps the truth about predictions, exactly once: what is told again changes nothing."""
+
+    def add(self, model: str, labels: Sequence[Label]) -> Receipt:
+        """Keep labels, which are durable once this returns. Safe for threads.
+
+        Where it raises, some may have been kept: all can be sent again.
+        """
 
 
 @runtime_checkable

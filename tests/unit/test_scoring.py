@@ -22,8 +22,9 @@ import pytest
 
 from modelyard.errors import Conflict, InvalidInput, ModelFailed, NotFound
 from modelyard.schema import Columns, Field, Signature
-from modelyard.scoring import csv_rows, parquet_rows, score_with
+from modelyard.scoring import score_with
 from modelyard.scoring.journal import Checkpoint
+from modelyard.tables import csv_rows, parquet_rows
 
 TWO = Signature(
     inputs=(Field(name="x1", dtype="float64"), Field(name="x2", dtype="float64", nullable=True)),
@@ -467,7 +468,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from modelyard.schema import Columns, Field, Signature
-from modelyard.scoring import csv_rows, parquet_rows, score_with
+from modelyard.scoring import score_with
+from modelyard.tables import csv_rows, parquet_rows
 csv_rows.BLOCK = 20_000
 fields = tuple(Field(name=f"x{i}", dtype="float64") for i in (1, 2))
 signature = Signature(inputs=fields, outputs=(Field(name="prediction", dtype="float64"),))

@@ -12,4 +12,9 @@
 ``watch``       one turn of the loop over all of these
 ``report``      everything about one model, computed from rows
 ``selftest``    how long known drifts take, and how often nothing is taken for something
+
+``labelling``    labels of all models joined with what this machine recorded, now and then
+``joining``      of one model: which labels meet which predictions, each once
+``recorded``     recorded predictions, found by their ids
+``bookkeeping``  which cohorts a row is of; ``grading`` what it adds to them
 """

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from modelyard.errors import RemoteFailed
@@ -20,6 +20,9 @@ Kind = Literal["read", "write"]
 
 #: How long a writer waits for another one.
 PATIENCE_SECONDS = 30
+
+#: Values that one statement may have; any database takes that many.
+MOST_VALUES = 1000
 
 
 class Lost(RemoteFailed):
@@ -48,6 +51,25 @@ class Work:
         """Run a statement that returns nothing."""
         with self._database.failures():
             self._connection.execute(self._database.dialect(sql), values)
+
+    def put(self, sql: str, rows: Sequence[Sequence[str | int]]) -> None:
+        """Run an INSERT for any number of rows without gaps: ``INSERT INTO tags (a, b) {} ON CONFLICT ...``, the rows
+        in the place of ``{}``.
+        """
+        for statement, values in self._database.spread(sql, rows) if rows else ():
+            self.do(statement, *values)
+
+    def among(self, sql: str, values: Sequence[Any], *given: Any) -> list[Row]:
+        """Every row of a query for any number of ``values``, in the place of ``{}``: ``... WHERE id IN ({})``.
+
+        ``given`` are the values of the query before that place.
+        """
+        found: list[Row] = []
+        for start in range(0, len(values), MOST_VALUES):
+            some = values[start : start + MOST_VALUES]
+            # Of one length mostly, so that a database knows the statement.
+            found += self.rows(sql.format(",".join("?" * len(some))), *given, *some)
+        return found
 
     def schema(self) -> int:
         """The number of the newest step of migration that was taken; 0 for an empty database."""
@@ -82,6 +104,14 @@ class Database(ABC):
     def dialect(self, sql: str) -> str:
         """``sql`` as this database wants it."""
         return sql
+
+    def spread(self, sql: str, rows: Sequence[Sequence[str | int]]) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Statements, with their values, that ``put`` these rows: many a statement."""
+        width = len(rows[0])
+        place, each = f"({','.join('?' * width)})", max(1, MOST_VALUES // width)
+        for start in range(0, len(rows), each):
+            some = rows[start : start + each]
+            yield sql.format("VALUES " + ",".join([place] * len(some))), [value for row in some for value in row]
 
     def keeps(self) -> bool:
         """Whether a connection is used again; False where each use wants a new one."""

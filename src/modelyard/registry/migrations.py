@@ -90,12 +90,16 @@ STEPS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE silences (
             id BIGINT PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, until TEXT NOT NULL,
             who TEXT NOT NULL, why TEXT NOT NULL)""",
-        # The truth about predictions, as it came: the newest row of an id counts, ``sequence`` is the order of arrival.
+        # The truth about predictions: a row an id, whose label is the one that counts. ``moment`` is when it became
+        # known, "" for when the id's first label was ``received``; ``history`` has the labels before. Labels that wait
+        # to be joined (new ones, corrections) are ``open``, in the order of ``sequence``; ``counted`` says what a
+        # joined one added to which predictions of which ``source``, so that a correction can take it back.
         """CREATE TABLE labels (
-            prediction TEXT NOT NULL, sequence BIGINT NOT NULL, model TEXT NOT NULL, label TEXT NOT NULL,
-            received TEXT NOT NULL, PRIMARY KEY (prediction))""",
-        "CREATE UNIQUE INDEX labels_by_sequence ON labels (sequence)",
-        # Joined labels: integer counts of predictions of one hour, in all or of one segment of the rows.
+            model TEXT NOT NULL, prediction TEXT NOT NULL, sequence BIGINT NOT NULL, label TEXT NOT NULL,
+            moment TEXT NOT NULL, received TEXT NOT NULL, history TEXT NOT NULL, state TEXT NOT NULL,
+            source TEXT NOT NULL, counted TEXT NOT NULL, PRIMARY KEY (model, prediction))""",
+        "CREATE INDEX labels_open ON labels (model, sequence) WHERE state = 'open'",
+        # Joined labels: what was counted of the predictions of one hour, in all or of one segment of the rows.
         """CREATE TABLE cohorts (
             model TEXT NOT NULL, version TEXT NOT NULL, arm TEXT NOT NULL, segment TEXT NOT NULL, hour TEXT NOT NULL,
             source TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (model, version, arm, segment, hour, source))""",

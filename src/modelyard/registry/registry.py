@@ -20,6 +20,7 @@ from modelyard.registry.database import Database, is_url, open_database
 from modelyard.registry.findings import Findings
 from modelyard.registry.index import refresh_index
 from modelyard.registry.keys import Keys
+from modelyard.registry.labels import Labels
 from modelyard.registry.leases import Lease, holder_of
 from modelyard.registry.migrations import migrate
 from modelyard.registry.records import (
@@ -70,6 +71,8 @@ class Registry:
         #: What detectors found, and who was told of it.
         self.findings = Findings(database)
         self.alerts = Alerts(database)
+        #: The truth about predictions.
+        self.labels = Labels(database)
 
     @classmethod
     def open(cls, where: str | Path | None = None, *, store: Store | None = None) -> Registry:

@@ -7,8 +7,8 @@ from typing import Any
 
 from modelyard.errors import InvalidInput
 from modelyard.schema import Field
-from modelyard.scoring.reading import Place, Source
 from modelyard.tables.kinds import ISO, Evidence, Kind, spoken
+from modelyard.tables.pieces import Place, Source
 from modelyard.tables.source import MISSING
 
 #: Field name -> how its texts are written; ISO 8601 where none is named.

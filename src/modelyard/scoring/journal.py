@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from modelyard.errors import Conflict
-from modelyard.scoring.reading import Place
+from modelyard.tables.pieces import Place
 
 FORMAT = 1
 

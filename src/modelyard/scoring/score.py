@@ -18,8 +18,8 @@ from modelyard.schema import Array, Columns, Field, Signature, check_outputs
 from modelyard.scoring.dates import date_forms
 from modelyard.scoring.filling import fill
 from modelyard.scoring.journal import Job, Journal, sync_folder
-from modelyard.scoring.reading import Piece, Rejected, Source, check_names, open_source
 from modelyard.scoring.writing import Encoding, Shape, arrow_array, arrow_type, encoding_of
+from modelyard.tables.pieces import Piece, Rejected, Source, check_names, open_source
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle, Trust

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from modelyard import plugins
+from modelyard.errors import Overloaded
 from modelyard.interfaces import Catalog, Wire
 from modelyard.serving.arms import Parting
 from modelyard.serving.batching import Limits
@@ -21,6 +23,7 @@ from modelyard.serving.catalog import ServerCatalog
 from modelyard.serving.debug import DebugWire, apply_changes
 from modelyard.serving.engine import Lane
 from modelyard.serving.gate import Gate
+from modelyard.serving.ledger import LateLedger
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
@@ -36,6 +39,7 @@ from modelyard.settings import Chosen, spans_address
 from modelyard.telemetry import Log
 from modelyard.wires import Unsupported
 from modelyard.wires.health_grpc import HealthGrpcWire
+from modelyard.wires.labels import LabelsWire
 from modelyard.wires.reflection_grpc import ReflectionGrpcWire
 
 if TYPE_CHECKING:
@@ -46,6 +50,10 @@ if TYPE_CHECKING:
 #: What the metrics of a version end with where it is a shadow, and how many copies may wait for it.
 SHADOW = "+shadow"
 SHADOW_REQUESTS = 256
+
+
+#: Calls that may wait for long, such as for a disk, which run or wait for a thread.
+MOST_WAITING = 256
 
 
 class Application:
@@ -93,6 +101,7 @@ class Application:
             is_terse=chosen.production,
             wants_keys=chosen.keys,
         )
+        self.catalog.ledger = LateLedger(registry)
         #: Bounds of joining and waiting, for all lanes; they may be changed while we run.
         self.limits = Limits(
             max_rows=chosen.max_rows,
@@ -105,7 +114,7 @@ class Application:
         #: Tells other processes of the same server what ``change_limits`` was told; set where there are any.
         self.spread: Callable[[Mapping[str, Any]], None] | None = None
         debug = DebugWire(lambda: list(self._lanes.values()), self.limits, self.change_limits)
-        every: list[Wire] = [*self.wires, operations, debug, HealthGrpcWire(self.wires)]
+        every: list[Wire] = [*self.wires, LabelsWire(), operations, debug, HealthGrpcWire(self.wires)]
         if chosen.reflection == "on" or (chosen.reflection == "auto" and not chosen.production):
             every.append(ReflectionGrpcWire(every))
         whole: Catalog = self.catalog
@@ -148,6 +157,7 @@ class Application:
         # For what takes long but never waits: reading large bodies, compressing large answers.
         self._slow = ThreadPoolExecutor(4, thread_name_prefix="modelyard-slow")
         # For calls that wait, such as for a model to be loaded. Nothing that such a call waits for may run here.
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._blocking = ThreadPoolExecutor(4, thread_name_prefix="modelyard-blocking")
 
     def _make_notes(self) -> Notes | None:
@@ -307,8 +317,10 @@ class Application:
         self._slow.submit(function)
 
     def block(self, function: Callable[[], None]) -> None:
-        """Run a function that may wait for long, in a thread."""
-        self._blocking.submit(function)
+        """Run a function that may wait for long, in a thread. Raises Overloaded where too many wait."""
+        if not self._waiting.acquire(blocking=False):
+            raise Overloaded("too many slow calls wait", hint="try again in a second", retry_after=1)
+        self._blocking.submit(function).add_done_callback(lambda _: self._waiting.release())
 
     def _publish(self, table: Table) -> None:
         """Called by the catalog's thread with each new table of versions."""

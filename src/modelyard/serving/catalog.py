@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, NotReady, Refused
-from modelyard.interfaces import Served, State, Stats
+from modelyard.interfaces import Ledger, Served, State, Stats
 from modelyard.serving.isolation.choice import Isolation
 from modelyard.serving.loading import WARM_BESIDE_SECONDS, WARM_SECONDS, Loaded, load
 from modelyard.serving.memory import Memory, hand_back
@@ -30,6 +30,7 @@ from modelyard.serving.states import States
 from modelyard.serving.table import Table
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
+from modelyard.truth import Label, Receipt
 
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
@@ -100,6 +101,8 @@ class ServerCatalog:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.coordinate: Callable[[Change], None] | None = None
+        #: Where the truth about predictions is kept; set before anything is served.
+        self.ledger: Ledger
         #: Set by whoever ``publish`` tells, so that it changes between two requests and never within one.
         self.table = Table()
         self.draining = False
@@ -140,6 +143,9 @@ class ServerCatalog:
     def stats(self, served: Served) -> Stats:
         counted = self._metrics.stats(served.name, served.version)
         return msgspec.structs.replace(counted, memory=getattr(served, "memory", None))
+
+    def label(self, served: Served, labels: Sequence[Label]) -> Receipt:
+        return self.ledger.add(served.name, labels)
 
     def load(self, reference: str) -> Served:
         self._change(Change("load", (reference,)))

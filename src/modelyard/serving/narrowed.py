@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from modelyard.errors import NotFound, Refused
 from modelyard.interfaces import Catalog, Served, State, Stats
+from modelyard.truth import Label, Receipt
 
 
 class Narrowed:
@@ -50,6 +51,9 @@ class Narrowed:
 
     def stats(self, served: Served) -> Stats:
         return self._catalog.stats(served)
+
+    def label(self, served: Served, labels: Sequence[Label]) -> Receipt:
+        return self._catalog.label(served, labels)
 
     def load(self, reference: str) -> Served:
         if not self._has(reference):

@@ -49,6 +49,7 @@ class Discreet:
         self.models = catalog.models
         self.find = catalog.find
         self.stats = catalog.stats
+        self.label = catalog.label
         self.load = catalog.load
         self.unload = catalog.unload
         self.replace = catalog.replace

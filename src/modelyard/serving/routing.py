@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-from modelyard.errors import ModelyardError, NotFound
+from modelyard.errors import ModelyardError, NotFound, Overloaded
 from modelyard.interfaces import Addresses, Catalog, Codec, Wire
 from modelyard.messages import QUERY, Call, Message
 from modelyard.serving.calls import Exchange
@@ -175,7 +175,10 @@ class Informing(Endpoint):
 
     def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         if self.call.is_slow:
-            self._block(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
+            try:
+                self._block(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
+            except Overloaded as error:
+                exchange.answer(self.refuse(exchange, error))
         else:
             exchange.answer(self._answer(exchange, body, headers))
 

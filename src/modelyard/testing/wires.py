@@ -23,6 +23,7 @@ from modelyard.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.interfaces import Addresses, Catalog, Codec, Served, State, Stats, Wire
 from modelyard.messages import Batch, Call, Message, Request, Response
 from modelyard.schema import Columns, Field, Signature
+from modelyard.truth import Label, Receipt
 
 #: The model of the kit: two numbers and a nullable text in; a label and its probabilities out.
 SIGNATURE = Signature(
@@ -59,6 +60,8 @@ class KitCatalog:
         self.served = served or KitServed()
         self.ready = ready
         self.draining = draining
+        #: The truth that was told.
+        self.labels: list[Label] = []
 
     def models(self) -> Sequence[Served]:
         return [self.served]
@@ -84,6 +87,10 @@ class KitCatalog:
             requests=3, failures=1, rows=5, calls=2, decode=0.001, queue=0.002, predict=0.003, encode=0.004,
             last=1.7e9, batches={1: (1, 0.001), 4: (1, 0.002)},
         )  # fmt: skip
+
+    def label(self, served: Served, labels: Sequence[Label]) -> Receipt:
+        self.labels += labels
+        return Receipt(received=len(labels), new=len(labels))
 
     def load(self, reference: str) -> Served:
         if reference.partition("=")[0].partition(":")[0].partition("@")[0] != self.served.name:

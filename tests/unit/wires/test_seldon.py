@@ -266,11 +266,45 @@ class TestCalls:
     def test_feedback(self) -> None:
         call = REST.match("POST", "/api/v1.0/feedback")
         assert call is not None and call.scope == "label"
-        good = {"request": NDARRAY, "response": NDARRAY, "reward": 1.0, "truth": {"data": {"ndarray": [["yes"]]}}}
-        assert json.loads(REST.inform(call, Message(json.dumps(good).encode()), KitCatalog()).body) == {"meta": {}}
+        for good in ({"request": NDARRAY, "response": NDARRAY, "reward": 1.0}, {"truth": {}}):
+            catalog = KitCatalog()
+            assert json.loads(REST.inform(call, Message(json.dumps(good).encode()), catalog).body) == {"meta": {}}
+            assert not catalog.labels
         for bad in (b"", b"[]", b'{"reward":"much"}', b'{"request":3}', b'{"more":1}'):
             with pytest.raises(InvalidInput):
                 REST.inform(call, Message(bad), KitCatalog())
+
+    @pytest.mark.parametrize(
+        ("truth", "labels"),
+        [
+            ({"data": {"ndarray": [["yes"]]}}, [("p1", "yes")]),
+            ({"data": {"ndarray": ["yes", "no"]}}, [("p1.0", "yes"), ("p1.1", "no")]),
+            ({"jsonData": "no"}, [("p1", "no")]),
+            ({"jsonData": ["no", "yes"]}, [("p1.0", "no"), ("p1.1", "yes")]),
+            ({"strData": "yes"}, [("p1", "yes")]),
+        ],
+    )
+    @pytest.mark.parametrize("side", ["request", "response"])
+    def test_truth_is_kept(self, truth: Any, labels: list[tuple[str, str]], side: str) -> None:
+        call, catalog = REST.match("POST", "/send-feedback"), KitCatalog()
+        assert call is not None and call.is_slow
+        REST.inform(call, Message(json.dumps({side: {"meta": {"puid": "p1"}}, "truth": truth}).encode()), catalog)
+        assert [(label.prediction, label.label) for label in catalog.labels] == labels
+
+    @pytest.mark.parametrize(
+        ("feedback", "path"),
+        [
+            ({"truth": {"strData": "yes"}}, "response.meta.puid"),
+            ({"response": {"meta": {"puid": "p1"}}, "truth": {"strData": "maybe"}}, "truth: expected one of .*no, yes"),
+            ({"response": {"meta": {"puid": "p1"}}, "truth": {"jsonData": ["yes", 3]}}, r"truth\[1\].*got 3"),
+            ({"response": {"meta": {"puid": "p1"}}, "truth": {"binData": "AA=="}}, "truth: expected one of data"),
+        ],
+    )
+    def test_truth_that_is_none(self, feedback: Any, path: str) -> None:
+        catalog = KitCatalog()
+        with pytest.raises(InvalidInput, match=path):
+            REST.inform(Call("feedback"), Message(json.dumps(feedback).encode()), catalog)
+        assert not catalog.labels
 
     def test_metadata(self) -> None:
         told = json.loads(REST.inform(Call("metadata"), Message(b""), KitCatalog(SERVED)).body)
@@ -356,6 +390,21 @@ class TestGrpc:
         body = messages().SeldonModelMetadataRequest(name="other").SerializeToString()
         with pytest.raises(errors.NotFound):
             GRPC.inform(call, Message(body), KitCatalog(SERVED))
+
+    def test_truth_is_kept(self) -> None:
+        catalog = KitCatalog()
+        feedback = messages().Feedback()
+        feedback.response.meta.puid = "p1"
+        for text in ("yes", "no"):
+            feedback.truth.data.ndarray.values.add(string_value=text)
+        GRPC.inform(Call("feedback"), Message(feedback.SerializeToString()), catalog)
+        feedback.truth.strData = "no"
+        GRPC.inform(Call("feedback"), Message(feedback.SerializeToString()), catalog)
+        found = [(label.prediction, label.label) for label in catalog.labels]
+        assert found == [("p1.0", "yes"), ("p1.1", "no"), ("p1", "no")]
+        feedback.truth.data.tensor.values.append(3.0)
+        with pytest.raises(InvalidInput, match="classes"):
+            GRPC.inform(Call("feedback"), Message(feedback.SerializeToString()), catalog)
 
     @pytest.mark.parametrize("method", ["Router/Route", "Seldon/GraphMetadata", "Combiner/Aggregate"])
     def test_what_a_model_is_not(self, method: str) -> None:

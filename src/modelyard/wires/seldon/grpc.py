@@ -14,6 +14,7 @@ from modelyard.interfaces import Catalog, Served
 from modelyard.messages import Call, Message, Request, Response
 from modelyard.wires import Unimplemented, code_of, told
 from modelyard.wires.answers import Predictions
+from modelyard.wires.seldon.feedback import keep_truth
 from modelyard.wires.seldon.protos import messages
 from modelyard.wires.seldon.rest import metadata_of
 from modelyard.wires.seldon.rows import SeldonOutputs, SeldonRows
@@ -21,9 +22,9 @@ from modelyard.wires.seldon.rows import SeldonOutputs, SeldonRows
 _CALLS = {
     "Seldon/Predict": Call("predict"),
     "Model/Predict": Call("predict"),
-    "Seldon/SendFeedback": Call("feedback", scope="label"),
-    "Model/SendFeedback": Call("feedback", scope="label"),
-    "Generic/SendFeedback": Call("feedback", scope="label"),
+    "Seldon/SendFeedback": Call("feedback", scope="label", is_slow=True),
+    "Model/SendFeedback": Call("feedback", scope="label", is_slow=True),
+    "Generic/SendFeedback": Call("feedback", scope="label", is_slow=True),
     "Seldon/ModelMetadata": Call("metadata"),
     "Model/Metadata": Call("metadata"),
 }
@@ -47,8 +48,11 @@ class SeldonGrpcWire:
 
     def inform(self, call: Call, message: Message, catalog: Catalog) -> Message:
         if call.action == "feedback":
-            _parsed("Feedback", message.body)
-            return _answer(messages().SeldonMessage())  # a label finds its prediction once predictions are recorded
+            feedback = _parsed("Feedback", message.body)
+            if feedback.truth.WhichOneof("data_oneof"):
+                puid = feedback.response.meta.puid or feedback.request.meta.puid
+                keep_truth(catalog, None, puid, _truths(feedback.truth))
+            return _answer(messages().SeldonMessage())
         if call.action == "metadata":
             wanted = _parsed("SeldonModelMetadataRequest", message.body).name
             return _answer(_metadata(metadata_of(catalog.find(wanted or None, None, None), catalog)))
@@ -59,6 +63,20 @@ class SeldonGrpcWire:
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
         return Message(b"", {"grpc-message": told(error)}, code_of(error), "application/grpc")
+
+
+def _truths(truth: Any) -> Any:
+    """What a message says to be true, as plain values."""
+    kind = truth.WhichOneof("data_oneof")
+    if kind == "jsonData":
+        return _plain(truth.jsonData, "truth.jsonData")
+    if kind == "strData":
+        return truth.strData
+    if kind == "data" and truth.data.WhichOneof("data_oneof") == "tensor":
+        return list(truth.data.tensor.values)
+    if kind == "data" and truth.data.WhichOneof("data_oneof") == "ndarray":
+        return [_plain(value, f"truth.data.ndarray[{i}]") for i, value in enumerate(truth.data.ndarray.values)]
+    raise InvalidInput.at("truth", "one of data.ndarray, data.tensor, jsonData, strData", kind)
 
 
 def _answer(message: Any) -> Message:

@@ -20,6 +20,7 @@ from modelyard.schema import Field
 from modelyard.wires import Unimplemented, code_of, segments, told
 from modelyard.wires.answers import Predictions
 from modelyard.wires.seldon import tftensor
+from modelyard.wires.seldon.feedback import keep_truth
 from modelyard.wires.seldon.rows import SeldonOutputs, SeldonRows
 
 _encode = msgspec.json.encode
@@ -50,7 +51,7 @@ class SeldonWire:
             if parts in _PREDICT:
                 return Call("predict", model)
             if parts in _FEEDBACK:
-                return Call("feedback", model, scope="label")
+                return Call("feedback", model, scope="label", is_slow=True)
         if len(parts) == 1 and parts[0] in _OTHERS:
             return Call("other", model)
         if method == "GET":
@@ -75,8 +76,10 @@ class SeldonWire:
                     raise NotReady("not every declared model is ready")
                 return Message(b'{"meta":{}}')
             case "feedback":
-                _check_feedback(_json_of(message.body, message.headers))
-                return Message(b'{"meta":{}}')  # a label finds its prediction once predictions are recorded
+                feedback = _read_feedback(_json_of(message.body, message.headers))
+                if feedback.truth is not None and feedback.truth != _Message():
+                    keep_truth(catalog, call.model, feedback.puid, _truths(feedback.truth))
+                return Message(b'{"meta":{}}')
             case "metadata":
                 return Message(_encode(metadata_of(catalog.find(call.model, None, None), catalog)))
             case "openapi":
@@ -124,6 +127,12 @@ class _Feedback(msgspec.Struct, forbid_unknown_fields=True):
     response: _Message | None = None
     reward: float = 0.0
     truth: _Message | None = None
+
+    @property
+    def puid(self) -> str:
+        """Of the answer, or of the request where that brought one."""
+        known = [m.meta.puid for m in (self.response, self.request) if m is not None and m.meta is not None]
+        return next(filter(None, known), "")
 
 
 class SeldonCodec:
@@ -229,11 +238,31 @@ def _from_parts(body: bytes, kind: str) -> bytes:
     return b"{" + b",".join(members) + b"}"
 
 
-def _check_feedback(text: bytes) -> None:
+def _read_feedback(text: bytes) -> _Feedback:
     try:
-        msgspec.json.decode(text, type=_Feedback)
+        return msgspec.json.decode(text, type=_Feedback)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _explain(text, error) from None
+
+
+def _truths(truth: _Message) -> Any:
+    """What a message says to be true, as plain values."""
+    data = truth.data
+    for name in ("jsonData", "strData"):
+        if getattr(truth, name):
+            return _plain(bytes(getattr(truth, name)), f"truth.{name}")
+    if data is not None and data.ndarray:
+        return _plain(bytes(data.ndarray), "truth.data.ndarray")
+    if data is not None and data.tensor is not None:
+        return data.tensor.values
+    raise InvalidInput.at("truth", "one of data.ndarray, data.tensor, jsonData, strData", "none of them")
+
+
+def _plain(text: bytes, path: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput.at(path, "JSON", str(error)) from None
 
 
 def _explain(text: bytes, error: Exception) -> InvalidInput:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.errors import InvalidInput
-from modelyard.scoring.reading import Piece, Place, Rejected
 from modelyard.tables.dialect import Grammar
+from modelyard.tables.pieces import Piece, Place, Rejected
 from modelyard.tables.source import CsvFile
 
 #: Bytes that are read at a time. Larger blocks are no faster.

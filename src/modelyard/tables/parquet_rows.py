@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.errors import InvalidInput
-from modelyard.scoring.reading import Piece, Place
+from modelyard.tables.pieces import Piece, Place
 
 #: Rows that are read at a time.
 ROWS = 1 << 15

@@ -66,7 +66,7 @@ class Source(Protocol):
         """The Arrow type in which a column comes."""
 
 
-def open_source(path: Path, encoding: str | None = None) -> Source:
+def open_source(path: Path, encoding: str | None = None, *, purpose: str = "scoring a file") -> Source:
     """The rows of ``path``, Parquet or CSV by its content; ``encoding`` is that of a CSV file.
 
     Raises NotFound, MissingDependency, and InvalidInput for what is no table.
@@ -75,12 +75,12 @@ def open_source(path: Path, encoding: str | None = None) -> Source:
 
     if not path.exists():
         raise NotFound(f"no such file: {path}")
-    arrow("scoring a file")
+    arrow(purpose)
     if is_parquet(path):
-        from modelyard.scoring.parquet_rows import ParquetRows
+        from modelyard.tables.parquet_rows import ParquetRows
 
         return ParquetRows(path)
-    from modelyard.scoring.csv_rows import CsvRows
+    from modelyard.tables.csv_rows import CsvRows
 
     return CsvRows(path, encoding)
 

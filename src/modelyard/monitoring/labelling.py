@@ -1,0 +1,113 @@
+"""The labels of all models, joined with what this machine recorded: what a loop calls now and then."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from modelyard.errors import BadBundle, Conflict, InvalidInput, NotFound
+from modelyard.monitoring.bookkeeping import LONGEST_VALUE, MOST_COLUMNS, MOST_VALUES, Segmenting, Version
+from modelyard.monitoring.grading import Grader
+from modelyard.monitoring.joining import HORIZON_DAYS, SETTLE_SECONDS, Joiner, Tell, Turn
+from modelyard.monitoring.recorded import Recorded
+from modelyard.recording.checkpoint import read_checkpoint
+from modelyard.recording.places import Places
+
+if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
+    from modelyard.registry import Registry
+
+#: By which columns the rows of a model are parted into segments.
+Columns = Callable[[str], Sequence[str]]
+
+
+class Labelling:
+    """Joins labels on one machine, with what is recorded in ``places``. Holds a lock until it is closed.
+
+    ``columns``: by which columns rows of a model are parted into segments. ``tell``: who is told of a model's labels
+    when they are counted. Raises Conflict where another process joins.
+    """
+
+    def __init__(
+        self, registry: Registry, places: Places, *, columns: Columns = lambda model: (), sample: int = 100,
+        tell: Mapping[str, Sequence[Tell]] | None = None, horizon_days: float = HORIZON_DAYS,
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._places = places
+        self._columns = columns
+        self._sample = sample
+        self._tell = tell or {}
+        self._horizon_days = horizon_days
+        self._settle_seconds = settle_seconds
+        self._joiners: dict[str, Joiner] = {}
+        self._versions: dict[tuple[str, str, tuple[str, ...]], Version | None] = {}
+        self._lock = _locked(places.state / "joining.lock")
+        self._source = places.source()
+
+    def turn(self, models: Sequence[str] | None = None) -> dict[str, Turn]:
+        """Join what can be joined of these models, or of all that were recorded here. Raises RemoteFailed."""
+        return {model: self._joiner(model).turn() for model in (self.models() if models is None else models)}
+
+    def models(self) -> list[str]:
+        """The models of which predictions were recorded here."""
+        return sorted(unquote(path.name[6:]) for path in self._places.segments.glob("model=*"))
+
+    def close(self) -> None:
+        """Let another process join."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _spools(self) -> Mapping[str, int]:
+        """What of the spools a recorder that follows this one would go on from."""
+        return read_checkpoint(self._places.state / "checkpoint").spools
+
+    def _joiner(self, model: str) -> Joiner:
+        if model not in self._joiners:
+            recorded = Recorded(model, self._places.segments, self._places.state / "ids", self._spools)
+            self._joiners[model] = Joiner(
+                self._registry, model, recorded, self._source, lambda version: self._version(model, version),
+                self._tell.get(model, ()), horizon_days=self._horizon_days, settle_seconds=self._settle_seconds,
+            )  # fmt: skip
+        return self._joiners[model]
+
+    def _version(self, model: str, version: str) -> Version | None:
+        columns = tuple(self._columns(model))
+        key = (model, version, columns)
+        if key not in self._versions:
+            try:
+                bundle = self._registry.fetch(self._registry.resolve(f"{model}:{version}"))
+                self._versions[key] = Version(Grader.of(bundle), segmenting_of(bundle, columns, self._sample))
+            except (NotFound, BadBundle, InvalidInput):
+                # It was deleted or never registered, or predicts what no label says anything about.
+                self._versions[key] = None
+        return self._versions[key]
+
+
+def segmenting_of(bundle: Bundle, columns: Sequence[str], sample: int = 100) -> Segmenting:
+    """How the rows of a version are parted by these columns, those of them that are categories of it."""
+    values = {
+        part.field: [value for value in part.values if len(value) <= LONGEST_VALUE][:MOST_VALUES]
+        for part in bundle.profile().inputs
+        if part.kind == "category" and not part.part
+    }
+    return Segmenting(tuple(name for name in columns if name in values)[:MOST_COLUMNS], values, sample)
+
+
+def _locked(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Conflict(
+            f"another process joins labels with the predictions in {path.parent.parent}",
+            hint="`modelyard watch` does it by itself, and so does `modelyard serve` beside itself",
+        ) from None
+    return descriptor
