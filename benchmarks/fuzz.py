@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def describe(seconds: float, seed: int) -> int:
-    """Have schemathesis examine a server of several models, and one of a model that wants keys, each for half of that."""
+    """Have schemathesis examine a server of several models, and one of a model that wants keys, each for half of it."""
     found = ""
     for kind in ("several", "keyed"):
         folder = Path(tempfile.mkdtemp(prefix="fuzz"))
