@@ -28,10 +28,12 @@ TABLES = (
 )  # fmt: skip
 
 
-def tiny_bundle(folder: Path, text: str = "one", *, provenance: str = "", report: str = "", rows: int = 1) -> Bundle:
+def tiny_bundle(
+    folder: Path, text: str = "one", *, provenance: str = "", report: str = "", rows: int = 1, profile: bytes = b"{}"
+) -> Bundle:
     """A bundle of a few bytes, complete and verified; another ``text`` is another digest."""
     (folder / "model").mkdir(parents=True)
-    contents = {"model/model.onnx": text.encode() * rows, "profile.json": b"{}", "golden.json": b"{}"}
+    contents = {"model/model.onnx": text.encode() * rows, "profile.json": profile, "golden.json": b"{}"}
     files = {}
     for name, content in contents.items():
         (folder / name).write_bytes(content)

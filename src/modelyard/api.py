@@ -23,8 +23,10 @@ from modelyard.schema import Array, Columns, Signature
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle, Trust
+    from modelyard.monitoring.report import Report
     from modelyard.registry import Change, Registry, Version
     from modelyard.scoring import Scored
+    from modelyard.serving.application import Application
     from modelyard.serving.server import Server
     from modelyard.training import Result
 
@@ -323,11 +325,22 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
     from modelyard.serving.server import Server
 
     server = Server([str(ref) for ref in refs], trust=trusting(trust), **options)
+    _accompany(server.application, options.get("registry"))
     if block:
         server.run()
         return None
     server.start()
     return server
+
+
+def _accompany(application: Application, registry: Any) -> None:
+    """Have what an application notes recorded and watched, by a process beside it."""
+    if application.notes is None:
+        return
+    from modelyard.companion import Companion
+
+    place = registry if registry is None or isinstance(registry, (str, Path)) else registry.place
+    application.on_close.append(Companion(application.notes.places, registry=place).close)
 
 
 def sign(ref: str, private_key: str | Path, *, registry: Any = None) -> Version:
@@ -353,6 +366,44 @@ def sign(ref: str, private_key: str | Path, *, registry: Any = None) -> Version:
             )
         entered: Version = registry.register(Bundle.open(folder), version.model, why="signed")
     return entered
+
+
+def monitor(
+    name: str,
+    *,
+    version: str | int | None = None,
+    hours: float = 24.0,
+    multivariate: bool = False,
+    registry: Any = None,
+) -> Report:
+    """What is known of a model's health in the last hours: findings, features beside the reference, latency, budgets.
+
+    ``multivariate``: ask a classifier as well whether all recorded inputs together changed.
+    """
+    from modelyard.monitoring.report import report
+
+    opened = open_registry(registry)
+    made = report(opened, name, None if version is None else str(version), hours=hours)
+    if multivariate:
+        from modelyard.monitoring.multivariate import compare
+        from modelyard.recording.places import Places
+
+        newest = max(made.arms, key=lambda arm: arm.until, default=None)
+        places = Places.chosen()
+        if newest is None or places is None:
+            made.multivariate = {
+                "lacking": "no inputs are recorded: the setting records is off, or there is no traffic"
+            }
+        else:
+            made.multivariate = compare(places.segments, name, newest.version, hours)
+    return made
+
+
+def try_sinks(sink: str | None = None, *, registry: Any = None) -> list[dict[str, Any]]:
+    """Send a test alert to every sink, or to one, from this process; says what went wrong, "" for nothing."""
+    from modelyard.monitoring import sinks
+
+    return sinks.try_sinks(open_registry(registry), sink)
 
 
 def models(*, registry: Any = None) -> list[str]:

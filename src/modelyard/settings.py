@@ -209,6 +209,7 @@ TABLE: tuple[Setting, ...] = (
         "",
         "address of an OpenTelemetry receiver (OTLP over HTTP) of spans; OTEL_EXPORTER_OTLP_ENDPOINT when empty",
     ),
+    Setting("record", _switch, "off", "whether what a server predicts is recorded and watched", _SWITCH),
     Setting("records", str, "", "folder of what is recorded of predictions; in the home folder when empty; or off"),
     Setting("record_sample", _whole(0), "100", "of so many requests the inputs of one are kept; 0 for none", _COUNT),
     Setting("record_days", _days, "30", "days that recorded predictions are kept", _DAYS),
@@ -248,6 +249,12 @@ def get(name: str, given: Any = None) -> Any:
     if text is None:
         return setting.parse(setting.default)
     return _parse(setting, text, setting.variable)
+
+
+def environment(**chosen: Any) -> dict[str, str]:
+    """The environment for a process that is to have the settings of this one, but for those ``chosen`` (not None)."""
+    ours = {_BY_NAME[name].variable: str(value) for name, value in chosen.items() if value is not None}
+    return {**os.environ, **ours}
 
 
 def _parse(setting: Setting, text: str, path: str) -> Any:

@@ -26,6 +26,7 @@ from sklearn.linear_model import LinearRegression
 from modelyard.bundle import Bundle, pack
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.registry import Registry
+from modelyard.serving.limits import BUSY_SECONDS
 from modelyard.serving.server import Server
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a server are found in /proc")
@@ -168,7 +169,8 @@ class Load:
         self.port = port
         self.answers: Counter[Any] = Counter()
         #: Requests whose connection was closed before an answer: answers that came over it before, seconds from the
-        #: last of them to the request, and seconds from that to the end. And failures of any other kind.
+        #: request before (or the start) to this one, and from this one to the end. And failures of any other kind.
+        #: Not those on a connection that idled so long that a server which stops may close it at any moment.
         self.lost: list[tuple[int, float, float]] = []
         self.other: list[str] = []
         self._stop = threading.Event()
@@ -195,10 +197,10 @@ class Load:
             except OSError as error:
                 self.other.append(repr(error))
                 return
-            count, answered = 0, time.monotonic()
+            count, asked, before = 0, time.monotonic(), 0.0
             try:
                 while not self._stop.is_set():
-                    asked = time.monotonic()
+                    before, asked = asked, time.monotonic()
                     writer.write(request)
                     async with asyncio.timeout(20):
                         head = await reader.readuntil(b"\r\n\r\n")
@@ -206,11 +208,12 @@ class Load:
                         assert found is not None
                         body = json.loads(await reader.readexactly(int(found[1])))
                     self.answers[head[9:12].decode(), round(body.get("prediction", 0), 6), body.get("version")] += 1
-                    count, answered = count + 1, time.monotonic()
+                    count += 1
                     if b"connection: close" in head:
                         break
             except (OSError, asyncio.IncompleteReadError):
-                self.lost.append((count, asked - answered, time.monotonic() - asked))
+                if asked - before < BUSY_SECONDS:
+                    self.lost.append((count, asked - before, time.monotonic() - asked))
             except Exception as error:
                 self.other.append(repr(error))
             finally:

@@ -15,6 +15,8 @@ from typing import Any
 
 import schemathesis
 
+from .target import Target
+
 #: What is told where columns differ in length, or rows in their shape where that may vary: no JSON Schema forbids it.
 SIZES = ("values, as in the other columns", "rows whose values have one shape")
 
@@ -37,10 +39,16 @@ def _is_beyond_schemas(path: str, expected: str, got: str) -> bool:
     return expected.endswith(SIZES) or (is_whole and WRITTEN_AS_FLOAT.fullmatch(got) is not None)
 
 
-def examine(port: int, folder: Path, *options: str) -> str:
+def examine(target: Target, folder: Path, *options: str) -> str:
     """Run schemathesis with these ``options``; what it found, with the requests to repeat it, or "" for nothing."""
+    if target.key:
+        options = ("--header", f"Authorization: Bearer {target.key}", *options)
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    program = [str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{port}/openapi.json"]
+    program = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"http://127.0.0.1:{target.port}/openapi.json",
+    ]
     ran = subprocess.run(
         [*program, "--continue-on-failure", "--no-color", *options],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,

@@ -222,15 +222,16 @@ PAIR: list[Seed] = [
     get("/ping"),
 ]
 
-#: What our own API answers: with one model, and with several, of which one has versions that take different things.
-ONE: list[Seed] = [rest("/predict", ROW), rest("/models/m/predict", COLUMNS), get("/openapi.json", is_steady=True)]
+#: What is answered to everybody.
+OPEN: list[Seed] = [get("/health/live", is_steady=True), get("/health/ready", is_steady=True)]
+
+#: What a server of several models answers, of which one has versions that take different things.
 PRICE: dict[str, Any] = {
     "rooms": None, "floor": -1, "lot": 2**64 - 1, "built": "1970-01-01T00:00:00Z", "kind": "flat", "new": True,
     "area": 81.5, "rate": 0.5,
 }  # fmt: skip
 MORE: dict[str, Any] = {"view": [[1, 2], [3, 4]], "trace": [1, 2, 3], "words": ["a", "b"], "rooms": 4}
 SEVERAL: list[Seed] = [
-    rest("/models/m/predict", ROW),
     rest("/models/xy/predict", [XY, XY]),
     rest("/models/price/predict", PRICE),
     rest("/models/price/versions/1/predict", [PRICE, {**PRICE, "area": None}]),

@@ -6,26 +6,27 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .seeds import MIXED, ONE, PAIR, SEVERAL, Seed
+from .seeds import MIXED, OPEN, PAIR, SEVERAL, Seed
 from .talk import HELLO, Answer, Line, answers1, answers2, ask, http1, http2
 
 WIRES = {
     "mixed": ["native", "oip", "tfserving", "kserve", "mlflow", "seldon", "azure", "vertex"],
     "pair": ["sagemaker", "kserve", "native", "oip", "tfserving", "seldon", "mlflow", "vertex", "azure"],
     # Of our own API alone: other dialects answer some of its paths too, as Seldon's does GET /predict.
-    "one": ["native"],
     "several": ["native"],
+    "keyed": ["native"],
 }
-SEEDS: dict[str, list[Seed]] = {"mixed": MIXED, "pair": PAIR, "one": ONE, "several": SEVERAL}
+SEEDS: dict[str, list[Seed]] = {"mixed": MIXED, "pair": PAIR, "several": SEVERAL, "keyed": OPEN}
 
 #: What each serves.
-REFERENCES = {"mixed": ["m"], "pair": ["xy", "spare"], "one": ["m"], "several": ["m", "xy", "price:1", "price:2"]}
+REFERENCES = {"mixed": ["m"], "pair": ["xy", "spare"], "several": ["xy", "price:1", "price:2"], "keyed": ["m"]}
 
 _ID = re.compile(rb'"(?:id|request_id|puid|prediction_id)": ?"[0-9a-f]{12}-[0-9a-f]+"')
 
@@ -52,7 +53,8 @@ class Target:
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
         assert said, log.read_text()
-        self.port = int(said)
+        port, _, self.key = said.strip().partition(" ")
+        self.port = int(port)
         self.seeds = SEEDS[kind]
         self.steady = [seed for seed in self.seeds if seed.is_steady]
         try:
@@ -237,12 +239,19 @@ class _Source:
 
 
 def _serve(kind: str) -> None:
+    from modelyard.registry import Registry
     from modelyard.serving.server import serve
 
+    options: dict[str, Any] = {}
+    key = ""
+    if kind == "keyed":
+        registry = Registry.open(tempfile.mkdtemp(prefix="fuzz"))
+        _, key = registry.keys.create("all", scopes=("admin",))
+        options = {"keys": True, "registry": registry}
     serve(
         REFERENCES[kind],
         source=_Source, wires=WIRES[kind], port=0, max_body=1 << 20, max_rows=20_000, control=kind == "pair",
-        on_ready=lambda server: print(server.port, flush=True),
+        on_ready=lambda server: print(server.port, key, flush=True), **options,
     )  # fmt: skip
 
 

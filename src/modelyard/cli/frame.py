@@ -49,6 +49,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Operate a model": {
         "records": ("records", "Search, follow and redact what was predicted."),
+        "monitor": ("monitor", "Show drift, data quality, latency and findings of a model."),
+        "alerts": ("alerts", "List, acknowledge and silence alerts, and try the sinks."),
+        "watch": ("watch", "Record what servers predict, and make findings, alerts and decisions of it."),
     },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),

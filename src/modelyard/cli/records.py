@@ -27,7 +27,7 @@ _folder = of_settings("records")
 
 @click.group("records", cls=Family, examples=EXAMPLES)
 def records() -> None:
-    """Search what was predicted, follow it, and say what may not be kept.
+    """Search, follow and redact what was predicted.
 
     Servers note what they predict, and a recorder keeps it: `modelyard serve` brings one, `modelyard watch` is one.
     """

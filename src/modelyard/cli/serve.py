@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     modelyard serve churn@production churn@staging risk:7 --port 9000
     modelyard serve churn@production --workers 4 --host 0.0.0.0 --keys
     modelyard serve churn.zip --wires native,oip
+    modelyard serve churn@production --record
     modelyard serve --control              # nothing yet: clients say what to load
     curl -d '{"x1": 1.5, "x2": 2}' localhost:8080/predict
     """,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     "origins", "tls_certificate", "tls_key", "tls_clients", "isolation", "model_processes", "memory", "weights",
     "cache", "request_seconds", "model_seconds", "max_body", "max_rows", "batch_rows",
     "queue_requests", "queue_rows", "queue_seconds", "poll_seconds", "drain_seconds", "access_log", "traces",
+    "record", "records",
 )  # fmt: skip
 @trusted
 def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None:

@@ -1,4 +1,17 @@
-"""Watching models.
+"""Watching models: windows become findings, findings become alerts.
+
+``rules``       what counts as worth telling, and to whom: settings with defaults
+``looks``       closed windows, pooled until they are large enough to claim anything
+``compare``     a look beside its reference: which differences are real and matter
+``integrity``   differences that have a name: stuck, come alive, another unit, new categories
+``drift``       from looks to episodes: false-discovery control over time, hysteresis
+``latency``     quantiles of each stage, and when they changed
+``budget``      errors and slow answers beside what is allowed
+``alerting``    which findings make which alerts
+``sinks``       how an alert looks to a receiver; ``postman`` sends it
+``watch``       one turn of the loop over all of these
+``report``      everything about one model, computed from rows
+``selftest``    how long known drifts take, and how often nothing is taken for something
 
 ``labelling``    labels of all models joined with what this machine recorded, now and then
 ``joining``      of one model: which labels meet which predictions, each once

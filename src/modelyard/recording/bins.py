@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from modelyard.profile import COUNTERS, Counts, part_of
-from modelyard.registry.windows import Part
+from modelyard.registry.windows import Part, magnitudes
 from modelyard.schema import Array, Columns, Layout
 
 _MISSING, _BELOW, _ABOVE, _OTHER, _UNSEEN, _WRONG = range(len(COUNTERS))
 
-#: Called for each text that the reference did not have: the field, the text, how many times.
+#: Called for each text that the reference did not have: the field (or part), the text, how many times.
 Tell = Callable[[str, str, int], None]
 
 
@@ -53,12 +53,12 @@ class Bins:
         """Nothing counted yet."""
         return np.zeros(self.size, dtype="int32")
 
-    def count(self, columns: Columns, into: Array, tell: Tell) -> None:
-        """Add rows to a vector."""
+    def count(self, columns: Columns, into: Array, tell: Tell, tell_far: Tell) -> None:
+        """Add rows to a vector. ``tell_far`` hears of numbers beyond the reference's range, by their magnitude."""
         if not columns.rows:
             return
         for numbers in self._numbers:
-            numbers.count(columns.blocks[numbers.block], into)
+            numbers.count(columns.blocks[numbers.block], into, tell_far)
         for texts in self._texts:
             texts.count(columns[texts.part.field], into, tell)
         for part, start in self._others:  # no model of ours has such a profile: exactness rather than speed
@@ -106,12 +106,14 @@ class _Numbers:
         targets: list[int] = []
         low: list[int] = []
         missing: list[int] = []
+        beyond: list[tuple[int, int]] = []
         for row, (part, _, start) in enumerate(members):
             edges, counters, first = len(part.edges), start + len(part.counts), row * (most + 1)
             low.append(counters + (_UNSEEN if part.maximum is None else _BELOW))
             missing.append(counters + _MISSING)
             sources.append(first)
             targets.append(low[-1])
+            beyond.append((first, first + edges + 1))
             if part.maximum is not None:
                 limits[:edges, row, 0] = part.edges
                 limits[edges, row, 0] = np.nextafter(part.maximum, np.inf)
@@ -122,10 +124,12 @@ class _Numbers:
         self._size = len(members) * (most + 1)
         self._sources, self._targets = np.array(sources), np.array(targets)
         self._low, self._missing = np.array(low), np.array(missing)
+        #: Of the counts of places, those below and above each part's range.
+        self._beyond = np.array(beyond)
 
-    def count(self, block: Array, into: Array) -> None:
+    def count(self, block: Array, into: Array, tell_far: Tell) -> None:
         for start in range(0, len(block), _ROWS):
-            self._count(self._matrix(block[start : start + _ROWS]), into)
+            self._count(self._matrix(block[start : start + _ROWS]), into, tell_far)
 
     def _matrix(self, block: Array) -> Array:
         """The values, a row for each part."""
@@ -133,7 +137,7 @@ class _Numbers:
             return np.stack([part_of(block, part).astype("float64") for part in self._parts])
         return np.array(block.reshape(len(block), -1)[:, self._at].T, dtype="float64", order="C")
 
-    def _count(self, matrix: Array, into: Array) -> None:
+    def _count(self, matrix: Array, into: Array, tell_far: Tell) -> None:
         reached = np.empty(matrix.shape, dtype=bool)
         places = np.zeros(matrix.shape, dtype="uint8")
         for limit in self._limits:
@@ -141,11 +145,19 @@ class _Numbers:
             places += reached.view("uint8")
         found = np.bincount((places + self._offsets).ravel(), minlength=self._size)
         into[self._targets] += found[self._sources]
+        far = found[self._beyond].sum(axis=1)
         np.isnan(matrix, out=reached)
         if reached.any():  # they reached nothing
             gaps = reached.sum(axis=1)
             into[self._low] -= gaps
             into[self._missing] += gaps
+            far -= gaps
+        for row in far.nonzero()[0].tolist():
+            part = self._parts[row]
+            if part.maximum is not None:
+                numbers = matrix[row][(places[row] == 0) | (places[row] > len(part.edges))]
+                for text, times in magnitudes(numbers[~np.isnan(numbers)]).items():
+                    tell_far(part.name, text, times)
 
 
 #: Rows that are counted at once: they stay near the processor.

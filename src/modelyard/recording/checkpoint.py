@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -70,7 +69,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The last checkpoint; an empty one where there is none that can be read."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    """The last checkpoint; an empty one where there was none. Raises ValueError for one that cannot be read."""
+    try:
         return _decode(path.read_bytes())
-    return Checkpoint()
+    except FileNotFoundError:
+        return Checkpoint()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ValueError(f"not a checkpoint: {path}: {error}") from error

@@ -24,6 +24,9 @@ from modelyard.schema import Array
 #: Seconds after its end at which a window closes: what was answered at its end comes a little later.
 GRACE_SECONDS = 1.0
 
+#: Magnitudes of numbers beyond the reference's range that a window keeps apart, of one part and of all.
+MOST_MAGNITUDES, ALL_MAGNITUDES = 30, 600
+
 #: Code words that a window keeps apart; there are fewer.
 MOST_CODES = 40
 
@@ -49,6 +52,8 @@ class Open:
         self.codes: Counter[str] = Counter()
         self.sides = tuple(bins.vector() for bins in subject.bins)
         self.stages = np.zeros(len(STAGES) * _WIDTH, dtype="int32")
+        self.outside: dict[str, dict[str, int]] = {}
+        self._magnitudes = 0
         self.unseen = Unseen(sum(part.kind == "category" for part in subject.bins[0].parts), hidden)
 
     def counted(self) -> Counted:
@@ -58,8 +63,15 @@ class Open:
         return Counted(
             self.requests, dict(self.codes), self.rows, self.invalid, parts[0], parts[1],
             dict(zip(STAGES, stages, strict=True)) if self.stages.any() else {}, self.unseen.told(), self.lost,
-            self.subject.bins_id,
+            self.subject.bins_id, {name: dict(counts) for name, counts in self.outside.items()},
         )  # fmt: skip
+
+    def tell_far(self, name: str, magnitude: str, times: int) -> None:
+        """Count numbers beyond the reference's range, as long as there is room for their magnitude."""
+        counts = self.outside.setdefault(name, {})
+        if magnitude in counts or (len(counts) < MOST_MAGNITUDES and self._magnitudes < ALL_MAGNITUDES):
+            self._magnitudes += magnitude not in counts
+            counts[magnitude] = counts.get(magnitude, 0) + times
 
     def count_codes(self, codes: list[str]) -> None:
         for code, times in Counter(codes).items():
@@ -166,7 +178,8 @@ class Counting:
             window.invalid += len(odd) if chosen is None else int(np.isin(odd, chosen).sum())
         for bins, vector, columns in zip(rows.subject.bins, window.sides, (rows.inputs, rows.outputs), strict=True):
             if columns is not None and bins.size:
-                bins.count(columns if chosen is None else columns.take(chosen), vector, window.unseen.add)
+                chosen_columns = columns if chosen is None else columns.take(chosen)
+                bins.count(chosen_columns, vector, window.unseen.add, window.tell_far)
 
 
 def arm_name(told: str) -> str:

@@ -50,7 +50,8 @@ class Errands:
         self._registry_thread = ThreadPoolExecutor(1, "registry")
         self._disk_thread = ThreadPoolExecutor(1, "disk")
         self._pending: dict[str, Future[object]] = {}
-        self._due = dict.fromkeys(("policies", "retain", "merge"), 0.0)
+        later = monotonic() + RETAIN_SECONDS
+        self._due = {"policies": 0.0, "retain": 0.0, "merge": later}
         self._marker: int | None = None
         #: None while they are not known.
         self._policies: dict[str, Policy] | None = {} if registry is None else self._remembered()
@@ -62,7 +63,7 @@ class Errands:
         self.converted: deque[str] = deque()
         self._has_changed = False
         self.look()
-        self.wait(FIRST_SECONDS)
+        wait([self._pending[name] for name in ("policies",) if name in self._pending], FIRST_SECONDS)
 
     def policy(self, model: str) -> Policy | None:
         """What may be kept of a model's inputs; nothing until that is known."""

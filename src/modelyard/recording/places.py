@@ -11,13 +11,17 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
+from time import sleep
 
 from modelyard import settings
 from modelyard.errors import Conflict, RemoteFailed
-from modelyard.recording.ring import MAKING
+from modelyard.recording.ring import MAKING, is_written
 
 _MEMORY = Path("/dev/shm")
+
+_ATTEMPTS = 5
 
 
 class Places:
@@ -41,17 +45,18 @@ class Places:
         """Make what is not there. Raises OSError."""
         for folder in (self.folder, self.segments, self.state):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.rings.is_dir():
-            return
-        if not self.rings.is_symlink():
-            target = _new_folder_in_memory(self.folder)
-            if target is None:
-                self.rings.mkdir(mode=0o700, exist_ok=True)
+        if self.rings.is_symlink():
+            if _is_own(self.rings.readlink()):
                 return
-            with contextlib.suppress(FileExistsError):  # another process was first
+            self.rings.unlink()  # it leads to what somebody else has made there after a reboot
+        elif self.rings.is_dir():
+            return
+        target = _new_folder_in_memory(self.folder)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            if target is None:
+                self.rings.mkdir(mode=0o700)
+            else:
                 self.rings.symlink_to(target)
-        # A reboot empties the memory that the link leads to.
-        self.rings.readlink().mkdir(mode=0o700, exist_ok=True)
 
     def source(self) -> str:
         """What windows and segments say who recorded them: the same for as long as the folder is there."""
@@ -67,19 +72,23 @@ class Places:
         """The right to record, held as long as the descriptor is open. Raises Conflict where another process has it."""
         path = self.state / "recorder.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            process = self.recorder() or "another"
-            raise Conflict(
-                f"predictions in {self.folder} are recorded by process {process} already",
-                hint="one recorder is enough: it reads what all servers of this folder write",
-                process=process,
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d" % os.getpid(), 0)
-        return descriptor
+        for attempt in range(_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # whoever only asks who records has it for an instant
+                if attempt < _ATTEMPTS - 1:
+                    sleep(0.02)
+            else:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+                return descriptor
+        os.close(descriptor)
+        process = self.recorder() or "another"
+        raise Conflict(
+            f"predictions in {self.folder} are recorded by process {process} already",
+            hint="one recorder is enough: it reads what all servers of this folder write",
+            process=process,
+        )
 
     def recorder(self) -> int | None:
         """The process that records, or None."""
@@ -101,29 +110,39 @@ class Places:
             return path.read_bytes()
         except FileNotFoundError:
             pass
-        descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, content)
-            os.fsync(descriptor)
+            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(descriptor, content)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             with contextlib.suppress(FileExistsError):  # another process was first
                 path.hardlink_to(making)
         except OSError as error:
             raise RemoteFailed(f"cannot write to {self.state}: {error.strerror or error}") from error
         finally:
-            os.close(descriptor)
             making.unlink(missing_ok=True)
         return path.read_bytes()
 
 
+def _is_own(folder: Path) -> bool:
+    """Whether a folder in memory is ours alone. A reboot empties that memory: then it is made again."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
 def _new_folder_in_memory(records: Path) -> Path | None:
     """A folder in memory for the rings of ``records``; None where the system has none. Those whose records folder was
-    removed go.
+    removed go, with their rings that nobody writes to.
     """
     if not os.access(_MEMORY, os.W_OK):
         return None
-    stem = f"modelyard-{os.getuid()}-"
+    stem = f"modelyard-{os.geteuid()}-"
     for left in _MEMORY.glob(f"{stem}*"):
-        if left.is_dir() and not (left / "records").exists():
+        if not (left / "records").exists() and not any(map(is_written, left.glob("*.ring"))):
             shutil.rmtree(left, ignore_errors=True)
     folder = _MEMORY / f"{stem}{secrets.token_hex(8)}"
     try:

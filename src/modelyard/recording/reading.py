@@ -9,7 +9,7 @@ from time import monotonic, time
 
 import msgspec
 
-from modelyard.errors import BadBundle
+from modelyard.errors import BadBundle, ModelyardError
 from modelyard.recording import frames
 from modelyard.recording.checkpoint import Reached
 from modelyard.recording.ring import MAKING, RingReader
@@ -29,8 +29,8 @@ class Source:
         self.lanes: dict[int, Subject] = {}
         #: Of its lost rows, how many were counted.
         self.lost = 0
-        #: All of it was read and nobody writes any more.
-        self.is_done = False
+        #: It was read before; all of it was read, and nobody writes any more.
+        self.is_begun = self.is_done = False
         self.torn_since = 0.0
         self._subjects = subjects
         self._described = 0
@@ -53,12 +53,12 @@ class Source:
             return
         if size == self._described:
             return
+        self._described = size
         for number, lane in frames.read_lanes(self.reader.path).items():
             if number not in self.lanes:
                 key = (lane.model, lane.version, lane.digest)
                 known = self._subjects.get(key)
                 self.lanes[number] = known or self._subjects.setdefault(key, Subject(lane))
-        self._described = size
 
 
 class Read(msgspec.Struct, array_like=True):
@@ -71,12 +71,12 @@ class Read(msgspec.Struct, array_like=True):
 
 
 class Reading:
-    """Every ring of a folder. ``reached`` is how far an earlier recorder had come."""
+    """Every ring of a folder. ``reached`` is how far an earlier recorder had come; None where nobody knows."""
 
-    def __init__(self, folder: Path, log: Log, reached: Mapping[str, Reached]) -> None:
+    def __init__(self, folder: Path, log: Log, reached: Mapping[str, Reached] | None) -> None:
         self._folder = folder
         self._log = log
-        self._before = dict(reached)
+        self._before = reached
         self._subjects: dict[tuple[str, str, str], Subject] = {}
         self.sources: dict[str, Source] = {}
         #: Rings that cannot be read; they are told once.
@@ -151,19 +151,28 @@ class Reading:
             return
         self.sources[path.name] = source
 
+    def _begin(self, source: Source) -> int:
+        """Go to where the recorder before had come; returns the rows that it had let go of and not kept."""
+        source.is_begun = True
+        if self._before is None:
+            return 0
+        before = self._before.get(source.reader.path.name, Reached(0, 0, 0))
+        source.lost = before.lost
+        lost = source.reader.seek(before.position, before.rows)
+        if lost:
+            self._log.write("error", "rows were not recorded: the recorder before ended too soon", rows=lost)
+        return lost
+
     def _read(self, source: Source) -> Read:
         reader = source.reader
-        lost = 0
-        before = self._before.pop(reader.path.name, None)
-        if before is not None:
-            source.lost = before.lost
-            lost = reader.seek(before.position, before.rows)
-            if lost:
-                self._log.write("error", "rows were not recorded: the recorder before ended too soon", rows=lost)
+        lost = self._begin(source) if not source.is_begun else 0
         # In this order: who is gone has written all; a lane is described before its first frame.
         is_gone = reader.is_abandoned
         found = list(reader.frames())
-        source.learn()
+        try:
+            source.learn()
+        except (msgspec.MsgspecError, ModelyardError) as error:  # what its frames mean is not known then
+            self._log.write("error", "a ring's versions cannot be read", ring=reader.path.name, error=error)
         gathered = gather(found, source.lanes, reader.process)
         if gathered.unknown:
             lost += gathered.unknown

@@ -97,8 +97,10 @@ class Recorder:
         self._kept_at = monotonic()
         self._has_news = False
 
-        before = read_checkpoint(self._keeper.path)
-        self._segments.recover(before.spools)
+        before = self._before()
+        self._segments.recover(before.spools if before is not None else self._segments.found())
+        self._reading = Reading(places.rings, log, before.rings if before is not None else None)
+        before = before or Checkpoint()
         self._totals = {(total.model, total.version): total for total in before.totals}
         self._posting.post = before.post
         self._posting.add(before.windows)
@@ -107,7 +109,6 @@ class Recorder:
         for consumer in consumers:
             if consumer.name in before.consumers:
                 consumer.restore(before.consumers[consumer.name])
-        self._reading = Reading(places.rings, log, before.rings)
 
     def run(self, stopped: threading.Event) -> None:
         """Record until ``stopped``, and then what is left."""
@@ -227,6 +228,14 @@ class Recorder:
 
     # Having it kept.
 
+    def _before(self) -> Checkpoint | None:
+        """What the recorder before knew; None where that cannot be read."""
+        try:
+            return read_checkpoint(self._keeper.path)
+        except ValueError as error:
+            self._log.write("error", "the last checkpoint is damaged: some rows may be lost or doubled", error=error)
+            return None
+
     def _is_due(self) -> bool:
         waited = monotonic() - self._kept_at
         is_urgent = any(consumer.is_urgent for consumer in self._consumers)
@@ -250,11 +259,11 @@ class Recorder:
             kept, job = self._job[0].result(), self._job[1]
             self._job = None
             self._reading.release(job.checkpoint.rings)
-            if self._reading.remove(job.checkpoint.rings):
-                self._has_news = True
             for (model, version, _), rows in kept.unkept.items():
                 self._totals[model, version].unkept += rows
             if kept.is_safe:
+                if self._reading.remove(job.checkpoint.rings):
+                    self._has_news = True
                 self._safe_batch, self._sealed = job.checkpoint.post.batch, kept.sealed
                 for consumer in self._consumers:
                     self._errands.do(consumer.kept)

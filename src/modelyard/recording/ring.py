@@ -261,6 +261,18 @@ class RingReader:
         os.close(self._descriptor)
 
 
+def is_written(path: Path) -> bool:
+    """Whether a process writes, or may write, to the ring of this file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _reserve(descriptor: int, size: int) -> None:
     """Have the room for a file now: a page that has none when it is first written to ends the process."""
     if hasattr(os, "posix_fallocate"):

@@ -30,6 +30,8 @@ class Rows:
     worker: int
     inputs: Columns | None
     outputs: Columns | None
+    #: About how much memory they take.
+    bytes: int
     #: Rows that were lost before these, and the arm of the request after them.
     lost: list[tuple[int, str]]
     ids: list[str]
@@ -51,9 +53,10 @@ class Rows:
 
     @classmethod
     def of(
-        cls, subject: Subject, worker: int, calls: list[Call], inputs: Columns | None, outputs: Columns | None
+        cls, subject: Subject, worker: int, calls: list[Call], inputs: Columns | None, outputs: Columns | None,
+        size: int,
     ) -> Rows:  # fmt: skip
-        """The rows of calls of one form."""
+        """The rows of calls of one form, whose frames took ``size`` bytes."""
         many = np.array([len(call.ids) for call in calls])
         firsts = np.cumsum(many) - many
         sizes = _joined([call.rows for call in calls], "int64")
@@ -66,7 +69,7 @@ class Rows:
         started, predicted, done = told[:, 0], told[:, 1], told[:, 2]
         stages = (decoded - received, started - decoded, predicted - started, done - predicted, done - received)
         return cls(
-            subject, worker, inputs, outputs,
+            subject, worker, inputs, outputs, 200 * len(sizes) + 100 * int(sizes.sum()) + 2 * size,
             lost=[(call.lost, call.arms[0] if call.arms else "") for call in calls if call.lost],
             ids=list(chain.from_iterable([call.ids for call in calls])),
             codes=_filled([(call.codes, len(call.ids)) for call in calls], "ok"),
@@ -94,12 +97,6 @@ class Rows:
         """Rows that have this in common can be ``joined``."""
         sides = [None if s is None else tuple(b.shape[1:] for b in s.blocks) for s in (self.inputs, self.outputs)]
         return (self.subject.key, self.worker, *sides)
-
-    @property
-    def bytes(self) -> int:
-        """About how much memory they take."""
-        sides = [side for side in (self.inputs, self.outputs) if side is not None]
-        return 300 * self.requests + 100 * self.rows + sum(block.nbytes for side in sides for block in side.blocks)
 
     @cached_property
     def request_of(self) -> Array:
@@ -137,6 +134,8 @@ def joined(many: Sequence[Rows]) -> Rows:
             values[each.name] = np.concatenate(parts)
         elif isinstance(parts[0], Columns):
             values[each.name] = parts[0].layout.concatenate(parts)
+        elif each.name == "bytes":
+            values[each.name] = sum(parts)
         elif each.name in ("lost", "ids"):
             values[each.name] = list(chain.from_iterable(parts))
         elif each.name in ("codes", "arms", "clients"):
@@ -174,18 +173,19 @@ class _Group:
     def __init__(self, subject: Subject, call: Call) -> None:
         self.subject = subject
         self.calls: list[Call] = []
-        self.rows = 0
+        self.rows = self.size = 0
         self._shapes = call.shapes
         sides = zip(subject.forms, (call.has_inputs, call.has_outputs), strict=True)
         self._sides = [(form, form.empty) if is_there else None for form, is_there in sides]
 
-    def add(self, call: Call, rest: memoryview, rows: int) -> None:
+    def add(self, call: Call, head: memoryview, rest: memoryview, rows: int) -> None:
         texts, shapes, at = iter(call.texts), iter(call.shapes), 0
         for side in self._sides:
             if side is not None:
                 at = side[0].take(rest, at, rows, texts, shapes, side[1])
         self.calls.append(call)
         self.rows += rows
+        self.size += len(head) + len(rest)
 
     def joined(self, worker: int) -> Rows:
         """Raises ValueError where what a frame says of itself is not what is in it."""
@@ -195,7 +195,7 @@ class _Group:
         )
         if len(self.calls) == 1:  # they lie in the ring, which may be written over
             inputs, outputs = (_copied(columns) for columns in (inputs, outputs))
-        return Rows.of(self.subject, worker, self.calls, inputs, outputs)
+        return Rows.of(self.subject, worker, self.calls, inputs, outputs, self.size)
 
 
 def gather(found: Iterable[Frame], subjects: Mapping[int, Subject], worker: int) -> Gathered:
@@ -214,7 +214,7 @@ def gather(found: Iterable[Frame], subjects: Mapping[int, Subject], worker: int)
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _Group(subjects[call.lane], call)
-            group.add(call, rest, rows)
+            group.add(call, head, rest, rows)
         except (msgspec.MsgspecError, KeyError, StopIteration, ValueError):
             gathered.unknown += rows
     for group in groups.values():

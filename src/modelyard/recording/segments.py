@@ -36,10 +36,14 @@ class Segments:
         self.sealed: dict[str, int] = {}
         self._is_failing = False
 
+    def found(self) -> dict[str, int]:
+        """Our spools as they lie there, and how long they are."""
+        return {self._name(path): path.stat().st_size for path in self._ours()}
+
     def recover(self, kept: dict[str, int]) -> None:
         """Go on from what a checkpoint says: spools end where it was kept up to, and what it does not know goes."""
-        for path in self._folder.glob(f"*/*/*-{self._source}{SUFFIX}"):
-            name = str(path.relative_to(self._folder))
+        for path in self._ours():
+            name = self._name(path)
             if name not in kept or path.with_suffix(".parquet").exists():
                 path.unlink(missing_ok=True)
             else:
@@ -130,6 +134,9 @@ class Segments:
     def close(self) -> None:
         for spool, _ in self._spools.values():
             spool.close()
+
+    def _ours(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*/*/*-{self._source}{SUFFIX}"))
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._folder))

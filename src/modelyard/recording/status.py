@@ -16,7 +16,9 @@ from modelyard.recording.ring import RingReader
 
 def status(places: Places) -> dict[str, Any]:
     """What is known from outside, whether anybody records or not."""
-    checkpoint = read_checkpoint(places.state / "checkpoint")
+    checkpoint = Checkpoint()
+    with contextlib.suppress(ValueError):  # the next recorder tells that it is damaged
+        checkpoint = read_checkpoint(places.state / "checkpoint")
     rings = [_ring(path, checkpoint) for path in sorted(places.rings.glob("*.ring"))]
     return {
         "folder": str(places.folder),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from modelyard.profile import Profile
 from modelyard.recording.bins import Bins
 from modelyard.recording.flags import Flags
 from modelyard.recording.frames import Lane
 from modelyard.recording.layouts import Form
+from modelyard.registry.windows import bins_of
 
 
 class Subject:
@@ -27,15 +25,9 @@ class Subject:
         self.bins = Bins(sides[0], layouts[0]), Bins(sides[1], layouts[1])
         self.flags = Flags(lane.signature, reference)
         #: Which bins windows are counted on; "" where there are none.
-        self.bins_id = bins_id(reference) if reference is not None else ""
+        self.bins_id = bins_of(reference) if reference is not None else ""
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What it is, among others."""
         return (self.model, self.version, self.digest)
-
-
-def bins_id(reference: Profile) -> str:
-    """The same for profiles whose bins are the same."""
-    frozen = reference.empty().to_json()
-    return hashlib.sha256(frozen).hexdigest()[:12]

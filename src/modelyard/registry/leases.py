@@ -12,6 +12,9 @@ from time import monotonic
 from modelyard.errors import Conflict
 from modelyard.registry.database import Database, Work
 
+#: The lease of whoever reads windows and tallies, and decides.
+CONTROL = "control"
+
 #: Seconds without a beat after which a lease is free, and how often its holder should beat.
 FREE_SECONDS = 6.0
 BEAT_SECONDS = 1.5

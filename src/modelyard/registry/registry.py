@@ -13,12 +13,15 @@ from modelyard import settings
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Store
 from modelyard.registry import entry, journal, routes, shelf
+from modelyard.registry.alerts import Alerts
 from modelyard.registry.cache import Cache
 from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
+from modelyard.registry.findings import Findings
 from modelyard.registry.index import refresh_index
 from modelyard.registry.keys import Keys
 from modelyard.registry.labels import Labels
+from modelyard.registry.leases import Lease, holder_of
 from modelyard.registry.migrations import migrate
 from modelyard.registry.records import (
     PRODUCTION,
@@ -56,6 +59,8 @@ class Registry:
         self._store = store
         self._cache = cache
         self._identity = identity
+        #: What opens it again: not to be shown, as the URL of a server may hold a password.
+        self.place = ""
         #: Who may call the servers of this registry.
         self.keys = Keys(database)
         #: Which versions share the requests of an alias.
@@ -63,6 +68,9 @@ class Registry:
         #: What was counted of predictions, and what may be kept of them.
         self.windows = Windows(database)
         self.policies = Policies(database)
+        #: What detectors found, and who was told of it.
+        self.findings = Findings(database)
+        self.alerts = Alerts(database)
         #: The truth about predictions.
         self.labels = Labels(database)
 
@@ -90,6 +98,7 @@ class Registry:
         folder = settings.get("store") or home / (f"stores/{identity}" if is_url(place) else "store")
         blobs = store or LocalStore(Path(folder).expanduser())
         registry = cls(database, blobs, Cache(home / "cache" / "bundles"), identity)
+        registry.place = place
         with _tolerated("the index of images is stale"):
             refresh_index(database, blobs)
         return registry
@@ -105,6 +114,14 @@ class Registry:
     def database(self) -> Database:
         """For what writes several kinds of rows in one transaction."""
         return self._database
+
+    def lease(self, name: str, holder: str) -> Lease:
+        """A claim to be the one process that acts, of those that share this registry."""
+        return Lease(self._database, name, holder)
+
+    def holder(self, lease: str) -> str:
+        """Who has a lease, as far as anybody knows; "" for nobody."""
+        return holder_of(self._database, lease)
 
     # -- bundles ------------------------------------------------------------------------------------------
 

@@ -7,15 +7,20 @@ the profile's parts. Windows of several workers, machines and hours merge by add
 from __future__ import annotations
 
 import base64
+import hashlib
+import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from modelyard.errors import Conflict
 from modelyard.profile import COUNTERS, Counts, Profile
 from modelyard.registry.database import Database, Row, Work
+from modelyard.schema import Array
 
 _COLUMNS = "id, model, version, arm, span, opened, closed, source, rows_seen, content"
 
@@ -54,6 +59,8 @@ class Counted(msgspec.Struct, array_like=True):
     lost: int = 0
     #: Which bins the parts were counted on; "" where there are no parts.
     bins: str = ""
+    #: Numbers that lay below or above the reference's range, by part and ``magnitudes``: what tells a changed unit.
+    outside: dict[str, dict[str, int]] = {}
 
     def fits(self, more: Counted) -> bool:
         """Whether both were counted on the same bins, as far as they were counted on any."""
@@ -68,6 +75,8 @@ class Counted(msgspec.Struct, array_like=True):
             {field: top(_sum(self.unseen.get(field, {}), more.unseen.get(field, {})))
              for field in self.unseen.keys() | more.unseen.keys()},
             self.lost + more.lost, self.bins or more.bins,
+            {name: _sum(self.outside.get(name, {}), more.outside.get(name, {}))
+             for name in self.outside.keys() | more.outside.keys()},
         )  # fmt: skip
 
 
@@ -153,6 +162,26 @@ class Windows:
         rows = self._database.query(f"{sql} ORDER BY closed, id LIMIT {int(most)}", *values)
         return [_window(row) for row in rows]
 
+    def following(self, after: int) -> list[tuple[str, str]]:
+        """Every model and version of which there are live windows with an id above ``after``."""
+        rows = self._database.query(
+            "SELECT DISTINCT model, version FROM windows WHERE id > ? AND span = 'live' ORDER BY model, version", after
+        )
+        return [(row["model"], row["version"]) for row in rows]
+
+    def after(self, model: str, version: str, position: int, most: int = 1_000) -> list[Window]:
+        """Live windows of a version with an id above ``position``, in the order in which they were kept."""
+        rows = self._database.query(
+            f"""SELECT {_COLUMNS} FROM windows WHERE model = ? AND version = ? AND span = 'live' AND id > ?
+                ORDER BY id LIMIT {int(most)}""",
+            model, version, position,
+        )  # fmt: skip
+        return [_window(row) for row in rows]
+
+    def newest(self) -> int:
+        """The highest id that was given; 0 where there is none."""
+        return self._database.query("SELECT max(id) AS id FROM windows")[0]["id"] or 0
+
     def models(self) -> list[tuple[str, str]]:
         """Every model and version of which there are windows."""
         rows = self._database.query("SELECT DISTINCT model, version FROM windows ORDER BY model, version")
@@ -201,8 +230,13 @@ def insert(work: Work, window: Window) -> int:
     return number
 
 
+def bins_of(reference: Profile) -> str:
+    """What the bins of a reference are called: the same for profiles whose bins are the same."""
+    return hashlib.sha256(reference.empty().to_json()).hexdigest()[:12]
+
+
 def profile_of(reference: Profile, counted: Counted) -> Profile:
-    """What was counted as a profile on the reference's bins. Raises Conflict where it was counted on others."""
+    """What was counted, on the reference's bins. Raises Conflict where it was counted on others, or on none."""
 
     def side(frozen: Sequence[Counts], parts: Sequence[Part]) -> list[Counts]:
         if len(parts) != len(frozen) or any(len(p.counts) != len(f.counts) for p, f in zip(parts, frozen, strict=True)):
@@ -222,6 +256,19 @@ def profile_of(reference: Profile, counted: Counted) -> Profile:
 def parts_of(counts: Iterable[Counts]) -> list[Part]:
     """The counts of a profile's parts, without their bins."""
     return [Part(list(part.counts), [getattr(part, name) for name in COUNTERS]) for part in counts]
+
+
+def magnitudes(numbers: Array) -> dict[str, int]:
+    """How many of these numbers lie in which tenth of a decade: ``+13`` from 10^1.3 up to 10^1.4, ``-13`` for their
+    negatives, ``+inf``, ``-inf`` and ``0``.
+    """
+    with np.errstate(divide="ignore"):
+        powers = np.floor(10 * np.log10(np.abs(numbers)))
+    signed = zip(np.sign(numbers).tolist(), powers.tolist(), strict=True)
+    return {
+        "0" if not sign else f"{'+' if sign > 0 else '-'}{power if math.isinf(power) else int(power)}": times
+        for (sign, power), times in Counter(signed).items()
+    }
 
 
 def top(texts: dict[str, int]) -> dict[str, int]:

@@ -27,6 +27,7 @@ from modelyard.serving.ledger import LateLedger
 from modelyard.serving.loading import Loaded
 from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
+from modelyard.serving.noting import Book, Notes
 from modelyard.serving.operations import OperationsWire
 from modelyard.serving.origins import Origins, Preflight
 from modelyard.serving.reticence import Discreet, Reticent
@@ -61,6 +62,9 @@ class Application:
     ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests. The other
     options are settings by their names (``modelyard settings`` lists them).
     """
+
+    #: Whether requests are answered in threads of their own, rather than on the loop's.
+    is_threaded = False
 
     def __init__(
         self,
@@ -132,6 +136,8 @@ class Application:
             self.on_change.append(self.gate.forget)
         #: Whose web pages may call, where any may.
         self.origins = Origins(chosen.origins) if chosen.origins else None
+        #: What ends with this application.
+        self.on_close: list[Callable[[], None]] = []
         #: How many connections are open, where somebody counts them.
         self.connections: Callable[[], int] = lambda: 0
         self.loop: asyncio.AbstractEventLoop
@@ -141,6 +147,8 @@ class Application:
         #: What the catalog published last.
         self._newest = self.catalog.table
         self.cache = AnswerCache(chosen.cache) if chosen.cache else None
+        #: What is told to the recorder, where there is to be one.
+        self.notes = self._make_notes() if chosen.record else None
         #: Where spans go, if anywhere.
         self.spans = self._open_spans()
         self._slots = max(1, _cores() // chosen.workers)
@@ -151,6 +159,12 @@ class Application:
         # For calls that wait, such as for a model to be loaded. Nothing that such a call waits for may run here.
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._blocking = ThreadPoolExecutor(4, thread_name_prefix="modelyard-blocking")
+
+    def _make_notes(self) -> Notes | None:
+        from modelyard.recording.places import Places
+
+        places = Places.chosen(self.settings.records)
+        return None if places is None else Notes(places, self.log, is_shared=self.is_threaded)
 
     def _open_spans(self) -> Spans | None:
         address = spans_address(self.settings.otlp)
@@ -163,6 +177,8 @@ class Application:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to load. From now on everything but ``catalog``'s own work happens on ``loop``'s thread."""
         self.loop = loop
+        if self.notes is not None:
+            self.notes.open()
         if self.gate is not None:
             self.gate.start(loop, self._forget)
         self.catalog.start()
@@ -195,7 +211,11 @@ class Application:
         self._blocking.shutdown(wait=False, cancel_futures=True)
         if self.spans is not None:
             self.spans.close()
+        if self.notes is not None:
+            self.notes.close()
         self.log.flush()
+        for close in self.on_close:
+            close()
 
     def endpoint(
         self,
@@ -241,7 +261,7 @@ class Application:
             meter = self.metrics.meter(loaded.name, loaded.version)
             lane = self._lanes[loaded] = Lane(
                 loaded, meter, self.loop, self._pool, self.log,
-                limits=self.limits, slots=self._slots, cache=self.cache, spans=self.spans,
+                limits=self.limits, slots=self._slots, cache=self.cache, spans=self.spans, book=self.book(loaded),
             )  # fmt: skip
         return lane
 
@@ -265,9 +285,15 @@ class Application:
         if lane is None:
             meter = self.metrics.meter(loaded.name, f"{loaded.version}{SHADOW}")
             lane = self._shadows[loaded] = Lane(
-                loaded, meter, self.loop, self._pool, self.log, limits=self._shadow_limits, is_beside=True
-            )
+                loaded, meter, self.loop, self._pool, self.log,
+                limits=self._shadow_limits, book=self.book(loaded), is_beside=True,
+            )  # fmt: skip
+            lane.is_routed = True
         return lane
+
+    def book(self, loaded: Loaded) -> Book | None:
+        """Where the calls of a loaded version are noted, if they are."""
+        return None if self.notes is None else self.notes.book(loaded)
 
     def change_limits(self, told: Mapping[str, Any]) -> None:
         """Put new bounds of joining and waiting in force, in every process that serves."""
@@ -306,9 +332,10 @@ class Application:
         """From here on requests go to the versions of ``table``; those under way end where they began."""
         self.catalog.table = table
         self._forget()
+        routed = {loaded for route in table.routes.values() for _, loaded, _ in route.live}
         for loaded in table.versions:
-            self.lane(loaded)
-        shadows = {loaded for routed in table.routes.values() for _, loaded in routed.shadows}
+            self.lane(loaded).is_routed = loaded in routed
+        shadows = {loaded for route in table.routes.values() for _, loaded in route.shadows}
         for loaded in [loaded for loaded in self._shadows if loaded not in shadows]:
             del self._shadows[loaded]
         for loaded in [loaded for loaded in self._lanes if loaded not in table.versions]:

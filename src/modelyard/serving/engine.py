@@ -92,6 +92,16 @@ class Lane:
         self._turns = 0
 
     @property
+    def is_routed(self) -> bool:
+        """Whether a route leads here, so that requests come by its arms."""
+        return self._book is not None and self._book.is_routed
+
+    @is_routed.setter
+    def is_routed(self, is_so: bool) -> None:
+        if self._book is not None:
+            self._book.is_routed = is_so
+
+    @property
     def in_flight(self) -> int:
         """Requests that wait or run."""
         return len(self._waiting) + sum(map(len, self._running.values()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from time import perf_counter, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.recording import frames
@@ -24,26 +25,28 @@ if TYPE_CHECKING:
 
 
 class Notes:
-    """One process's notes. Used by one thread at a time."""
+    """One process's notes. Used by one thread at a time, unless they are for several (``is_shared``)."""
 
-    def __init__(self, places: Places, log: Log) -> None:
-        self._places = places
+    def __init__(self, places: Places, log: Log, *, is_shared: bool = False) -> None:
+        self.places = places
         self._log = log
         self._ring: RingWriter | None = None
         self._numbers = itertools.count()
+        self._kind = SharedBook if is_shared else Book
+        self.lock = threading.Lock()
         #: Whether the last frame found no room.
         self.is_full = False
 
     def open(self) -> None:
         """Make the ring. Where there is no room for it the service goes on without, and the log says so."""
         try:
-            self._places.make()
+            self.places.make()
             self._ring = self._made(RING_BYTES)
         except OSError as error:
-            self._log.write("error", "predictions are not recorded", folder=str(self._places.folder), error=error)
+            self._log.write("error", "predictions are not recorded", folder=str(self.places.folder), error=error)
 
     def _made(self, size: int) -> RingWriter:
-        path = self._places.rings / f"{os.getpid()}-{secrets.token_hex(4)}.ring"
+        path = self.places.rings / f"{os.getpid()}-{secrets.token_hex(4)}.ring"
         try:
             return RingWriter(path, size)
         except OSError:
@@ -64,7 +67,7 @@ class Notes:
         except OSError as error:
             self._log.write("error", "predictions are not recorded", model=loaded.name, error=error)
             return None
-        return Book(self, self._ring, lane, self._log)
+        return self._kind(self, self._ring, lane, self._log)
 
     def told(self, has_room: bool) -> None:
         """Log that records begin to be lost, or that they are no longer."""
@@ -171,3 +174,17 @@ class Book:
             "warning", "inputs or outputs are not recorded: they are not what the signature says",
             model=self._lane.model, version=self._lane.version,
         )  # fmt: skip
+
+
+class SharedBook(Book):
+    """A book that several threads write in."""
+
+    __slots__ = ()
+
+    def note(self, *arguments: Any) -> None:
+        with self._notes.lock:
+            super().note(*arguments)
+
+    def note_refused(self, *arguments: Any) -> None:
+        with self._notes.lock:
+            super().note_refused(*arguments)

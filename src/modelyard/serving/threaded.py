@@ -74,6 +74,8 @@ class ThreadLane(Lane):
 class ThreadedApplication(Application):
     """An ``Application`` whose requests are answered in the threads that bring them."""
 
+    is_threaded = True
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._lock = threading.RLock()
@@ -131,15 +133,18 @@ class ThreadedApplication(Application):
             meter = self.metrics.meter(loaded.name, loaded.version)
             pool: ThreadPoolExecutor = self._pool
             lane = self._lanes[loaded] = ThreadLane(
-                loaded, meter, self.loop, pool, self.log, limits=self.limits, cache=self.cache, spans=self.spans
-            )
+                loaded, meter, self.loop, pool, self.log,
+                limits=self.limits, cache=self.cache, spans=self.spans, book=self.book(loaded),
+            )  # fmt: skip
         return lane
 
     def shadow_lane(self, loaded: Loaded) -> Lane:
         lane = self._shadows.get(loaded)
         if lane is None:
             meter = self.metrics.meter(loaded.name, f"{loaded.version}{SHADOW}")
-            lane = self._shadows[loaded] = ThreadLane(loaded, meter, self.loop, self._pool, self.log)
+            book = self.book(loaded)
+            lane = self._shadows[loaded] = ThreadLane(loaded, meter, self.loop, self._pool, self.log, book=book)
+            lane.is_routed = True
         return lane
 
     def beside(self, function: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from modelyard.errors import ModelFailed
 from modelyard.interfaces import ModelSpec, Predict
+from modelyard.profile import Profile
 from modelyard.schema import Array, Columns, Signature
 
 
@@ -55,6 +56,11 @@ class MemoryBundle:
         if self._outputs is None:
             self._outputs = self.load()(self._inputs)
         return self._inputs, self._outputs
+
+    def profile(self) -> Profile:
+        """The reference profile of the sample and its outputs."""
+        inputs, outputs = self.golden()
+        return Profile.of(inputs, self.signature.inputs, outputs, self.signature.outputs)
 
     def check_golden(self, predict: Predict) -> None:
         """Raise ModelFailed where ``predict`` answers the golden rows differently."""

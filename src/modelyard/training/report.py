@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelyard import pages
+from modelyard.charts import Plot, number, score, short
+from modelyard.pages import interval, line, section
 from modelyard.schema import Array
-from modelyard.training.charts import Plot, number, score, short
 from modelyard.training.metrics import LOSSES, TITLES, Answers, Estimate, calibration, confusion, title_of
 from modelyard.training.preprocess import kind_of
 from modelyard.training.table import is_missing
@@ -52,34 +53,18 @@ def _holds(present: Array) -> str:
 
 def page(result: Result, columns: Sequence[dict[str, Any]], truth: Array, answers: Answers) -> str:
     """The whole page."""
-    style = files("modelyard.training").joinpath("report.css").read_text()
     title = f"{result.name or result.target}: {result.winner.family.title.lower()}"
     sections = [
         _head(result, len(truth)),
         _warnings(result),
-        _section("Candidates, compared by cross-validation", _leaderboard(result)),
-        _section("On held-out rows", _held_out(result)),
+        section("Candidates, compared by cross-validation", _leaderboard(result)),
+        section("On held-out rows", _held_out(result)),
         _pictures(result, truth, answers),
-        _section("What the model looks at", _importance(result)),
-        _section("The columns", _columns(result, columns)),
-        _section("How it was made", _made(result)),
+        section("What the model looks at", _importance(result)),
+        section("The columns", _columns(result, columns)),
+        section("How it was made", _made(result)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>{''.join(sections)}"
-        "<footer>Written by Modelyard.</footer></main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f'<h2>{escape(title)}</h2><div class="card">{body}</div>' if body else ""
-
-
-def _row(cells: Sequence[str], kind: str = "td", style: str = "") -> str:
-    """A row of ready-made cells; those that begin with ``#`` are numbers, set to the right."""
-    made = [f'<{kind} class="n">{c[1:]}</{kind}>' if c.startswith("#") else f"<{kind}>{c}</{kind}>" for c in cells]
-    return f"<tr{f' class={chr(34)}{style}{chr(34)}' if style else ''}>{''.join(made)}</tr>"
+    return pages.page(title, sections)
 
 
 def _head(result: Result, held_out: int) -> str:
@@ -113,39 +98,22 @@ def _warnings(result: Result) -> str:
     return f'<div class="warn"><ul>{"".join(f"<li>{escape(w)}</li>" for w in result.warnings)}</ul></div>'
 
 
-def _track(low: float, high: float, value: float, start: float, end: float, floor: float | None = None) -> str:
-    """An interval on a line from ``start`` to ``end``, with a mark at the value and one at the baseline."""
-
-    def at(x: float) -> float:
-        return round(4 + 192 * min(1.0, max(0.0, (x - start) / (end - start) if end > start else 0.5)), 1)
-
-    if not all(map(np.isfinite, (low, high, value))):
-        return ""
-    base = f'<rect class="floor" x="{at(floor) - 1.5}" y="3" width="3" height="10"/>' if floor is not None else ""
-    return (
-        '<svg class="track" viewBox="0 0 200 16" preserveAspectRatio="none">'
-        '<line class="grid" x1="4" x2="196" y1="8" y2="8"/>'
-        f'<rect class="reach" x="{at(low)}" y="3" width="{max(at(high) - at(low), 1):.1f}" height="10" rx="2"/>'
-        f'{base}<rect class="mark" x="{at(value) - 1.5}" y="1" width="3" height="14"/></svg>'
-    )
-
-
 def _leaderboard(result: Result) -> str:
     board = result.leaderboard
     tried = [row for row in board if row["mean"] is not None]
     low = min(row["mean"] - row["spread"] for row in tried)
     high = max(row["mean"] + row["spread"] for row in tried)
     better = "less is better" if result.metric in LOSSES else "more is better"
-    lines = [_row(["Model", f"#{TITLES[result.metric]}", "#± folds", f"{better}", "#Seconds", "Remarks"], "th")]
+    lines = [line(["Model", f"#{TITLES[result.metric]}", "#± folds", f"{better}", "#Seconds", "Remarks"], "th")]
     for row in board:
         notes = escape("; ".join(row["notes"]))
         if row["mean"] is None:
-            lines.append(_row([escape(row["title"]), "#–", "#–", "", "#–", f"left out: {notes}"]))
+            lines.append(line([escape(row["title"]), "#–", "#–", "", "#–", f"left out: {notes}"]))
             continue
         mean, spread = row["mean"], row["spread"]
-        track = _track(mean - spread, mean + spread, mean, low, high)
+        track = interval(mean - spread, mean + spread, mean, low, high)
         lines.append(
-            _row(
+            line(
                 [
                     escape(row["title"]),
                     f"#{score(mean)}",
@@ -161,7 +129,7 @@ def _leaderboard(result: Result) -> str:
 
 
 def _held_out(result: Result) -> str:
-    lines = [_row(["Metric", "#Value", "#95% interval", "", "#Baseline"], "th")]
+    lines = [line(["Metric", "#Value", "#95% interval", "", "#Baseline"], "th")]
     for name, found in result.judgement.estimates.items():
         if name == "f1_macro" and result.classes and len(result.classes) > 2:
             continue  # the same as f1
@@ -169,9 +137,9 @@ def _held_out(result: Result) -> str:
         start, end = min(*ends, 0.0) if name in LOSSES else min(ends), max(ends)
         if name not in LOSSES and name != "r2":
             start, end = 0.0, 1.0
-        track = _track(found.low, found.high, found.value, start, end, found.baseline)
+        track = interval(found.low, found.high, found.value, start, end, found.baseline)
         title = escape(title_of(name, result.classes))
-        lines.append(_row([title, f"#{score(found.value)}", f"#{_span(found)}", track, f"#{score(found.baseline)}"]))
+        lines.append(line([title, f"#{score(found.value)}", f"#{_span(found)}", track, f"#{score(found.baseline)}"]))
     table = f"<table>{''.join(lines)}</table>"
     note = (
         '<p class="soft">Blue: the model and its 95% interval over resampled rows. Red: the baseline, which always '
@@ -189,12 +157,12 @@ def _per_class(result: Result) -> str:
     each = result.judgement.per_class
     if not each or len(each) > 40:
         return ""
-    lines = [_row(["Class", "#Precision", "#", "#Recall", "#", "#F1", "#"], "th")]
+    lines = [line(["Class", "#Precision", "#", "#Recall", "#", "#F1", "#"], "th")]
     for label, found in each.items():
         cells = [escape(label)]
         for name in ("precision", "recall", "f1"):
             cells += [f"#{score(found[name].value)}", f'#<span class="soft">{_span(found[name])}</span>']
-        lines.append(_row(cells))
+        lines.append(line(cells))
     return f'<table style="margin-top:14px">{"".join(lines)}</table>'
 
 
@@ -298,14 +266,14 @@ def _importance(result: Result) -> str:
         return ""
     shown = list(result.importance.items())[:20]
     most = max(1e-12, *(value for _, value in shown))
-    lines = [_row(["Column", f"#{TITLES[result.metric]} worse by", ""], "th")]
+    lines = [line(["Column", f"#{TITLES[result.metric]} worse by", ""], "th")]
     for name, value in shown:
         width = max(0.0, 200 * value / most)
         bar = (
             '<svg class="track" viewBox="0 0 200 16" preserveAspectRatio="none">'
             f'<rect class="bar" x="0" y="3" width="{width:.1f}" height="10" rx="2"/></svg>'
         )
-        lines.append(_row([escape(name), f"#{score(value)}", bar]))
+        lines.append(line([escape(name), f"#{score(value)}", bar]))
     rest = len(result.importance) - len(shown)
     return (
         f'<p class="soft">How much worse {TITLES[result.metric]} gets when a column is shuffled among held-out rows'
@@ -317,7 +285,7 @@ def _columns(result: Result, columns: Sequence[dict[str, Any]]) -> str:
     found = {finding.column: finding for finding in result.findings}
     # first those with something to say
     ordered = sorted(columns, key=lambda row: row["name"] not in found)
-    lines = [_row(["Column", "Kind", "#Missing", "Holds", "Remarks"], "th")]
+    lines = [line(["Column", "Kind", "#Missing", "Holds", "Remarks"], "th")]
     for row in ordered[:MOST_COLUMNS]:
         finding = found.get(row["name"])
         name = escape(row["name"])
@@ -325,7 +293,7 @@ def _columns(result: Result, columns: Sequence[dict[str, Any]]) -> str:
             name = f'<span class="out">{name}</span>'
         missing = f"{row['missing']:.1%}" if row["missing"] else "–"
         remark = escape(finding.detail + (" (left out)" if finding.dropped else "")) if finding else ""
-        lines.append(_row([name, row["kind"], f"#{missing}", escape(row["holds"]), remark]))
+        lines.append(line([name, row["kind"], f"#{missing}", escape(row["holds"]), remark]))
     rest = len(columns) - MOST_COLUMNS
     more = f'<p class="soft">and {rest:,} more</p>' if rest > 0 else ""
     return f"<table>{''.join(lines)}</table>{more}"
@@ -334,7 +302,7 @@ def _columns(result: Result, columns: Sequence[dict[str, Any]]) -> str:
 def _made(result: Result) -> str:
     facts = result.provenance
     lines = [
-        _row([escape(name), f"<code>{escape(str(facts[key]))}</code>"])
+        line([escape(name), f"<code>{escape(str(facts[key]))}</code>"])
         for name, key in (
             ("Data", "data"), ("Digest of the data", "data_digest"), ("Rows in the data", "data_rows"),
             ("Seed", "seed"), ("Folds", "folds"), ("Columns left out on request", "exclude"),
@@ -342,6 +310,6 @@ def _made(result: Result) -> str:
         if facts.get(key) not in (None, [], "")
     ]  # fmt: skip
     libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
-    lines.append(_row(["Made with", escape(libraries)]))
+    lines.append(line(["Made with", escape(libraries)]))
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     return f"<ul>{notes}</ul><table style='margin-top:10px'>{''.join(lines)}</table>"

@@ -1,3 +1,3 @@
-from registries import place, postgres_schema, registry
+from registries import make, place, postgres_schema, registry
 
-__all__ = ["place", "postgres_schema", "registry"]
+__all__ = ["make", "place", "postgres_schema", "registry"]

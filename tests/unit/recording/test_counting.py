@@ -20,7 +20,7 @@ from modelyard.recording.ring import RingReader
 from modelyard.recording.rows import Rows, gather
 from modelyard.recording.subject import Subject
 from modelyard.recording.unseen import MOST_NAMED
-from modelyard.registry.windows import MOST_UNSEEN, STAGE_BOUNDS, Window, pack, parts_of, profile_of
+from modelyard.registry.windows import MOST_UNSEEN, STAGE_BOUNDS, Window, magnitudes, pack, parts_of, profile_of
 from modelyard.schema import Columns, Field, Signature
 from recordings import Served, Shop, asked, reference, some_ids, some_rows
 
@@ -283,3 +283,33 @@ def test_windows_of_one_signature_add_up_to_what_one_would_have_counted(records:
     assert added.counted.inputs == expected.counted.inputs
     assert added.counted.outputs == expected.counted.outputs
     assert (added.counted.requests, added.counted.rows) == (4, 200)
+
+
+def test_numbers_beyond_the_range_are_counted_by_their_magnitude(counted: Counted) -> None:
+    sample = some_rows(300, seed=4)
+    sample.inputs["income"][:] = sample.inputs["income"] * 1000  # about a tenth of them are missing
+    counted.shop.sell(["a"], [300], sample)
+    (window,) = counted.windows()
+    found = window.counted.outside
+    assert set(found) == {"income"}
+    above = window.counted.inputs[1].counters[COUNTERS.index("above")]
+    assert sum(found["income"].values()) == above == 300 - window.counted.inputs[1].counters[0]
+    # 3,000,000 lies between 10^6.4 and 10^6.5
+    assert max(found["income"], key=lambda text: found["income"][text]) == "+64"
+    assert set(found["income"]) <= {f"+{power}" for power in range(60, 68)}
+
+
+def test_magnitudes_have_a_bound(counted: Counted) -> None:
+    sample = some_rows(600, seed=4)
+    sample.inputs["income"][:] = np.logspace(-300, 300, 600) * np.where(np.arange(600) % 2, 1, -1)
+    counted.shop.sell(["a"], [600], sample)
+    (window,) = counted.windows()
+    assert len(window.counted.outside["income"]) <= 30
+
+
+def test_magnitudes_are_tenths_of_decades() -> None:
+    numbers = np.array([1.0, 1.25, 1.26, 9.99, -20.0, 0.0, np.inf, -np.inf, 0.05])
+    assert magnitudes(numbers) == {
+        "+0": 2, "+1": 1, "+9": 1, "-13": 1, "0": 1, "+inf": 1, "-inf": 1, "+-14": 1,
+    }  # fmt: skip
+    assert magnitudes(np.array([])) == {}

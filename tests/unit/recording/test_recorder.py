@@ -161,9 +161,10 @@ def test_stopping_loses_nothing(records: Path, home: Path, tmp_path: Path) -> No
     assert len(kept.windows) > 2
 
 
-@pytest.mark.parametrize("turn", range(5))
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", range(3))
 def test_a_recorder_that_is_killed_at_any_moment_loses_and_doubles_nothing(
-    records: Path, home: Path, tmp_path: Path, turn: int, monkeypatch: pytest.MonkeyPatch
+    records: Path, home: Path, tmp_path: Path, turn: int
 ) -> None:
     """Also while windows are written to the registry, spools become Parquet files, and rings are removed."""
     told: Counter[str] = Counter()
@@ -256,6 +257,18 @@ def registry(home: Path) -> Iterator[Registry]:
     opened = Registry.open(home)
     yield opened
     opened.close()
+
+
+def test_who_only_asks_who_records_keeps_nobody_from_it(records: Path) -> None:
+    import fcntl
+
+    places = Places(records)
+    Here(records, None).recorder.close()
+    with (records / "state" / "recorder.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        Here(records, None).recorder.close()
+    assert places.recorder() is None
 
 
 def test_a_second_recorder_is_told_who_the_first_is(records: Path) -> None:
@@ -409,6 +422,46 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing_but_what_needs_it(
     here.recorder.finish()
 
 
+def test_a_damaged_checkpoint_costs_no_spool(records: Path, shop: Shop) -> None:
+    here = Here(records, None)
+    shop.sell(["a", "b"])
+    here.turn_until(lambda: here.totals and here.recorder._reading.fullest == 0)
+    here.recorder.close()
+    (records / "state" / "checkpoint").write_bytes(b"damaged")
+    again = Here(records, None)
+    again.recorder.finish()
+    assert [event for event in again.events if "checkpoint" in event] == [
+        "the last checkpoint is damaged: some rows may be lost or doubled"
+    ]
+    (path,) = (records / "segments").rglob("*.parquet")
+    assert parquet.read_table(path, partitioning=None)["prediction_id"].to_pylist() == ["a", "b"]
+
+
+def test_a_ring_stays_until_a_checkpoint_says_that_it_is_done(
+    records: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.recording import keeping
+
+    shop = Shop(records)
+    shop.sell(["a"])
+    shop.close()
+    here = Here(records, registry)
+
+    def full(_path: Path, _checkpoint: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping, "write_checkpoint", full)
+        here.turn_until(lambda: "a checkpoint cannot be written" in here.events)
+        here.turn_until(lambda: here.recorder._job is None)
+        assert len(list(Places(records).rings.glob("*.ring"))) == 1
+        here.recorder.close()
+    again = Here(records, registry)
+    again.recorder.finish()
+    assert again.totals == {("churn", "1"): (0, 0, 1, 0)}, "what was forgotten is counted"
+    assert "rows were not recorded: the recorder before ended too soon" in again.events
+
+
 def test_a_damaged_ring_is_told_and_given_up(records: Path, registry: Registry) -> None:
     shops = [Shop(records) for _ in range(2)]
     for number, shop in enumerate(shops):
@@ -439,6 +492,26 @@ def test_frames_that_make_no_sense_are_counted_as_lost(records: Path, shop: Shop
     shop.close()
     here.recorder.finish()
     assert list(here.totals.values()) == [(1, 1, 6, 0)]
+    assert "frames of a ring make no sense" in here.events
+
+
+def test_versions_that_cannot_be_read_cost_their_rows_and_no_others(
+    records: Path, shop: Shop, registry: Registry
+) -> None:
+    from modelyard.recording.frames import lanes_path
+
+    strange = Shop(records, Served("strange"))
+    ring = strange.notes._ring
+    assert ring is not None
+    lanes_path(ring.path).write_bytes(b'{"number": 0, "model": "strange", "signature": {"inputs": [{"dtype": "x"}]}}\n')
+    strange.sell(["a", "b"])
+    strange.close()
+    shop.sell(["c"])
+    shop.close()
+    here = Here(records, registry)
+    here.recorder.finish()
+    assert here.totals == {("churn", "1"): (1, 1, 0, 0)}
+    assert "a ring's versions cannot be read" in here.events
     assert "frames of a ring make no sense" in here.events
 
 

@@ -7,6 +7,7 @@ import http.client
 import shutil
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,11 +118,15 @@ class TestServing:
                 assert b"HTTP/1.1" not in plain.recv(1000)
         assert ask(server, trusting(authority)) == 200
 
-    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "CONNECT"])
-    @pytest.mark.parametrize("mutual", [False, True])
+    @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+    @pytest.mark.parametrize(
+        ("method", "mutual"), [("GET", False), ("GET", True), ("POST", False), ("PUT", False), ("CONNECT", False)]
+    )
     def test_plain_http_is_told_to_use_https(
-        self, method: str, mutual: bool, secure: Serve, authority: Authority
+        self, loop: str, method: str, mutual: bool, secure: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        if loop == "asyncio":
+            monkeypatch.setitem(sys.modules, "uvloop", None)
         server = secure(**({"tls_clients": str(authority.path)} if mutual else {}))
         plain = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         body = "x" * 1_000_000 if method == "POST" else None  # more than comes at once

@@ -1,0 +1,129 @@
+"""Prometheus' lines about findings, alerts and the loop, made from rows, for whoever answers ``GET /metrics``."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelyard.monitoring import budget, latency
+from modelyard.monitoring.rules import load_all
+from modelyard.monitoring.turn import unpack_state
+from modelyard.monitoring.watch import Alive
+from modelyard.registry import states
+from modelyard.registry.leases import CONTROL
+
+if TYPE_CHECKING:
+    from modelyard.registry import Registry
+
+
+def render(registry: Registry, *, open_metrics: bool = False) -> str:
+    """The lines, each family with its help and type; without the end mark of OpenMetrics. Raises RemoteFailed."""
+    page = _Page(open_metrics)
+    found = registry.findings.find(is_open=True)
+    page.head("modelyard_findings_open", "gauge", "Findings that are open, by kind.")
+    for (model, version, kind), count in sorted(Counter((f.model, f.version, f.kind) for f in found).items()):
+        page.add({"model": model, "version": version, "kind": kind}, count)
+    alerts = registry.alerts.find(is_open=True)
+    page.head("modelyard_alerts_open", "gauge", "Alerts that are not over, by what became of them.")
+    groups = Counter((alert.model, alert.severity, alert.state) for alert in alerts)
+    for (model, severity, became), count in sorted(groups.items()):
+        page.add({"model": model, "severity": severity, "state": became}, count)
+    page.head("modelyard_deliveries", "gauge", "Deliveries of alerts: waiting, sent, or dead after ten attempts.")
+    for state, count in registry.alerts.count().items():
+        page.add({"state": state}, count)
+    _versions(registry, page)
+    _budgets(registry, page)
+    _loop(registry, page)
+    return page.text()
+
+
+def _versions(registry: Registry, page: _Page) -> None:
+    arms = [
+        ({"model": model, "version": version, "arm": name}, arm)
+        for (model, version), text in states.find(registry.database, "monitor").items()
+        for name, arm in unpack_state(text).arms.items()
+    ]
+    page.head("modelyard_drift_worst_effect", "gauge", "Largest effect of any feature in the last look (KS or PSI).")
+    for labels, arm in arms:
+        if arm.drift.looks:
+            page.add(labels, arm.drift.worst[1])
+    page.head("modelyard_drift_looks_total", "counter", "Looks that were compared with the reference.")
+    for labels, arm in arms:
+        page.add(labels, arm.drift.looks)
+    page.head("modelyard_recorded_rows_total", "counter", "Rows that were counted in windows.")
+    for labels, arm in arms:
+        page.add(labels, arm.rows)
+    page.head("modelyard_unrecorded_rows_total", "counter", "Rows that recorders had no room for.")
+    for labels, arm in arms:
+        page.add(labels, arm.lost)
+    page.head("modelyard_watched_latency_seconds", "gauge", "Quantiles of the whole time in the last point.")
+    for labels, arm in arms:
+        if arm.latency.recent:
+            for name, q in latency.QUANTILES.items():
+                seconds = latency.quantile_of(arm.latency.recent[-1].total, q)
+                page.add({**labels, "quantile": name.replace("p", "0.")}, seconds)
+
+
+def _budgets(registry: Registry, page: _Page) -> None:
+    page.head("modelyard_budget_burn_rate", "gauge", "How many times as fast as allowed an error budget is used.")
+    general, own = load_all(registry.database)
+    for (model, _), text in states.find(registry.database, "budget").items():
+        spent = msgspec.json.decode(text, type=budget.Spent)
+        rules = own.get(model, general).budget
+        asked = [("success", 1 - rules.objective, "failed")]
+        if rules.slow_ms:
+            asked.append(("speed", 1 - rules.fast_objective, "slow"))
+        for subject, allowed, what in asked:
+            for burn in budget.BURNS:
+                seen = budget.sum_of(spent, burn.long)
+                if seen.requests:
+                    labels = {"model": model, "objective": subject, "window": f"{burn.long // 60}h"}
+                    page.add(labels, getattr(seen, what) / seen.requests / allowed)
+
+
+def _loop(registry: Registry, page: _Page) -> None:
+    text = states.get(registry.database, "loop")
+    page.head("modelyard_loop_held", "gauge", "1 while a process holds the lease of the control loop.")
+    page.add({}, int(bool(registry.holder(CONTROL))))
+    if text is None:
+        return
+    alive = msgspec.json.decode(text, type=Alive)
+    silent = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(alive.moment)).total_seconds()
+    for name, kind, about, value in (
+        ("silent_seconds", "gauge", "Seconds since the control loop said that it is alive.", max(0.0, silent)),
+        ("term", "gauge", "How often the lease of the control loop changed hands.", alive.term),
+        ("turns_total", "counter", "Turns of the present loop.", alive.turns),
+        ("windows_total", "counter", "Windows that the present loop took in.", alive.windows),
+        ("failures_total", "counter", "Failures of the present loop that nobody foresaw.", alive.failures),
+        ("behind_versions", "gauge", "Versions with windows that are not taken in yet.", alive.behind),
+    ):
+        page.head(f"modelyard_loop_{name}", kind, about)
+        page.add({}, value)
+
+
+class _Page:
+    """Lines of the text."""
+
+    def __init__(self, is_open: bool) -> None:
+        self._is_open = is_open
+        self._lines: list[str] = []
+        self._name = ""
+
+    def head(self, name: str, kind: str, about: str) -> None:
+        self._name = name
+        family = name.removesuffix("_total") if self._is_open else name
+        self._lines += [f"# HELP {family} {about}", f"# TYPE {family} {kind}"]
+
+    def add(self, labels: dict[str, str], value: float) -> None:
+        inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
+        self._lines.append(f"{self._name}{f'{{{inside}}}' if inside else ''} {value!r}")
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

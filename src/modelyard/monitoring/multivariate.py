@@ -1,0 +1,111 @@
+"""Whether all inputs together changed: a classifier tries to tell new rows from old ones (Lopez-Paz, Oquab 2017).
+
+What no single column shows, a change of how columns go together, shows here. The rows are recorded inputs: those of the
+last hours beside those before. A classifier learns on half of the requests and is judged on the other half, so that the
+chance of its AUC is that of a rank test. It is a report, not an alarm: that rows can be told apart is no harm as such.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from modelyard.errors import MissingDependency
+from modelyard.registry.records import stamp
+from modelyard.schema import Array
+from modelyard.statistics.special import normal_sf
+
+#: Rows of each side that are looked at, at most and at least.
+MOST_ROWS, LEAST_ROWS = 20_000, 200
+_ROUNDS = 5
+
+
+def compare(segments: Path, model: str, version: str, hours: float = 24.0, seed: int = 0) -> dict[str, Any]:
+    """How well new rows can be told from old ones, and by which inputs; ``lacking`` says what is missing for that.
+
+    ``segments``: the folder of recorded predictions. Raises MissingDependency without scikit-learn or pyarrow.
+    """
+    try:
+        import pyarrow.dataset as ds
+        from sklearn.ensemble import HistGradientBoostingClassifier
+    except ImportError as error:
+        raise MissingDependency.extra(error.name or "scikit-learn", "train", "comparing all inputs together") from None
+    folder = segments / f"model={quote(model, safe='')}" / f"version={quote(version or '0', safe='')}"
+    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+    if not files:
+        return {"lacking": f"no inputs of {model}:{version} are recorded in {segments}: it takes those of single rows"}
+    table = ds.dataset([str(file) for file in files], format="parquet")
+    inputs = [name for name in table.schema.names if name.startswith("in.")]
+    kept = ds.field("kept").is_valid() if "kept" in table.schema.names else None
+    frame = table.to_table(columns=["request_id", "time", *inputs], filter=kept).to_pandas()
+    border = np.datetime64(stamp(dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)).rstrip("Z"))
+    is_new = frame["time"].to_numpy().astype("datetime64[us]") > border
+    counts = {"new": int(is_new.sum()), "old": int((~is_new).sum())}
+    if min(counts.values()) < LEAST_ROWS:
+        return {
+            "lacking": f"{counts['new']:,} recorded rows of the last {hours:g} hours and {counts['old']:,} before: it "
+            f"takes {LEAST_ROWS} of each"
+        }
+    rng = np.random.default_rng(seed)
+    chosen = np.concatenate([
+        rng.choice(np.flatnonzero(side), min(int(side.sum()), MOST_ROWS), replace=False) for side in (is_new, ~is_new)
+    ])  # fmt: skip
+    matrix = np.column_stack([_codes(frame[name].to_numpy()) for name in inputs])[chosen]
+    labels, requests = is_new[chosen], frame["request_id"].to_numpy()[chosen]
+    # Rows of one request are alike: they are all learnt from, or all judged.
+    half = {request: bool(rng.integers(2)) for request in dict.fromkeys(requests.tolist())}
+    learns = np.array([half[request] for request in requests.tolist()])
+    model_ = HistGradientBoostingClassifier(max_iter=100, random_state=seed).fit(matrix[learns], labels[learns])
+    return _told(model_, matrix[~learns], labels[~learns], [name[3:] for name in inputs], hours, rng)
+
+
+def _told(
+    classifier: Any, matrix: Array, labels: Array, inputs: Sequence[str], hours: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    found = auc(classifier.predict_proba(matrix)[:, 1], labels)
+    new, old = int(labels.sum()), int((~labels).sum())
+    error = np.sqrt((new + old + 1) / (12 * new * old))  # of an AUC of 1/2 (Mann and Whitney 1947)
+    p = normal_sf((found - 0.5) / error)
+    worse = {}
+    for column, name in enumerate(inputs):
+        drops = []
+        for _ in range(_ROUNDS):
+            shuffled = matrix.copy()
+            shuffled[:, column] = rng.permutation(shuffled[:, column])
+            drops.append(found - auc(classifier.predict_proba(shuffled)[:, 1], labels))
+        worse[name] = float(np.mean(drops))
+    ranked = dict(sorted(worse.items(), key=lambda item: -item[1])[:20])
+    reach = 1.96 * float(error)
+    told = (
+        f"A classifier tells rows of the last {hours:g} hours from those before with AUC {found:.3f} "
+        f"({found - reach:.3f} to {found + reach:.3f}; 0.5 is guessing), judged on {new:,} new and {old:,} old rows "
+        f"(p = {p:.2g})."
+    )
+    return {"auc": float(found), "p": float(p), "new": new, "old": old, "inputs": ranked, "told": told}
+
+
+def auc(scores: Array, labels: Array) -> float:
+    """The chance that a labelled row has a higher score than one that is not, ties for half."""
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    new, old = int(labels.sum()), int((~labels).sum())
+    return float((ranks[labels].sum() - new * (new + 1) / 2) / (new * old))
+
+
+def _codes(values: Array) -> Array:
+    """Numbers as they are; texts as the order in which they first come."""
+    if values.dtype.kind in "biuf":
+        return values.astype("float64")
+    if values.dtype.kind in "mM":
+        return values.astype("int64").astype("float64")
+    known: dict[Any, int] = {}
+    codes = [
+        np.nan if value is None or value != value else float(known.setdefault(str(value), len(known)))
+        for value in values.tolist()
+    ]
+    return np.array(codes)
