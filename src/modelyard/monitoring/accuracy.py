@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,7 @@ from modelyard.monitoring import expectation, scorecard
 from modelyard.monitoring.expectation import Contradiction, Expected
 from modelyard.monitoring.grading import Grader
 from modelyard.monitoring.maturity import Curve, curve, ripe
+from modelyard.monitoring.rules import AccuracyRules, load
 from modelyard.monitoring.scorecard import Calibration, Metric
 from modelyard.registry.cohorts import Cohort, Cohorts, Counts, total
 from modelyard.registry.labels import Totals
@@ -26,27 +27,14 @@ if TYPE_CHECKING:
     from modelyard.bundle import Bundle
     from modelyard.registry import Registry
 
+#: What a version is judged by, where training measured it.
+JUDGED = ("accuracy", "roc_auc", "log_loss", "mae", "rmse")
+
 #: The arm whose answers nobody saw.
 SHADOW = "shadow"
 
-Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
-
-class AccuracyRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a prediction's label is taken to be there, and when a version is told to be worse than at its training."""
-
-    #: A cohort counts once this share of its labels has come, by when labels came before; or after so many hours.
-    share: Share = 0.95
-    hours: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    #: Days of predictions that are looked at.
-    days: Annotated[float, msgspec.Meta(gt=0)] = 30.0
-    #: Input columns whose values part the rows into segments.
-    columns: tuple[str, ...] = ()
-    #: The chance that a version is ever told to be worse which is not; and how much worse matters: of shares such as
-    #: accuracy in absolute terms, of losses as a part of the loss.
-    alpha: Share = 0.01
-    drop: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.01
-    growth: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+Trained = dict[str, dict[str, float | None]]
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,9 +69,11 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     classes: tuple[str, ...] = ()
     #: What training measured on rows it held out: by metric ``value``, ``low``, ``high``; {} where it did not.
-    trained: dict[str, dict[str, float | None]] = {}
+    trained: Trained = {}
     trained_rows: int = 0
     whole: Line | None = None
+    #: The metrics that it is judged by, with intervals at a level that all of them share.
+    judged: dict[str, Metric] = {}
     arms: list[Line] = []
     segments: list[Line] = []
     per_class: dict[str, dict[str, Metric]] = {}
@@ -123,9 +113,15 @@ def report(
     *,
     rules: AccuracyRules | None = None,
     now: dt.datetime | None = None,
+    known: Known | None = None,
 ) -> Report:
-    """The quality of a model's versions, or of one. Raises NotFound for a model that was never registered."""
-    rules, moment = rules or AccuracyRules(), now or dt.datetime.now(dt.UTC)
+    """The quality of a model's versions, or of one; ``known`` is filled with what is asked for again in the next.
+
+    Raises NotFound for a model that was never registered.
+    """
+    rules = load(registry.database, model).accuracy if rules is None else rules
+    moment = now or dt.datetime.now(dt.UTC)
+    known = {} if known is None else known
     registry.history(model)
     everything = Cohorts(registry.database).find(model)
     delays = curve(everything, moment)
@@ -135,7 +131,11 @@ def report(
     ready, others = ripe(recent, moment, rules.share, ripe_after)
     left = [cohort for cohort in others if not cohort.key.segment and version in (None, cohort.key.version)]
     names = {cohort.key.version for cohort in recent if version in (None, cohort.key.version)}
-    made = [_quality(registry, model, name, ready, others, rules) for name in sorted(names, key=_number)]
+    made = []
+    for name in sorted(names, key=_number):
+        graded = _graded(registry, model, name, known)
+        if graded is not None:
+            made.append(_quality(name, graded, ready, others, rules))
     totals = registry.labels.totals(model)
     return Report(
         model=model, moment=stamp(moment), labels=totals, delays=delays, ripe_after=ripe_after,
@@ -143,47 +143,70 @@ def report(
             hours=len({cohort.key.hour for cohort in left}),
             rows=_count(left, "rows"), labelled=_count(left, "labelled"),
         ),
-        versions=[quality for quality in made if quality is not None],
+        versions=made,
         notes=_notes(totals, delays, ripe_after, bool(recent), bool(ready)),
     )  # fmt: skip
 
 
-def _quality(
-    registry: Registry, model: str, version: str, ready: Sequence[Cohort], others: Sequence[Cohort],
-    rules: AccuracyRules,
-) -> Quality | None:  # fmt: skip
+class Graded(msgspec.Struct, frozen=True):
+    """What a version's predictions are graded by, what training measured, and on how many rows."""
+
+    grader: Grader
+    trained: Trained
+    rows: int
+
+
+#: By the digest of a bundle; None where labels say nothing about what it predicts.
+Known = dict[str, Graded | None]
+
+
+def _graded(registry: Registry, model: str, version: str, known: Known) -> Graded | None:
+    """None also where the version was deleted: nobody knows its classes any more."""
     try:
-        bundle = registry.fetch(registry.resolve(f"{model}:{version}"))
-        grader = Grader.of(bundle)
-    except (NotFound, BadBundle, InvalidInput):
-        return None  # it was deleted: nobody knows its classes any more
+        found = registry.resolve(f"{model}:{version}")
+        if found.digest not in known:
+            bundle = registry.fetch(found)
+            rows = bundle.manifest.metrics.get("rows")
+            held_out = rows.get("held_out") if isinstance(rows, dict) else 0
+            known[found.digest] = Graded(Grader.of(bundle), trained_of(bundle), int(held_out or 0))
+        return known[found.digest]
+    except (NotFound, BadBundle):
+        return None
+    except InvalidInput:
+        known[found.digest] = None
+        return None
+
+
+def _quality(
+    version: str, graded: Graded, ready: Sequence[Cohort], others: Sequence[Cohort], rules: AccuracyRules
+) -> Quality:
+    grader, trained = graded.grader, graded.trained
     ours = [cohort for cohort in ready if cohort.key.version == version]
     live = [cohort for cohort in ours if not cohort.key.segment and cohort.key.arm != SHADOW]
     young = [c for c in others if c.key.version == version and not c.key.segment and c.key.arm != SHADOW]
-    trained = trained_of(bundle)
     arms = {cohort.key.arm for cohort in ours if not cohort.key.segment}
     segments = {cohort.key.segment for cohort in ours if cohort.key.segment}
     whole = _line(live, grader, trained)
     counts = total(cohort.counts for cohort in live)
+    asked = [name for name in JUDGED if name in trained]
+    strict = scorecard.measure(counts, grader, rules.alpha / (len(asked) + 1)) if asked else {}
     expected = contradiction = None
     if grader.has_probabilities:
         promise, used = expectation.learn(live, grader)
         expected = expectation.expect(total(cohort.counts for cohort in young), grader, promise)
         later = total(cohort.counts for cohort in live[used:])
-        contradiction = expectation.contradict(later, grader, promise, rules.alpha)
+        contradiction = expectation.contradict(later, grader, promise, rules.alpha / (len(asked) + 1))
     return Quality(
         version=version, task=grader.truth.task, classes=grader.classes, trained=trained,
-        trained_rows=int(bundle.manifest.metrics.get("rows", {}).get("held_out") or 0),
+        trained_rows=graded.rows,
         whole=whole,
+        judged={name: strict[name] for name in asked if name in strict},
         arms=_lines(arms if arms - {""} else set(), _is_of_arm, ours, grader),
         segments=_lines(segments, _is_of_segment, ours, grader),
         per_class=scorecard.per_class(counts, grader) if whole else {},
         calibration=scorecard.calibration(counts, grader), days=_days(live, grader), expected=expected,
         contradiction=contradiction,
     )  # fmt: skip
-
-
-Trained = dict[str, dict[str, float | None]]
 
 
 def trained_of(bundle: Bundle) -> Trained:
@@ -262,7 +285,7 @@ def _notes(totals: Totals, delays: Curve, ripe_after: float | None, has_cohorts:
         known = f"{delays.labels:,} labels" if delays.labels else "too few labels"
         notes.append(
             f"how late labels may come is not known yet from {known}, so that only hours count whose predictions have "
-            "nearly all of theirs; where you know it: --hours 48"
+            "nearly all of theirs; where you know it: modelyard monitor rules MODEL --set accuracy.hours=48"
         )
     elif not has_ripe:
         notes.append(f"no predictions are old enough: labels come up to {ripe_after / 3600:,.1f} hours late")
