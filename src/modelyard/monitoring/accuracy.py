@@ -123,11 +123,12 @@ def report(
     moment = now or dt.datetime.now(dt.UTC)
     known = {} if known is None else known
     registry.history(model)
-    everything = Cohorts(registry.database).find(model)
+    cohorts = Cohorts(registry.database)
+    everything = cohorts.find(model, parts=False)
     delays = curve(everything, moment)
     ripe_after = rules.hours * 3600 if rules.hours is not None else delays.within(rules.share)
     since = stamp(moment - dt.timedelta(days=rules.days, seconds=ripe_after or 0))
-    recent = [cohort for cohort in everything if cohort.key.hour >= since[: len(cohort.key.hour)]]
+    recent = cohorts.find(model, since=since[:10])
     ready, others = ripe(recent, moment, rules.share, ripe_after)
     left = [cohort for cohort in others if not cohort.key.segment and version in (None, cohort.key.version)]
     names = {cohort.key.version for cohort in recent if version in (None, cohort.key.version)}

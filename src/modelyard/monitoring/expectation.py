@@ -22,8 +22,8 @@ from modelyard.statistics.expected import calibrate
 #: What it has to be called wherever it is shown.
 TITLE = "expected if the relationship is unchanged"
 
-#: The first labels of a version by which its scores are corrected: all of the cohorts that hold so many.
-LEARNED = 1_000
+#: The first labels of a version by which its scores are corrected: a quarter of them, but at least and at most so many.
+LEARNED, MOST_LEARNED = 1_000, 10_000
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +69,8 @@ def learn(cohorts: Sequence[Cohort], grader: Grader, least: int = LEARNED) -> tu
     0 where they have fewer labels.
     """
     counts: Counts = {}
-    used = 0
-    while counts.get("labelled", 0) < least:
+    used, all_of_them = 0, sum(cohort.counts.get("labelled", 0) for cohort in cohorts)
+    while counts.get("labelled", 0) < max(least, min(all_of_them // 4, MOST_LEARNED)):
         if used == len(cohorts):
             return Promise(chances=_as_they_are(grader).tolist()), 0
         counts = total([counts, cohorts[used].counts])

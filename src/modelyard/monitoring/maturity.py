@@ -71,15 +71,18 @@ def ripe(
 
     Where that is not known, those are ripe of whose predictions this share has a label: no more can be missing.
     """
-    complete: dict[tuple[str, str], bool] = {}
-    for hour in {(cohort.key.version, cohort.key.hour) for cohort in cohorts}:
-        whole = [c.counts for c in cohorts if (c.key.version, c.key.hour) == hour and not c.key.segment]
-        rows, labelled = (sum(counts.get(name, 0) for counts in whole) for name in ("rows", "labelled"))
-        complete[hour] = rows >= LEAST_COMPLETE and labelled >= share * rows
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for cohort in cohorts:
+        if not cohort.key.segment:
+            rows, labelled = sizes.get((cohort.key.version, cohort.key.hour), (0, 0))
+            more = (cohort.counts.get("rows", 0), cohort.counts.get("labelled", 0))
+            sizes[cohort.key.version, cohort.key.hour] = (rows + more[0], labelled + more[1])
     found: tuple[list[Cohort], list[Cohort]] = ([], [])
     for cohort in cohorts:
         is_old = delay is not None and age(cohort.key.hour, now) >= delay
-        found[not (is_old or complete[cohort.key.version, cohort.key.hour])].append(cohort)
+        rows, labelled = sizes.get((cohort.key.version, cohort.key.hour), (0, 0))
+        is_complete = rows >= LEAST_COMPLETE and labelled >= share * rows
+        found[not (is_old or is_complete)].append(cohort)
     return found
 
 

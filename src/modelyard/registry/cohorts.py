@@ -40,12 +40,18 @@ class Cohorts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, model: str, version: str | None = None, *, since: str = "", until: str = "9999") -> list[Cohort]:
-        """The cohorts of a model whose hours lie between two moments, of all recorders together, oldest first."""
+    def find(
+        self, model: str, version: str | None = None, *, since: str = "", until: str = "9999", parts: bool = True
+    ) -> list[Cohort]:
+        """The cohorts of a model whose hours lie between two moments, of all recorders together, oldest first; those of
+        segments only where ``parts`` are wanted.
+        """
         sql = "SELECT * FROM cohorts WHERE model = ? AND hour >= ? AND hour < ?"
         values = [model, since[:13], until[:13]]
         if version is not None:
             sql, values = f"{sql} AND version = ?", [*values, version]
+        if not parts:
+            sql += " AND segment = ''"
         summed: dict[Key, Counts] = {}
         for row in self._database.query(f"{sql} ORDER BY hour, version, arm, segment, source", *values):
             key = _key(row)
