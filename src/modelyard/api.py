@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard import settings
-from modelyard.errors import Conflict, InvalidInput, Problem, RemoteFailed
+from modelyard.errors import Conflict, InvalidInput, NotFound, Problem, RemoteFailed
 from modelyard.interfaces import Predict
 from modelyard.schema import Array, Columns, Signature
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle, Trust
+    from modelyard.monitoring.accuracy import Report as Accuracy
+    from modelyard.monitoring.joining import Turn
     from modelyard.monitoring.report import Report
+    from modelyard.monitoring.sending import Sent
     from modelyard.registry import Change, Registry, Version
     from modelyard.scoring import Scored
     from modelyard.serving.application import Application
@@ -404,6 +407,82 @@ def try_sinks(sink: str | None = None, *, registry: Any = None) -> list[dict[str
     from modelyard.monitoring import sinks
 
     return sinks.try_sinks(open_registry(registry), sink)
+
+
+def send_labels(
+    model: str,
+    data: Any,
+    *,
+    id: str = "prediction_id",
+    label: str = "label",
+    time: str | None = None,
+    encoding: str | None = None,
+    rejects: str | Path | None = None,
+    registry: Any = None,
+    progress: Callable[..., None] | None = None,
+) -> Sent:
+    """Keep what turned out to be true of predictions. ``data``: a CSV or Parquet file, or one of a JSON record a line;
+    or a data frame, columns or records.
+
+    The columns ``id``, ``label`` and, where there is one, ``time`` (when it became known) are read. The same label
+    again changes nothing, another one is a correction. Rows that do not fit are set aside in ``rejects``, by default
+    the file's name with ``.rejected.csv`` behind. Raises NotFound, InvalidInput for a file without these columns.
+    """
+    from modelyard.monitoring import sending
+
+    opened = open_registry(registry)
+    take = sending.Here(opened.labels, model, sending.truth_of(opened, model))
+    if not isinstance(data, (str, Path)):
+        from modelyard.tables import arrays_of
+
+        return sending.send(model, sending.batches_of(arrays_of(data), id, label, time), take, _path(rejects))
+    path = Path(data).expanduser()
+    file = sending.LabelFile(path, id, label, time, encoding)
+    set_aside = _path(rejects) or path.with_name(path.name + ".rejected.csv")
+    tell = progress or (lambda *_: None)
+    return sending.send(model, file.batches(), take, set_aside, lambda: tell(*file.done))
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given).expanduser()
+
+
+def join_labels(
+    models: Iterable[str] | None = None, *, records: str | Path | None = None, registry: Any = None
+) -> dict[str, Turn]:
+    """Join labels with the predictions that were recorded on this machine now, rather than wait for ``watch``.
+
+    Returns what was done for each model. Raises Conflict where another process does it, NotFound where nothing is
+    recorded.
+    """
+    from modelyard.monitoring.labelling import Labelling
+    from modelyard.recording.places import Places
+
+    places = Places.chosen(records)
+    if places is None or not places.segments.is_dir():
+        where = f" in {places.folder}" if places is not None else ": the setting records is off"
+        raise NotFound(f"no predictions are recorded{where}", hint="modelyard records status")
+    joiner = Labelling(open_registry(registry), places, sample=settings.get("record_sample"))
+    try:
+        return joiner.turn(None if models is None else list(models))
+    finally:
+        joiner.close()
+
+
+def accuracy(model: str, *, version: str | int | None = None, registry: Any = None, **rules: Any) -> Accuracy:
+    """How good a model's predictions turned out to be, by labels that came, of each version or of one.
+
+    ``rules`` are those of ``modelyard.monitoring.rules.AccuracyRules`` (``hours``, ``days``, ``share`` ...) in place of
+    the ones in force. Raises NotFound.
+    """
+    import msgspec
+
+    from modelyard.monitoring.accuracy import report
+    from modelyard.monitoring.rules import load as load_rules
+
+    opened = open_registry(registry)
+    ruled = msgspec.structs.replace(load_rules(opened.database, model).accuracy, **rules)
+    return report(opened, model, None if version is None else str(version), rules=ruled)
 
 
 def models(*, registry: Any = None) -> list[str]:

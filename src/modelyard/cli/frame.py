@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Operate a model": {
         "records": ("records", "Search, follow and redact what was predicted."),
         "monitor": ("monitor", "Show drift, data quality, latency and findings of a model."),
+        "labels": ("labels", "Send the truth about predictions, and see what it says of a model."),
         "alerts": ("alerts", "List, acknowledge and silence alerts, and try the sinks."),
         "watch": ("watch", "Record what servers predict, and make findings, alerts and decisions of it."),
     },

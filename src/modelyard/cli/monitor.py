@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelyard.cli import screen
+from modelyard.cli import quality, screen
 from modelyard.cli.frame import Answer, Family, Usage, command
 
 if TYPE_CHECKING:
@@ -162,6 +162,9 @@ def _show(report: Report, html: Path | None) -> None:
         screen.note(f"note: {text}")
     for arm in report.arms:
         _show_arm(report, arm)
+    if report.quality is not None:
+        screen.say()
+        quality.show(report.quality)
     opened = [finding for finding in report.findings if finding.closed is None]
     screen.say(f"\nopen findings: {len(opened)}" + ("" if opened else " (none)"))
     if opened:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from modelyard import settings
-from modelyard.errors import InvalidInput, ModelyardError, NotFound, Refused, RemoteFailed
+from modelyard.errors import InvalidInput, ModelyardError, NotFound, Problem, Refused, RemoteFailed
 
 
 def _url() -> str:
@@ -25,7 +25,12 @@ URL_OPTION = click.option(
 )  # fmt: skip
 
 KEY_OPTION = click.option(
-    "--key", default=None, envvar="MODELYARD_KEY", show_envvar=True, metavar="KEY", help="An API key with scope admin."
+    "--key",
+    default=None,
+    envvar="MODELYARD_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="An API key, where the server wants one.",
 )
 
 _HINT = "is `modelyard serve` running there? see --url"
@@ -34,11 +39,16 @@ _HINT = "is `modelyard serve` running there? see --url"
 _ERRORS: dict[int, type[ModelyardError]] = {400: InvalidInput, 401: Refused, 403: Refused, 404: NotFound}
 
 
-def ask(url: str, path: str, *, key: str | None = None, seconds: float = 10.0) -> Any:
-    """The JSON that a server answers to a GET. Raises what it says, and RemoteFailed where it does not answer."""
+def ask(url: str, path: str, *, key: str | None = None, body: bytes | None = None, seconds: float = 10.0) -> Any:
+    """The JSON that a server answers to a GET, or to a POST of JSON. Raises what it says; RemoteFailed where it is not
+    to be reached.
+    """
     if not url.startswith(("http://", "https://")):
         raise InvalidInput.at("--url", "http://HOST:PORT or https://HOST:PORT", url)
-    request = urllib.request.Request(url.rstrip("/") + path, headers={"authorization": f"Bearer {key}"} if key else {})
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    if body is not None:
+        headers["content-type"] = "application/json"
+    request = urllib.request.Request(url.rstrip("/") + path, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:
             return json.load(answer)
@@ -53,11 +63,15 @@ def ask(url: str, path: str, *, key: str | None = None, seconds: float = 10.0) -
 
 def _told(error: urllib.error.HTTPError) -> ModelyardError:
     kind = _ERRORS.get(error.code, RemoteFailed)
+    problems: list[Problem] = []
     try:
-        told = json.loads(error.read(65_536))["error"]
+        told = json.loads(error.read(1 << 20))["error"]
         message, hint = (told["message"], told.get("hint", "")) if isinstance(told, dict) else (str(told), "")
     except (ValueError, KeyError, TypeError, OSError):
         message, hint = f"the server answered {error.code} {error.reason}", ""
+    else:
+        if kind is InvalidInput and isinstance(told, dict):
+            problems = [Problem(p["path"], p["expected"], p["got"]) for p in told.get("problems", ())]
     if error.code == 401:
-        hint = "give a key of the scope admin with --key or MODELYARD_KEY"
-    return kind(message, hint=hint)
+        hint = "give a key that allows it with --key or MODELYARD_KEY"
+    return InvalidInput(message, hint=hint, problems=problems) if problems else kind(message, hint=hint)

@@ -145,7 +145,7 @@ def report(
             rows=_count(left, "rows"), labelled=_count(left, "labelled"),
         ),
         versions=made,
-        notes=_notes(totals, delays, ripe_after, bool(recent), bool(ready)),
+        notes=_notes(totals, ripe_after, bool(recent), bool(ready)),
     )  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def _days(cohorts: Sequence[Cohort], grader: Grader) -> list[Day]:
     ]
 
 
-def _notes(totals: Totals, delays: Curve, ripe_after: float | None, has_cohorts: bool, has_ripe: bool) -> list[str]:
+def _notes(totals: Totals, ripe_after: float | None, has_cohorts: bool, has_ripe: bool) -> list[str]:
     """What keeps anything from being told, and what to do."""
     if not totals.received:
         return ["no labels have come: modelyard labels send"]
@@ -283,9 +283,8 @@ def _notes(totals: Totals, delays: Curve, ripe_after: float | None, has_cohorts:
         return ["no label has found its prediction: are predictions recorded, and does modelyard watch run there?"]
     notes = []
     if ripe_after is None:
-        known = f"{delays.labels:,} labels" if delays.labels else "too few labels"
         notes.append(
-            f"how late labels may come is not known yet from {known}, so that only hours count whose predictions have "
+            "how late labels may come cannot be told yet from when they came: only hours count whose predictions have "
             "nearly all of theirs; where you know it: modelyard monitor rules MODEL --set accuracy.hours=48"
         )
     elif not has_ripe:

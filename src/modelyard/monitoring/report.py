@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard.errors import ModelyardError, NotFound
-from modelyard.monitoring import budget, latency, words
+from modelyard.monitoring import accuracy, budget, latency, words
 from modelyard.monitoring.compare import Question, cells, questions
 from modelyard.monitoring.looks import Look, has_bins_of
 from modelyard.monitoring.measures import Distance, measure, quantile
@@ -101,6 +101,8 @@ class Report(msgspec.Struct, kw_only=True):
     #: Of each objective its budget and, by the minutes of a window, how fast it is used.
     budgets: dict[str, dict[str, Any]] = {}
     loop: dict[str, Any] = {}
+    #: What labels say of it; None where none came.
+    quality: accuracy.Report | None = None
     notes: list[str] = []
     #: What a classifier says, where it was asked (see ``multivariate``).
     multivariate: dict[str, Any] | None = None
@@ -134,6 +136,8 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
     for each in made.arms:
         text = states.get(registry.database, "monitor", model, each.version)
         each.changes = _changes(text, each.arm)
+    if model in registry.labels.models() and model in registry.models():
+        made.quality = accuracy.report(registry, model, version, rules=rules.accuracy)
     if not windows:
         made.notes.append(
             f"no predictions were recorded in the last {hours:g} hours"
