@@ -1,5 +1,5 @@
-"""The process that watches: it records what the servers of its folder predict, holds the lease if it can, and runs the
-loops that decide for as long as it does.
+"""The process that watches: it records what the servers of its folder predict, joins labels with that, holds the lease
+if it can, and runs the loops that decide for as long as it does.
 
 Any number of these processes may share a registry. On each machine one of them records; of all of them one holds the
 lease and acts. The others look on, and one takes over within ten seconds of the end of whoever acted, or of its
@@ -19,6 +19,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from modelyard.errors import Conflict, ModelyardError, RemoteFailed
+from modelyard.monitoring import labelling
+from modelyard.monitoring.judging import Judge
 from modelyard.monitoring.watch import Monitor
 from modelyard.recording.options import Options
 from modelyard.recording.places import Places
@@ -43,7 +45,7 @@ class Loop(Protocol):
 MakeLoop = Callable[["Registry", Lease, Log], Loop]
 
 #: The loops of every watching process.
-LOOPS: list[MakeLoop] = [Monitor]
+LOOPS: list[MakeLoop] = [Monitor, Judge]
 
 #: Makes what else looks at everything that is recorded.
 MakeConsumer = Callable[["Registry", Log], Consumer]
@@ -97,6 +99,7 @@ class Watch:
         was, failing = -1, False
         if self._places is not None:
             self._start(self._record, "recorder")
+            self._start(partial(labelling.follow, self._registry, self._places, self._stop, self._log), "labels")
         try:
             while True:
                 if any(running.is_stuck for running in self._running):

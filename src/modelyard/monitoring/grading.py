@@ -44,6 +44,9 @@ BINS = len(EDGES) - 1
 #: Probabilities and losses are counted in billionths.
 BILLION = 10**9
 
+#: Errors and truths further away, in units, count as this far: a million times the range that the reference has.
+FURTHEST = 2.0**40
+
 #: Of more classes, no matrix and no histograms are kept.
 MOST_CLASSES = 30
 
@@ -152,7 +155,7 @@ class Grader:
         sums: Counter[str] = Counter()
         for number, label in zip(predicted.tolist(), labels, strict=True):
             truth = float(label)
-            e, t = round((number - truth) / self.unit), round((truth - self.centre) / self.unit)
+            e, t = _whole((number - truth) / self.unit), _whole((truth - self.centre) / self.unit)
             square = e * e
             sums.update({
                 "abs": abs(e), "e1": e, "e2": square, "e4": square * square, "t1": t, "t2": t * t, "t3": t**3,
@@ -183,6 +186,10 @@ class Grader:
                 of = _bins(p[:, place])
                 counts |= _tally(f"p.{place}", of[is_class[:, place]]) | _tally(f"n.{place}", of[~is_class[:, place]])
         return counts
+
+
+def _whole(number: float) -> int:
+    return round(min(max(number, -FURTHEST), FURTHEST))
 
 
 def _chosen(answers: Answers) -> Array:

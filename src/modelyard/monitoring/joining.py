@@ -17,7 +17,7 @@ import numpy as np
 
 from modelyard.monitoring.bookkeeping import Book, Joined, Versions
 from modelyard.monitoring.recorded import Hit, Part, Recorded, hash_of, hashes
-from modelyard.registry import cohorts
+from modelyard.registry import cohorts, states
 from modelyard.registry.labels import Waiting, mark_counted, totals, write_totals
 from modelyard.registry.records import stamp
 
@@ -38,8 +38,6 @@ HORIZON_DAYS = 30.0
 MOST_WAITING = 2_000_000
 
 _STATE = "joining"
-_SAVE = """INSERT INTO states (name, model, version, content) VALUES (?, ?, ?, ?)
-           ON CONFLICT (name, model, version) DO UPDATE SET content = excluded.content"""
 
 _T = TypeVar("_T")
 
@@ -275,7 +273,7 @@ class Joiner:
                 self._save(work, state)
 
     def _save(self, work: Work, state: _State) -> None:
-        work.do(_SAVE, _STATE, self._model, self._source, _encode(state).decode())
+        states.put(work, _STATE, _encode(state).decode(), self._model, self._source)
 
 
 def _correct(book: Book, label: Waiting, before: _Counted, names: Mapping[int, str], done: Turn) -> _Counted:
@@ -293,8 +291,8 @@ def _correct(book: Book, label: Waiting, before: _Counted, names: Mapping[int, s
 
 
 def _load(work: Work, model: str, source: str) -> _State:
-    row = work.row("SELECT content FROM states WHERE name = ? AND model = ? AND version = ?", _STATE, model, source)
-    return msgspec.json.decode(row["content"], type=_State) if row else _State()
+    text = states.read(work, _STATE, model, source)
+    return msgspec.json.decode(text, type=_State) if text else _State()
 
 
 def _chunks(many: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from modelyard.errors import BadBundle, Conflict, InvalidInput, NotFound
+from modelyard import settings
+from modelyard.errors import BadBundle, Conflict, InvalidInput, MissingDependency, ModelyardError, NotFound
 from modelyard.monitoring.bookkeeping import LONGEST_VALUE, MOST_COLUMNS, MOST_VALUES, Segmenting, Version
 from modelyard.monitoring.grading import Grader
 from modelyard.monitoring.joining import HORIZON_DAYS, SETTLE_SECONDS, Joiner, Tell, Turn
 from modelyard.monitoring.recorded import Recorded
+from modelyard.monitoring.rules import load
 from modelyard.recording.checkpoint import read_checkpoint
 from modelyard.recording.places import Places
+from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
     from modelyard.registry import Registry
+
+#: Seconds between two turns, and before another process's folder is asked for again.
+TURN_SECONDS, _CONFLICT_SECONDS = 5.0, 10.0
 
 #: By which columns the rows of a model are parted into segments.
 Columns = Callable[[str], Sequence[str]]
@@ -28,18 +35,20 @@ Columns = Callable[[str], Sequence[str]]
 class Labelling:
     """Joins labels on one machine, with what is recorded in ``places``. Holds a lock until it is closed.
 
-    ``columns``: by which columns rows of a model are parted into segments. ``tell``: who is told of a model's labels
-    when they are counted. Raises Conflict where another process joins.
+    ``columns``: by which columns rows of a model are parted into segments; unless given, those of its rules. ``tell``:
+    who is told of a model's labels when they are counted. Raises Conflict where another process joins.
     """
 
     def __init__(
-        self, registry: Registry, places: Places, *, columns: Columns = lambda model: (), sample: int = 100,
+        self, registry: Registry, places: Places, *, columns: Columns | None = None, sample: int = 100,
         tell: Mapping[str, Sequence[Tell]] | None = None, horizon_days: float = HORIZON_DAYS,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._places = places
-        self._columns = columns
+        self._columns = columns or (lambda model: load(registry.database, model).accuracy.columns)
+        #: By model, in this turn.
+        self._asked: dict[str, tuple[str, ...]] = {}
         self._sample = sample
         self._tell = tell or {}
         self._horizon_days = horizon_days
@@ -51,6 +60,7 @@ class Labelling:
 
     def turn(self, models: Sequence[str] | None = None) -> dict[str, Turn]:
         """Join what can be joined of these models, or of all that were recorded here. Raises RemoteFailed."""
+        self._asked.clear()
         return {model: self._joiner(model).turn() for model in (self.models() if models is None else models)}
 
     def models(self) -> list[str]:
@@ -77,7 +87,9 @@ class Labelling:
         return self._joiners[model]
 
     def _version(self, model: str, version: str) -> Version | None:
-        columns = tuple(self._columns(model))
+        if model not in self._asked:
+            self._asked[model] = tuple(self._columns(model))
+        columns = self._asked[model]
         key = (model, version, columns)
         if key not in self._versions:
             try:
@@ -87,6 +99,34 @@ class Labelling:
                 # It was deleted or never registered, or predicts what no label says anything about.
                 self._versions[key] = None
         return self._versions[key]
+
+
+def follow(registry: Registry, places: Places, stop: threading.Event, log: Log) -> None:
+    """Join labels now and then until told to ``stop``, or wait until the process that does has ended. Without the
+    library that reads records, say so and return.
+    """
+    failing = False
+    while not stop.is_set():
+        try:
+            labelling = Labelling(registry, places, sample=settings.get("record_sample"))
+        except (Conflict, OSError):
+            stop.wait(_CONFLICT_SECONDS)
+            continue
+        try:
+            while not stop.wait(TURN_SECONDS):
+                try:
+                    labelling.turn()
+                    failing = False
+                except MissingDependency as error:
+                    log.write("warning", "labels are kept and not joined", error=error, hint=error.hint)
+                    return
+                except Exception as error:  # a bug of ours must not keep labels from being joined later
+                    if not failing:
+                        kind = "warning" if isinstance(error, ModelyardError) else "error"
+                        log.write(kind, "labels could not be joined", error=error)
+                    failing = True
+        finally:
+            labelling.close()
 
 
 def segmenting_of(bundle: Bundle, columns: Sequence[str], sample: int = 100) -> Segmenting:

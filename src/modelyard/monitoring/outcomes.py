@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from modelyard.monitoring import budget, latency, words
+from modelyard.monitoring import budget, latency, verdicts, words
 from modelyard.monitoring.drift import Event
 from modelyard.monitoring.turn import Outcome
 from modelyard.registry import findings
 from modelyard.registry.database import Work
 from modelyard.registry.findings import Evidence, Finding, Severity
 from modelyard.registry.records import now
+
+#: Kinds of what is no ``Event``, which says its own.
+_KINDS: dict[type, str] = {latency.Change: "latency", budget.Change: "budget", verdicts.Change: "accuracy"}
 
 
 def apply(work: Work, model: str, version: str, outcomes: Sequence[Outcome]) -> tuple[list[Finding], list[Finding]]:
@@ -24,7 +27,7 @@ def apply(work: Work, model: str, version: str, outcomes: Sequence[Outcome]) -> 
     closed: list[Finding] = []
     for outcome in outcomes:
         event = outcome.event
-        kind = event.kind if isinstance(event, Event) else "latency" if isinstance(event, latency.Change) else "budget"
+        kind = event.kind if isinstance(event, Event) else _KINDS[type(event)]
         key = (outcome.arm, kind, event.subject)
         before = there.get(key)
         if event.what == "open":
@@ -59,7 +62,7 @@ def _finding(model: str, version: str, kind: str, outcome: Outcome) -> Finding:
         evidence = msgspec.structs.replace(event.evidence, more=words.add_figures(event))
     else:
         told, evidence = event.told, event.evidence
-        if isinstance(event, budget.Change):
+        if isinstance(event, (budget.Change, verdicts.Change)):
             severity = event.severity
         elif evidence.low > 2 * evidence.floor:
             severity = "error"

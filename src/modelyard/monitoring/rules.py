@@ -71,6 +71,24 @@ class BudgetRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     fast_objective: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.99
 
 
+class AccuracyRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a prediction's label counts, and when a version is told to be worse than at its training."""
+
+    #: Predictions count once this share of their labels has come, by how late labels came before; or, where it is told,
+    #: after so many hours.
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.95
+    hours: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    #: Days of predictions that are looked at.
+    days: Positive = 30.0
+    #: Input columns whose values part the rows into segments.
+    columns: tuple[str, ...] = ()
+    #: The chance that a version is ever told to be worse that is not; and how much worse matters: of shares such as
+    #: accuracy in absolute terms, of losses and errors in relation to what they were.
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.01
+    drop: Share = 0.01
+    growth: Annotated[float, msgspec.Meta(ge=0)] = 0.05
+
+
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which findings make an alert, and which sinks are told."""
 
@@ -108,6 +126,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     drift: DriftRules = DriftRules()
     latency: LatencyRules = LatencyRules()
     budget: BudgetRules = BudgetRules()
+    accuracy: AccuracyRules = AccuracyRules()
     alerts: dict[str, AlertRule] = msgspec.field(default_factory=lambda: {"all": AlertRule()})
     sinks: dict[str, Sink] = msgspec.field(default_factory=lambda: {"log": Sink(kind="log")})
     #: Address of the console, for links in alerts; "" where there is none.
@@ -115,7 +134,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 #: Sections that may be ruled for one model.
-DETECTORS = ("drift", "latency", "budget")
+DETECTORS = ("drift", "latency", "budget", "accuracy")
 
 DEFAULTS = Rules()
 
@@ -245,7 +264,7 @@ def _put(changed: dict[str, Any], place: str, text: str, model: str) -> None:
         section = section.setdefault(step, {})
         if not isinstance(section, dict):
             raise NotFound(f"no such rule: {place}", hint="modelyard monitor rules lists them")
-    many = ("kinds", "models", "sinks", "ignore", "to")
+    many = ("kinds", "models", "sinks", "ignore", "to", "columns")
     is_many = steps[-1] in many and len(steps) > 1
     section[steps[-1]] = [word for word in text.replace(",", " ").split() if word] if is_many else text
 

@@ -16,6 +16,7 @@ from modelyard.monitoring.drift import Event, Track
 from modelyard.monitoring.latency import Change, Pace
 from modelyard.monitoring.looks import Look, has_bins_of, is_enough
 from modelyard.monitoring.rules import Rules
+from modelyard.monitoring.verdicts import Change as Verdict
 from modelyard.profile import Profile
 from modelyard.registry.records import stamp
 from modelyard.registry.windows import Counted, Window, bins_of, profile_of
@@ -60,7 +61,7 @@ class Outcome(NamedTuple):
     """What a turn changed, with the arm and the rate of false alarms of what was opened."""
 
     arm: str
-    event: Event | Change | Burning
+    event: Event | Change | Burning | Verdict
     false_alarms: float | None = None
 
 

@@ -13,7 +13,7 @@ from modelyard.registry.findings import Evidence, Finding, Severity
 
 MEASURES = {
     "ks": "KS distance", "psi": "PSI beyond chance", "share": "change of the share", "ratio": "times as long",
-    "burn": "times the budget",
+    "burn": "times the budget", "lost": "lost", "growth": "growth", "gap": "right more or less often by",
 }  # fmt: skip
 
 

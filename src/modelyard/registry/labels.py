@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from modelyard.registry import states
 from modelyard.registry.database import Database, Row, Work
 from modelyard.registry.records import now, stamp
 from modelyard.truth import Label, Receipt
@@ -115,8 +116,7 @@ class Labels:
 
     def models(self) -> list[str]:
         """The models that have labels."""
-        rows = self._database.query("SELECT model FROM states WHERE name = ? ORDER BY model", _NAME)
-        return [row["model"] for row in rows]
+        return [model for model, _ in states.find(self._database, _NAME)]
 
     def history(self, model: str, prediction: str) -> list[Label]:
         """Every label of a prediction that is remembered, the one that counts first."""
@@ -171,16 +171,12 @@ _WAITING = "prediction, sequence, label, received, source, counted"
 
 
 def totals(work: Work, model: str) -> Totals:
-    row = work.row("SELECT content FROM states WHERE name = ? AND model = ? AND version = ''", _NAME, model)
-    return msgspec.json.decode(row["content"], type=Totals) if row else Totals()
+    text = states.read(work, _NAME, model)
+    return msgspec.json.decode(text, type=Totals) if text else Totals()
 
 
 def write_totals(work: Work, model: str, content: Totals) -> None:
-    work.do(
-        """INSERT INTO states (name, model, version, content) VALUES (?, ?, '', ?)
-           ON CONFLICT (name, model, version) DO UPDATE SET content = excluded.content""",
-        _NAME, model, _encode(content).decode(),
-    )  # fmt: skip
+    states.put(work, _NAME, _encode(content).decode(), model)
 
 
 def mark_counted(work: Work, model: str, source: str, counted: Sequence[tuple[str, str]]) -> None:
