@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from time import sleep
 from typing import Any
 
 from modelyard import settings
@@ -60,3 +62,24 @@ class Companion:
             )
         except OSError:  # no memory, no processes: the next look tries again, and the log tells of records lost
             self._process = None
+
+
+def leave_with(process: int, places: Places, stop: Callable[[], None]) -> None:
+    """In a thread of its own: call ``stop`` once ``process`` has ended and no server's ring is left in ``places``."""
+
+    def follow() -> None:
+        while _is_alive(process) or any(places.rings.glob("*.ring")):
+            sleep(1.0)
+        stop()
+
+    threading.Thread(target=follow, name="modelyard-leave", daemon=True).start()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process has its number by now
+        return False
+    return True

@@ -5,6 +5,7 @@ The state of one is a few vectors of integers and a bounded handful of texts, ho
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from modelyard.schema import Array
 GRACE_SECONDS = 1.0
 
 #: Magnitudes of numbers beyond the reference's range that a window keeps apart, of one part and of all.
-MOST_MAGNITUDES, ALL_MAGNITUDES = 30, 600
+MOST_MAGNITUDES, ALL_MAGNITUDES = 30, 200
 
 #: Code words that a window keeps apart; there are fewer.
 MOST_CODES = 40
@@ -68,10 +69,12 @@ class Open:
 
     def tell_far(self, name: str, magnitude: str, times: int) -> None:
         """Count numbers beyond the reference's range, as long as there is room for their magnitude."""
-        counts = self.outside.setdefault(name, {})
-        if magnitude in counts or (len(counts) < MOST_MAGNITUDES and self._magnitudes < ALL_MAGNITUDES):
-            self._magnitudes += magnitude not in counts
-            counts[magnitude] = counts.get(magnitude, 0) + times
+        counts = self.outside.get(name)
+        if counts is not None and magnitude in counts:
+            counts[magnitude] += times
+        elif self._magnitudes < ALL_MAGNITUDES and (counts is None or len(counts) < MOST_MAGNITUDES):
+            self._magnitudes += 1
+            self.outside.setdefault(name, {})[sys.intern(magnitude)] = times
 
     def count_codes(self, codes: list[str]) -> None:
         for code, times in Counter(codes).items():

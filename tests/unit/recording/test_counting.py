@@ -214,6 +214,9 @@ def size_of(window: Open) -> int:
     """Bytes of memory that grow or could grow with traffic."""
     names = window.unseen.told()
     texts = sum(sys.getsizeof(text) + 28 + 100 for found in names.values() for text in found)
+    texts += sum(map(sys.getsizeof, {text for found in window.outside.values() for text in found}))
+    texts += sum(28 for found in window.outside.values() for _ in found)
+    texts += sum(map(sys.getsizeof, (window.outside, *window.outside.values())))
     arrays = sum(vector.nbytes for vector in window.sides) + window.stages.nbytes
     return texts + arrays + sys.getsizeof(window.codes) + 100 * len(window.codes)
 
@@ -226,7 +229,8 @@ def test_state_stays_small_whatever_the_texts_are(records: Path) -> None:
 
     def columns(count: int, seed: int) -> Columns:
         words = np.array([f"\U0001f600{'é' * 100}{seed}-{n}" for n in range(count)], dtype=object)
-        arrays: dict[str, Any] = {field.name: random.normal(size=count) for field in numbers}
+        far = 10.0 ** (seed * 7 % 300) if seed else 1.0
+        arrays: dict[str, Any] = {field.name: far * random.normal(size=count) for field in numbers}
         arrays |= {field.name: words for field in texts}
         return signature.input_layout.from_arrays(arrays)
 
