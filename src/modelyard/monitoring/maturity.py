@@ -87,10 +87,10 @@ def ripe(
 
 
 def age(hour: str, now: dt.datetime) -> float:
-    """Seconds since the last prediction of an hour, or of a day."""
+    """Seconds since the last prediction of an hour, or of a day; none while it is not over."""
     length = dt.timedelta(hours=1) if len(hour) == 13 else dt.timedelta(days=1)
     begin = dt.datetime.fromisoformat(f"{hour}:00" if len(hour) == 13 else hour).replace(tzinfo=dt.UTC)
-    return (now - begin - length).total_seconds()
+    return max(0.0, (now - begin - length).total_seconds())
 
 
 def _delays(counts: Counts) -> Counts:

@@ -92,3 +92,4 @@ def test_cohorts_are_ripe_by_age_or_when_nothing_is_missing() -> None:
 def test_an_hour_is_as_old_as_its_last_prediction() -> None:
     assert age("2026-02-28T22", NOW) == 3600
     assert age("2026-02-27", NOW) == 86_400
+    assert age("2026-03-01T00", NOW) == age("2026-03-01", NOW) == 0
