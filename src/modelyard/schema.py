@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -136,7 +137,7 @@ class Block(msgspec.Struct, frozen=True):
 class Layout:
     """How the fields of one side of a signature are laid out in blocks. Made once per tuple of fields."""
 
-    __slots__ = ("blocks", "fields", "names", "places")
+    __slots__ = ("_dtypes", "blocks", "by_name", "fields", "names", "places")
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
         groups: dict[tuple[str, str], list[Field]] = {}
@@ -158,6 +159,8 @@ class Layout:
         self.places: dict[str, tuple[int, int]] = {
             name: (b, i) for b, block in enumerate(blocks) for i, name in enumerate(block.names)
         }
+        self.by_name: dict[str, Field] = {field.name: field for field in fields}
+        self._dtypes = [np.dtype(block.storage) for block in blocks]
 
     @staticmethod
     @lru_cache(maxsize=1024)
@@ -167,18 +170,13 @@ class Layout:
     def from_tuples(self, rows: Sequence[tuple[Any, ...]]) -> Columns:
         """Columns from row tuples in block order (``fields``), values already checked; None is missing."""
         arrays: list[Array] = []
-        single = len(self.blocks) == 1
-        for block in self.blocks:
+        for block, dtype in zip(self.blocks, self._dtypes, strict=True):
             if block.is_scalar:
-                part = rows if single else [row[block.start : block.stop] for row in rows]
-                array = np.array(part, dtype=block.storage)
-                if not len(part):
-                    array = array.reshape(0, len(block.names))
+                part = rows if len(self.blocks) == 1 else [row[block.start : block.stop] for row in rows]
+                arrays.append(_matrix(part, len(block.names), dtype))
             else:
-                array = np.array([row[block.start] for row in rows], dtype=block.storage)
-                if not len(rows):
-                    array = array.reshape(0, *(max(s, 0) for s in block.shape))
-            arrays.append(array)
+                array = np.array([row[block.start] for row in rows], dtype)
+                arrays.append(array if len(rows) else array.reshape(0, *(max(s, 0) for s in block.shape)))
         return Columns(self, arrays, len(rows))
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> Columns:
@@ -195,11 +193,10 @@ class Layout:
             raise InvalidInput.of(problems)
         rows = -1
         blocks: list[Array] = []
-        by_name = {field.name: field for field in self.fields}
         for block in self.blocks:
             parts = []
             for name in block.names:
-                part = store(arrays[name], by_name[name])
+                part = store(arrays[name], self.by_name[name])
                 if rows < 0:
                     rows = len(part)
                 elif len(part) != rows:
@@ -222,6 +219,15 @@ class Layout:
         return Columns(self, arrays, sum(c.rows for c in many))
 
 
+def _matrix(rows: Sequence[tuple[Any, ...]], width: int, dtype: np.dtype[Any]) -> Array:
+    """Rows of scalars one below the other. Of several, ``np.array`` would first look each over for its shape, which
+    takes longer than to read it.
+    """
+    if len(rows) == 1:
+        return np.array(rows, dtype)
+    return np.fromiter(chain.from_iterable(rows), dtype, len(rows) * width).reshape(len(rows), width)
+
+
 class Columns(Mapping[str, Array]):
     """Rows by column, kept as blocks. ``columns["age"]`` is a view of shape (rows, *field shape)."""
 
@@ -233,11 +239,9 @@ class Columns(Mapping[str, Array]):
         self.rows = rows
 
     def __getitem__(self, name: str) -> Array:
-        place = self.layout.places.get(name)
-        if place is None:
-            raise KeyError(name)
-        block = self.blocks[place[0]]
-        return block[:, place[1]] if self.layout.blocks[place[0]].is_scalar else block
+        at, column = self.layout.places[name]
+        block = self.blocks[at]
+        return block[:, column] if self.layout.blocks[at].is_scalar else block
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layout.names)
@@ -256,8 +260,7 @@ class Columns(Mapping[str, Array]):
 
     def records(self) -> list[dict[str, Any]]:
         """One plain dict per row, for JSON: NaN becomes None, datetimes become ISO text."""
-        by_name = {f.name: f for f in self.layout.fields}
-        lists = {name: to_plain(self[name], by_name[name]) for name in self.layout.names}
+        lists = {name: to_plain(self[name], self.layout.by_name[name]) for name in self.layout.names}
         return [{name: values[i] for name, values in lists.items()} for i in range(self.rows)]
 
 

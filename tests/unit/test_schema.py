@@ -78,6 +78,24 @@ def test_records_are_plain_and_tuples_make_the_same_columns() -> None:
         np.testing.assert_array_equal(again[name], columns[name])
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 100])
+@pytest.mark.parametrize("fields", [MIXED, MIXED[:1], MIXED[1:2], MIXED[2:3], MIXED[3:4]])
+def test_tuples_make_the_same_columns_however_many(fields: tuple[Field, ...], rows: int) -> None:
+    layout = Layout.of(fields)
+    columns = Layout.of(MIXED).from_arrays(mixed_arrays()).take(np.arange(rows) % 2)
+    again = layout.from_tuples([tuple(columns[f.name][i] for f in layout.fields) for i in range(rows)])
+    assert again.rows == rows
+    for name in layout.names:
+        np.testing.assert_array_equal(again[name], columns[name])
+        assert again[name].dtype == columns[name].dtype
+
+
+def test_missing_numbers_in_tuples_are_nan() -> None:
+    layout = Layout.of((MIXED[2],))
+    for rows in (1, 2):
+        assert np.isnan(layout.from_tuples([(None,)] * rows)["pay"]).all()
+
+
 @given(st.integers(0, 5))
 def test_no_rows_keep_their_shapes(rows: int) -> None:
     layout = Layout.of(MIXED)
