@@ -97,15 +97,28 @@ class Processes:
             lane.failed(exchanges, error, rows, started, reason)
             return
         returned = partial(self._returned, lane, exchanges, columns, started, reason)
-        self._call(lane, exchanges[0], columns, returned, again=len(exchanges) == 1 and reason != "suspect")
+        self._call(lane, exchanges[0], columns, returned, again=_may_be_made_again(exchanges, reason))
 
     def run_part(self, lane: Lane, parts: Parts, columns: Columns) -> None:
         returned = partial(self._part_returned, lane, parts, columns.rows, perf_counter())
         self._call(lane, parts.exchange, columns, returned, again=True)
 
+    def predict(self, lane: Lane, exchanges: list[Exchange], reason: str, columns: Columns) -> Columns:
+        """A call from a thread, which waits for what comes of it."""
+        again = _may_be_made_again(exchanges, reason)
+        try:
+            outputs: Columns = self._remote.predict(columns, again=again, ended=self._ended_for(exchanges[0]))
+        except BaseException as error:
+            self._note_failure(lane, exchanges, error)
+            raise
+        return outputs
+
     def _call(self, lane: Lane, first: Exchange, columns: Columns, done: Any, *, again: bool) -> None:
-        ended = self._failed if first.received < self._failed else 0.0
-        self._remote.call(columns, lane.limits.model_seconds, done, again=again, ended=ended)
+        self._remote.call(columns, lane.limits.model_seconds, done, again=again, ended=self._ended_for(first))
+
+    def _ended_for(self, first: Exchange) -> float:
+        """When the process ended for whose replacement a call waits; 0 where it need not wait for one."""
+        return self._failed if first.received < self._failed else 0.0
 
     def _returned(
         self, lane: Lane, exchanges: list[Exchange], inputs: Columns, started: float, reason: str,
@@ -154,3 +167,8 @@ class Processes:
                 model=lane.loaded.name, version=lane.loaded.version, requests=len(exchanges),
                 request_ids=[exchange.id for exchange in exchanges[:MOST_SUSPECTS_TOLD]],
             )  # fmt: skip
+
+
+def _may_be_made_again(exchanges: list[Exchange], reason: str) -> bool:
+    """Whether a call whose process ends is made once more, or each of its requests by itself."""
+    return len(exchanges) == 1 and reason != "suspect"

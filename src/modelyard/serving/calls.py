@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from modelyard.errors import InvalidInput, ModelFailed, ModelyardError, NotReady, Overloaded
-from modelyard.interfaces import Codec, Wire
+from modelyard.interfaces import Codec, Predict, Wire
 from modelyard.messages import Batch, Message, Request, Response
 from modelyard.schema import Columns, check_outputs
 from modelyard.serving.loading import Loaded
@@ -99,15 +99,17 @@ class Calls:
         self._cache = cache
         self._layout = loaded.signature.input_layout
 
-    def compute(self, exchanges: list[Exchange], rows: int, reason: str) -> Done | BaseException:
-        """The answers; or where a call of several requests failed, why: one of them may be at fault, and the others
-        should not pay for it. Never raises.
+    def compute(
+        self, exchanges: list[Exchange], rows: int, reason: str, predict: Predict | None = None
+    ) -> Done | BaseException:
+        """The answers, by the model's own function or another; or where a call of several requests failed, why: one of
+        them may be at fault, and the others should not pay for it. Never raises.
         """
         started = perf_counter()
         inputs: Columns | None = None
         try:
             inputs = self.join(exchanges)
-            outputs = check_outputs(self._loaded.predict(inputs), rows)
+            outputs = check_outputs((predict or self._loaded.predict)(inputs), rows)
         except BaseException as error:  # a model may call sys.exit, and a panic of a Rust library is no Exception
             if len(exchanges) > 1:
                 return error

@@ -217,7 +217,7 @@ class Asked(Endpoint):
 
 
 class Router:
-    """Finds endpoints. Used on the loop's thread only."""
+    """Finds endpoints. Used on the loop's thread only, where nothing else is said."""
 
     def __init__(
         self,
@@ -244,9 +244,13 @@ class Router:
         """Find every endpoint anew: the table of versions has changed."""
         self._known.clear()
 
+    def known(self, method: str, path: str) -> Endpoint | None:
+        """The endpoint of a method and a path for which it was found before. For any thread."""
+        return self._known.get((method, path))
+
     def find(self, method: str, path: str) -> Endpoint:
         """The endpoint for a method and a path (percent-encoded, without query). One that refuses if there is none."""
-        found = self._known.get((method, path))
+        found = self.known(method, path)
         if found is not None:
             return found
         for wire in self._wires:

@@ -1,7 +1,9 @@
 """The application in request threads: for WSGI, where a request has a thread of its own and waits in it anyway.
 
-A call is made where the request is, which spares two changes of threads; requests are not joined. What follows the
-registry and the keys lives on a loop in a thread of its own.
+A call is made where the request is, which spares two changes of threads. Requests for a model in processes of its own
+are joined as the engine joins them: those that come while all processes are busy become the next call, and nothing
+waits for a timer. Models in this process are called side by side: waking the threads that wait would take longer than
+most of their calls. What follows the registry and the keys lives on a loop in a thread of its own.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
 from modelyard.errors import DeadlinePassed, InvalidInput, NotReady
 from modelyard.messages import Message
 from modelyard.serving.application import Application
+from modelyard.serving.beside import Processes
 from modelyard.serving.calls import Done, Exchange
 from modelyard.serving.engine import Lane
 from modelyard.serving.loading import Loaded
@@ -27,45 +32,95 @@ class ThreadExchange(Exchange, gc=False, kw_only=True, eq=False):
     """A request whose answer is kept for the thread that asks."""
 
     message: Message | None = None
+    #: Where its thread waits while others call the model: for a call to make and why it holds what it holds, or for
+    #: None once it is answered.
+    turn: SimpleQueue[tuple[list[Exchange], str] | None] | None = None
 
     def answer(self, message: Message) -> None:
         self.message = message
+        if self.turn is not None:
+            self.turn.put(None)
 
     def answer_from_thread(self, message: Message) -> None:
-        self.message = message
+        self.answer(message)
 
 
 class ThreadLane(Lane):
-    """Answers each request in the thread that brings it."""
+    """Answers each request in the thread that brings it, or in that of another with which it shares a call."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._lock = threading.Lock()
+        self._processes = self._beside if isinstance(self._beside, Processes) else None
 
     @property
     def where(self) -> str:
-        return "in the thread of its request"
+        return "in the thread of its request" if self._processes is None else self._processes.where
 
     def submit(self, exchange: Exchange) -> None:
         rows, most = exchange.request.rows, self.limits.max_rows
         if rows > most:
             raise InvalidInput.at("body", f"at most {most} rows in one request", str(rows))
-        started = perf_counter()
-        if exchange.deadline <= started:
+        if exchange.deadline <= perf_counter():
             raise DeadlinePassed(f"{self.loaded.name} was not asked: the request's time was up before")
         if self._cache is not None:
             with self._lock:
                 if self._answer_again(exchange):
                     return
-        if rows > self._most:
+        if rows > 1 and rows > self._most:
             done = self._calls.compute_in_parts(exchange, self._most)
-        else:
+        elif self._processes is None:
             outcome = self._calls.compute([exchange], rows, "alone")
             assert isinstance(outcome, Done)  # only calls of several requests fail as a whole
             done = outcome
+        else:
+            self._share(exchange)
+            return
         exchange.answer(done.messages[0])
         with self._lock:
             self._note(done)
+
+    def _share(self, exchange: Exchange) -> None:
+        """Ask the model's processes, alone if one is free. Else wait, and be part of the next call."""
+        assert isinstance(exchange, ThreadExchange) and self._processes is not None
+        turn = exchange.turn = SimpleQueue()
+        with self._lock:
+            if len(self._running) < self._slots:
+                self._hand([exchange], "alone")
+            else:
+                self._check_room(exchange)
+                self._waiting.requests.append(exchange)
+                self._waiting.rows += exchange.request.rows
+        while (told := turn.get()) is not None:
+            call, reason = told
+            rows, started = sum([each.request.rows for each in call]), perf_counter()
+            outcome = self._calls.compute(call, rows, reason, partial(self._processes.predict, self, call, reason))
+            with self._lock:
+                del self._running[id(call)]
+                if not isinstance(outcome, Done):
+                    self._settle(call, outcome, rows, started, reason)
+                self._hand_on()
+            if isinstance(outcome, Done):
+                for each, message in zip(call, outcome.messages, strict=True):
+                    each.answer(message)
+                with self._lock:
+                    self._note(outcome)
+
+    def _hand_on(self) -> None:
+        """A process is free: have the thread of the first that waits call it for all that wait."""
+        while len(self._waiting) and len(self._running) < self._slots:
+            taken, reason = self._waiting.take(self._enough, "gathered")
+            now = perf_counter()
+            call = [exchange for exchange in taken if self._is_wanted(exchange, now)]
+            if call:
+                self._hand(call, reason)
+
+    def _hand(self, call: list[Exchange], reason: str) -> None:
+        """Have the thread of the first of these requests make a call for all of them."""
+        self._running[id(call)] = call
+        first = call[0]
+        assert isinstance(first, ThreadExchange) and first.turn is not None
+        first.turn.put((call, reason))
 
     def tell(self, function: Any, *arguments: Any) -> None:
         function(*arguments)
@@ -120,6 +175,10 @@ class ThreadedApplication(Application):
         is_admin_port: bool = False,
         is_call: bool = False,
     ) -> Endpoint:
+        if self.gate is None:
+            known = self.router.known(method, target)  # of a target with a query it knows nothing
+            if known is not None and not known.is_grpc:
+                return known
         with self._lock:  # an endpoint found for the table before must not be remembered after it
             return super().endpoint(method, target, headers, is_admin_port=is_admin_port, is_call=is_call)
 

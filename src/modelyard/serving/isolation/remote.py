@@ -93,13 +93,12 @@ class Remote:
         for call in waiting:
             self.place(call)
 
-    def predict(self, columns: Columns) -> Columns:
+    def predict(self, columns: Columns, *, again: bool = True, ended: float = 0.0) -> Columns:
         """``call`` as a plain function that waits; safe to call from several threads."""
         try:
             pieces = pack(columns, self._seconds)
         except Exception as error:
             raise _unsendable(error) from error
-        ended = 0.0
         while True:
             door, line = self._reach(ended)
             started = perf_counter()
@@ -111,9 +110,9 @@ class Remote:
             except OSError:
                 line.close()
                 now = perf_counter()
-                if ended or now - started >= self._seconds:
+                if not again or now - started >= self._seconds:
                     raise _ended(now - started, self._seconds) from None
-                ended = now
+                again, ended = False, now
                 continue
             door.give_back(line)
             if isinstance(answer, ModelyardError):
