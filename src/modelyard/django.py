@@ -35,10 +35,7 @@ def urls(*refs: str, wait: bool = True, trust: Iterable[str] = (), **options: An
             request.method or "GET", path, environ.get("QUERY_STRING", ""), headers_of(environ),
             lambda most: request.read(most + 1),
         )  # fmt: skip
-        answer = HttpResponse(body, status=status)
-        for name, value in headers:
-            answer[name] = value
-        return answer
+        return HttpResponse(body, status=status, headers=dict(headers))
 
     view.modelyard = served  # type: ignore[attr-defined]  # for those who want to stop it
     return [re_path(r"^(?P<path>.*)$", csrf_exempt(view), name="modelyard")]

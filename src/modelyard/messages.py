@@ -125,10 +125,9 @@ _encode = msgspec.json.encode
 
 
 def _plain(columns: Columns, name: str) -> list[Any]:
-    place = columns.layout.places[name]
-    field = next(field for field in columns.layout.fields if field.name == name)
+    field = columns.layout.by_name[name]
     if field.dtype != "datetime" and (field.storage == field.dtype or field.dtype == "string"):
-        values: list[Any] = columns.blocks[place[0]].tolist() if field.shape else columns[name].tolist()
+        values: list[Any] = columns[name].tolist()
         return values
     return to_plain(columns[name], field)
 

@@ -84,6 +84,7 @@ class History:
 def explain(lane: Any) -> dict[str, Any]:
     """What there is to say about the batching of a lane: limits, learned cost, reasons, sizes, the last calls."""
     loaded, history, meter = lane.loaded, lane.history, lane.meter
+    meter.sort_in()
     calls = sum(history.reasons.values())
     cost = loaded.cost
     sizes = {

@@ -6,13 +6,11 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
 from modelyard.errors import InvalidInput, ModelyardError, NotReady
-from modelyard.messages import Message
 from modelyard.serving.guests import (
     RETRY_SECONDS,
     answer_of,
@@ -28,6 +26,11 @@ from modelyard.serving.tracing import trace_for
 
 #: How long a start, or the first request of a process, waits for the models.
 START_SECONDS = 120.0
+
+#: Sets of keys of environments that are remembered, and the characters that one may have: clients choose most of them.
+MOST_KEYS, LONGEST_KEYS = 1024, 4096
+
+_KNOWN: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -107,32 +110,36 @@ class WsgiApp:
         """Status, headers and body for a request below the prefix. ``read(most)`` gives its body, or more than that."""
         received = perf_counter()
         request_id = id_of(headers)
+        trace, more = None, []
         try:
             application = self._live()
         except ModelyardError as error:
             message = unserved(error, request_id, self._options)
-            return _sent(message, answer_of(message, request_id), method)
-        target, settings = target_of(path, query), application.settings
-        endpoint, most = application.endpoint(method, target, headers), settings.max_body
-        exchange = ThreadExchange(
-            id=request_id,
-            received=received,
-            deadline=received + seconds_of(headers, settings.request_seconds),
-            endpoint=endpoint,
-            trace=trace_for(headers, settings.traces),
-        )
-        try:
-            check_length(headers, most)
-            body = plain_body(read(most), headers, most)
-        except ModelyardError as error:
-            application.refusing(target, error).accept(exchange, b"", headers)
         else:
-            endpoint.accept(exchange, body, headers)
-        assert exchange.message is not None  # every endpoint answers in this thread
-        status, told = answer_of(exchange.message, request_id, exchange.trace)
-        if application.origins is not None:
-            told += application.origins.headers(headers)
-        return _sent(exchange.message, (status, told), method)
+            target, settings = target_of(path, query), application.settings
+            endpoint, most = application.endpoint(method, target, headers), settings.max_body
+            trace = trace_for(headers, settings.traces)
+            exchange = ThreadExchange(
+                id=request_id,
+                received=received,
+                deadline=received + seconds_of(headers, settings.request_seconds),
+                endpoint=endpoint,
+                trace=trace,
+            )
+            try:
+                check_length(headers, most)
+                body = plain_body(read(most), headers, most)
+            except ModelyardError as error:
+                application.refusing(target, error).accept(exchange, b"", headers)
+            else:
+                endpoint.accept(exchange, body, headers)
+            assert exchange.message is not None  # every endpoint answers before it returns to this thread
+            message = exchange.message
+            if application.origins is not None:
+                more = application.origins.headers(headers)
+        status, told = answer_of(message, request_id, trace)
+        told += more
+        return status, told, b"" if method == "HEAD" else message.body
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
@@ -143,26 +150,25 @@ class WsgiApp:
         return [body]
 
 
-def _sent(
-    message: Message, told: tuple[int, list[tuple[str, str]]], method: str
-) -> tuple[int, list[tuple[str, str]], bytes]:
-    status, headers = told
-    return status, headers, b"" if method == "HEAD" else message.body
-
-
-@lru_cache(maxsize=1024)
-def _name_of(key: str) -> str:
-    return key[5:].replace("_", "-").lower()
-
-
 def headers_of(environ: Mapping[str, Any]) -> dict[str, str]:
-    """The request's headers, with lower-case names, from a WSGI environment."""
-    headers = {_name_of(key): text for key, text in environ.items() if key.startswith("HTTP_")}
-    if environ.get("CONTENT_TYPE"):
-        headers["content-type"] = environ["CONTENT_TYPE"]
-    if environ.get("CONTENT_LENGTH"):
-        headers["content-length"] = environ["CONTENT_LENGTH"]
-    return headers
+    """The request's headers, with lower-case names, from a WSGI environment. What is empty there is none."""
+    return {name: text for key, name in _headers_among(tuple(environ)) if (text := environ[key])}
+
+
+def _headers_among(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Which keys of a WSGI environment are headers, with their names: of some thirty keys a few are, and a client's
+    requests have the same ones time and again.
+    """
+    known = _KNOWN.get(keys)
+    if known is None:
+        found = [(key, key[5:].replace("_", "-").lower()) for key in keys if key.startswith("HTTP_")]
+        found += [(key, key.replace("_", "-").lower()) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if key in keys]
+        known = tuple(found)
+        if sum(map(len, keys)) <= LONGEST_KEYS:
+            if len(_KNOWN) >= MOST_KEYS:
+                _KNOWN.clear()
+            _KNOWN[keys] = known
+    return known
 
 
 def reader_of(environ: Mapping[str, Any]) -> Callable[[int], bytes]:

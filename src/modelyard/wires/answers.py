@@ -30,8 +30,9 @@ class RowTexts:
     """
 
     def __init__(self, outputs: tuple[Field, ...], bare: bool) -> None:
-        self._outputs = outputs
         self._bare = outputs[0].name if bare and len(outputs) == 1 else None
+        #: Each output, and how many labels its values are apart for; 0 where they stay together.
+        self._widths = [(field.name, len(field.categories or ()) if is_labelled(field) else 0) for field in outputs]
         members = [f"{_escaped(field.name)}:{_template(field)}" for field in outputs]
         self._row = ("{" + ",".join(members) + "}").encode()
 
@@ -47,12 +48,12 @@ class RowTexts:
         found: list[bytes] | None = batch.kept.get(self)
         if found is None:
             parts: list[list[bytes]] = []
-            for field in self._outputs:
-                if is_labelled(field):
-                    cells, width = batch.cells(field.name), len(field.categories or ())
+            for name, width in self._widths:
+                if width:
+                    cells = batch.cells(name)
                     parts.extend(cells[i::width] for i in range(width))
                 else:
-                    parts.append(batch.texts(field.name))
+                    parts.append(batch.texts(name))
             template = self._row
             found = batch.kept[self] = [template % values for values in zip(*parts, strict=True)]
         return found

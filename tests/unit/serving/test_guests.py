@@ -21,7 +21,10 @@ import modelyard
 from modelyard.bundle import Trust, pack
 from modelyard.errors import RemoteFailed
 from modelyard.schema import Field, Signature
+from modelyard.serving import wsgi
 from modelyard.serving.asgi import AsgiApp
+from modelyard.serving.guests import id_of
+from modelyard.serving.limits import is_request_id
 from modelyard.serving.wsgi import WsgiApp
 from modelyard.testing.memory import MemoryBundle
 
@@ -226,6 +229,38 @@ def test_a_wsgi_body_that_is_too_large_is_not_read(source: MemorySource) -> None
         assert status_of(io.BytesIO(BODY), CONTENT_LENGTH="-1").startswith("400")
     finally:
         app.stop()
+
+
+def test_headers_of_a_wsgi_environment() -> None:
+    environ = {
+        "PATH_INFO": "/predict", "HTTP_X_REQUEST_ID": "a", "HTTP_ACCEPT": "", "CONTENT_TYPE": "", "CONTENT_LENGTH": "3",
+        "wsgi.input": io.BytesIO(),
+    }  # fmt: skip
+    for _ in range(2):
+        assert wsgi.headers_of(environ) == {"x-request-id": "a", "content-length": "3"}
+    assert wsgi.headers_of({**environ, "CONTENT_TYPE": "text/csv"})["content-type"] == "text/csv"
+
+
+def test_clients_cannot_have_a_server_remember_without_end() -> None:
+    for i in range(2 * wsgi.MOST_KEYS):
+        assert wsgi.headers_of({f"HTTP_X_{i}": "a"}) == {f"x-{i}": "a"}
+        assert len(wsgi._KNOWN) <= wsgi.MOST_KEYS
+    long = "HTTP_" + "X" * wsgi.LONGEST_KEYS
+    assert wsgi.headers_of({long: "a"}) == {"x" * wsgi.LONGEST_KEYS: "a"}
+    assert (long,) not in wsgi._KNOWN
+
+
+@pytest.mark.parametrize(
+    ("given", "is_taken"),
+    [
+        ("a", True), ("A-z_0.9:/+=@~", True), ("x" * 128, True), ("x" * 129, False), ("", False), ("a b", False),
+        ("é", False), ("٣", False), ("a\n", False), ("\na", False),
+    ],
+)  # fmt: skip
+def test_ids_of_callers_are_taken_over_where_they_are_harmless(given: str, is_taken: bool) -> None:
+    assert is_request_id(given) is is_taken
+    assert (id_of({"x-request-id": given}) == given) is is_taken
+    assert id_of({}) != id_of({})
 
 
 @pytest.mark.parametrize("prefix", ["/ml", "ml/", "/été", "/", ""])
