@@ -190,6 +190,12 @@ TABLE: tuple[Setting, ...] = (
         "errors, all or off",
     ),
     Setting("log_clients", _switch, "off", "whether the access log tells the addresses of clients", _SWITCH),
+    Setting(
+        "metrics_folder",
+        str,
+        "",
+        "folder in which processes that mount the same models count together; each for itself when empty",
+    ),
     Setting("traces", _share, "0", "share of requests without a trace context for which a trace begins", _SHARE),
     Setting(
         "otlp",

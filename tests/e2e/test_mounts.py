@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,49 @@ def test_a_model_inside_a_framework(name: str, start: Start, bundles: list[Bundl
         assert time.monotonic() < until
     registry.close()
     end(server)
+
+
+def until_all_say(port: int, sample: str, expected: float) -> None:
+    """Return once whichever process is asked says the same."""
+    until = time.monotonic() + 30
+    in_a_row = 0
+    while in_a_row < 20:
+        lines = ask(port, "GET", "/ml/metrics")[1].decode().splitlines()
+        told = sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(sample))
+        in_a_row = in_a_row + 1 if told == expected else 0
+        assert time.monotonic() < until, (told, expected)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*GUNICORN, "hosts:flask()"), (*GUNICORN, "--preload", "hosts:django()"),
+        (*UVICORN, "--workers", "2", "hosts:fastapi"),
+    ],
+    ids=["gunicorn", "gunicorn, preloaded", "uvicorn"],
+)  # fmt: skip
+def test_processes_count_together(
+    command: tuple[str, ...], start: Start, bundles: list[Bundle], tmp_path: Path
+) -> None:
+    registry = Registry.open(tmp_path / "home")
+    registry.register(bundles[0], "line")
+    registry.close()
+    (tmp_path / "hosts.py").write_text(HOSTS)
+    for requests in (40, 30):  # the second server begins from nothing, though the folder is the same
+        server, port = start("-m", *command, MODELYARD_METRICS_FOLDER=str(tmp_path / "counts"))
+        # A parent that forks has the models too.
+        until_all_say(port, 'modelyard_workers{state="ready"}', 3 if "--preload" in command else 2)
+        with ThreadPoolExecutor(8) as callers:
+            list(callers.map(partial(predict, port), range(requests)))
+        until_all_say(port, "modelyard_requests_total{", requests)
+        until_all_say(port, "modelyard_request_seconds_count{", requests)
+        if "gunicorn" in command:
+            os.kill((family(server.pid) - {server.pid}).pop(), signal.SIGKILL)
+            until_all_say(port, "modelyard_worker_restarts_total ", 1)
+            predict(port, 1)
+            until_all_say(port, "modelyard_requests_total{", requests + 1)
+        end(server)
 
 
 FLOWER: dict[str, Any] = {"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6.0, "petal_width": 2.5}

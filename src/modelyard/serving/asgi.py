@@ -14,10 +14,10 @@ from typing import Any
 
 from modelyard.errors import ModelyardError
 from modelyard.messages import Message
-from modelyard.serving.application import Application
 from modelyard.serving.calls import Exchange
 from modelyard.serving.guests import (
     RETRY_SECONDS,
+    GuestApplication,
     answer_of,
     check_length,
     id_of,
@@ -74,16 +74,16 @@ class AsgiApp:
     def __init__(self, references: Sequence[str], **options: Any) -> None:
         self._references = list(references)
         self._options = options
-        self._application: Application | None = None
+        self._application: GuestApplication | None = None
         self._process = 0
         #: What a fork brought along: left as it is, and never freed, which would close and end what the parent uses.
-        self._inherited: Application | None = None
+        self._inherited: GuestApplication | None = None
         self._starting: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
         self._retry_at = 0.0
-        self._flushing: asyncio.TimerHandle | None = None
+        self._tending: asyncio.TimerHandle | None = None
 
-    async def start(self) -> Application:
+    async def start(self) -> GuestApplication:
         """Load the models; returns when they serve. Raises what stands in the way. Starting twice is fine."""
         loop = asyncio.get_running_loop()
         if self._starting is not None and self._starting.get_loop() is loop:
@@ -96,17 +96,17 @@ class AsgiApp:
             return await self._begin(loop)
         if application.loop is not loop:  # a test client has a loop for each request
             application.move(loop)
-            self._flush()
+            self._tend()
         return application
 
-    async def _begin(self, loop: asyncio.AbstractEventLoop) -> Application:
+    async def _begin(self, loop: asyncio.AbstractEventLoop) -> GuestApplication:
         starting = self._starting = loop.create_future()
         if self._application is not None and self._process != os.getpid():
             self._inherited = self._application
         application = None
         try:
             self._process = os.getpid()
-            application = self._application = Application(self._references, **self._options)
+            application = self._application = GuestApplication(self._references, **self._options)
             application.start(loop)
             await application.settled(asyncio.Event())
         except BaseException as error:
@@ -122,23 +122,22 @@ class AsgiApp:
         finally:
             starting.set_result(None)
             self._starting = None
-        self._flush()
+        self._tend()
         return application
 
-    def _flush(self) -> None:
-        """Write the log once a second."""
+    def _tend(self) -> None:
         application = self._application
         if application is not None:
-            if self._flushing is not None:
-                self._flushing.cancel()
-            application.log.flush()
-            self._flushing = application.loop.call_later(1.0, self._flush)
+            if self._tending is not None:
+                self._tending.cancel()
+            application.tend()
+            self._tending = application.loop.call_later(1.0, self._tend)
 
     def stop(self) -> None:
         """Stop following the registry, and let go of the models."""
         application, self._application = self._application, None
-        if self._flushing is not None:
-            self._flushing.cancel()
+        if self._tending is not None:
+            self._tending.cancel()
         if application is not None and self._process == os.getpid():
             application.close()
 
@@ -218,7 +217,7 @@ class AsgiApp:
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else message.body})
 
-    async def _serving(self) -> Application:
+    async def _serving(self) -> GuestApplication:
         """The application of this process and loop, started where it was not. Raises why there is none."""
         application = self._application
         if application is not None and self._starting is None and application.loop is asyncio.get_running_loop():

@@ -1,4 +1,6 @@
-"""What requests of other frameworks have in common: targets below a prefix, headers in, status and headers out."""
+"""What mounts in other frameworks have in common: targets below a prefix, headers in, status and headers out, and
+processes that count together.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,21 @@ import itertools
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from modelyard import settings
 from modelyard.errors import ModelyardError, NotReady
 from modelyard.messages import Message
+from modelyard.serving.application import Application
 from modelyard.serving.compression import inflate
 from modelyard.serving.limits import TooLarge, is_request_id
 from modelyard.serving.listener import STATUS
 from modelyard.serving.tracing import Trace
+
+if TYPE_CHECKING:
+    from modelyard.serving.siblings import Siblings
 
 #: What may stand in a path as it is.
 _SAFE = "/:@!$&'()*+,;=~-._"
@@ -25,6 +32,31 @@ RETRY_SECONDS = 5.0
 
 _PREFIX = os.urandom(6).hex()
 _COUNT = itertools.count(1)
+
+
+class GuestApplication(Application):
+    """An application in a process of somebody else's server."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._siblings: Siblings | None = None
+        if folder := self.settings.metrics_folder:
+            from modelyard.serving.siblings import Siblings
+
+            self._siblings = self.metrics.board = Siblings(Path(folder).expanduser())
+            self.metrics.adopt(self._siblings.inherited)
+
+    def tend(self) -> None:
+        """Once a second: write the log, and tell the other processes what was counted here."""
+        self.log.flush()
+        self.metrics.publish()
+
+    def close(self) -> None:
+        if self._siblings is not None:
+            self.metrics.publish()
+            self._siblings.close()
+            self._siblings = self.metrics.board = None
+        super().close()
 
 
 def target_of(path: str, query: str) -> str:
@@ -39,8 +71,8 @@ def _encoded(path: str) -> str:
 
 def id_of(headers: Mapping[str, str]) -> str:
     """The caller's own id for its request where it can be taken over, else one that is unique."""
-    given = headers.get("x-request-id", "")
-    return given if is_request_id(given) else f"{_PREFIX}-{os.getpid():x}-{next(_COUNT):x}"
+    given = headers.get("x-request-id")
+    return given if given and is_request_id(given) else f"{_PREFIX}-{os.getpid():x}-{next(_COUNT):x}"
 
 
 def check_length(headers: Mapping[str, str], most: int) -> None:

@@ -25,7 +25,9 @@ HALF = 1 << 21
 #: the lengths of both halves, and how many connections the process has taken and lost.
 _PROCESS, _REPLACED, _TURN, _LENGTHS, _TAKEN, _LOST = 0, 8, 16, (24, 32), 40, 48
 _NUMBER = struct.Struct("<Q")
-_SLOT = mmap.PAGESIZE + 2 * HALF
+
+#: Bytes of a slot.
+SLOT = mmap.PAGESIZE + 2 * HALF
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -44,7 +46,7 @@ def make(slots: int) -> int:
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, slots * _SLOT)
+    os.ftruncate(descriptor, slots * SLOT)
     return descriptor
 
 
@@ -54,7 +56,7 @@ class Board:
     def __init__(self, descriptor: int, number: int = -1) -> None:
         self.number = number
         self._map = mmap.mmap(descriptor, 0)
-        self._slots = len(self._map) // _SLOT
+        self._slots = len(self._map) // SLOT
 
     # For the supervisor.
 
@@ -96,7 +98,7 @@ class Board:
             data = _encode(Snapshot(before.counts if before is not None else Counts(), snapshot.vitals))
         turn = self.pulse(self.number) + 1
         half = turn & 1
-        start = self.number * _SLOT + mmap.PAGESIZE + half * HALF
+        start = self.number * SLOT + mmap.PAGESIZE + half * HALF
         self._map[start : start + len(data)] = data
         self._set(self.number, _LENGTHS[half], len(data))
         self._set(self.number, _TURN, turn)
@@ -116,15 +118,15 @@ class Board:
     def _read(self, number: int) -> Snapshot | None:
         while turn := self.pulse(number):
             half = turn & 1
-            start = number * _SLOT + mmap.PAGESIZE + half * HALF
+            start = number * SLOT + mmap.PAGESIZE + half * HALF
             data = self._map[start : start + self._get(number, _LENGTHS[half])]
             if self.pulse(number) == turn:  # nobody began to write over what we copied
                 return _decode(data)
         return None
 
     def _get(self, number: int, place: int) -> int:
-        value: int = _NUMBER.unpack_from(self._map, number * _SLOT + place)[0]
+        value: int = _NUMBER.unpack_from(self._map, number * SLOT + place)[0]
         return value
 
     def _set(self, number: int, place: int, value: int) -> None:
-        _NUMBER.pack_into(self._map, number * _SLOT + place, value)
+        _NUMBER.pack_into(self._map, number * SLOT + place, value)

@@ -19,10 +19,10 @@ from typing import Any
 
 from modelyard.errors import DeadlinePassed, InvalidInput, NotReady
 from modelyard.messages import Message
-from modelyard.serving.application import Application
 from modelyard.serving.beside import Processes
 from modelyard.serving.calls import Done, Exchange
 from modelyard.serving.engine import Lane
+from modelyard.serving.guests import GuestApplication
 from modelyard.serving.loading import Loaded
 from modelyard.serving.routing import Endpoint
 from modelyard.serving.table import Table
@@ -126,8 +126,8 @@ class ThreadLane(Lane):
         function(*arguments)
 
 
-class ThreadedApplication(Application):
-    """An ``Application`` whose requests are answered in the threads that bring them."""
+class ThreadedApplication(GuestApplication):
+    """An application whose requests are answered in the threads that bring them."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -152,11 +152,11 @@ class ThreadedApplication(Application):
         published.wait(seconds)
 
     def _live(self, loop: asyncio.AbstractEventLoop) -> None:
-        def flush() -> None:
-            self.log.flush()
-            loop.call_later(1.0, flush)
+        def tend() -> None:
+            self.tend()
+            loop.call_later(1.0, tend)
 
-        loop.call_soon(flush)
+        loop.call_soon(tend)
         loop.run_forever()
         loop.close()
 
