@@ -1,9 +1,10 @@
 """Modelyard inside Flask, Django and FastAPI beside what is usually written there: a pickle and a data frame a request.
 
-python benchmarks/mounts.py [--only flask,django,fastapi] [--connections 64] [--seconds 4] [--server-core 0]
+python benchmarks/mounts.py [--only flask,django,fastapi] [--connections 64] [--seconds 4] [--rounds 3]
 
-Each runs as one process on one core, wrk on another: gunicorn with four threads, or uvicorn. Needs wrk, taskset,
-scikit-learn, gunicorn, uvicorn and the frameworks.
+Each runs as one process on one core, wrk on another: gunicorn with four threads, or uvicorn. Those of a framework are
+asked in turn, so that what else the machine does disturbs all of them alike; the medians of the rounds are told. Needs
+wrk, taskset, scikit-learn, gunicorn, uvicorn and the frameworks.
 """
 
 from __future__ import annotations
@@ -22,136 +23,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median_low
 
 COLUMNS = 20
 ROW = {f"x{i}": round(0.1 * i - 1, 3) for i in range(COLUMNS)}
-
-HOSTS = """
-import json, os, pickle
-import modelyard
-
-FOLDER = os.environ["FOLDER"]
-QUIET = {"access_log": "off"}
-
-def usual_model():
-    import pandas
-    with open(f"{FOLDER}/model.pkl", "rb") as file:
-        model = pickle.load(file)
-    return lambda row: {"prediction": float(model.predict(pandas.DataFrame([row]))[0])}
-
-def flask_app():
-    import flask
-    return flask.Flask("host")
-
-def flask_usual():
-    import flask
-    app, answer = flask_app(), usual_model()
-    app.post("/ml/predict")(lambda: flask.jsonify(answer(flask.request.get_json())))
-    return app
-
-def flask_blueprint():
-    app = flask_app()
-    app.register_blueprint(modelyard.flask.blueprint(f"{FOLDER}/bundle", **QUIET), url_prefix="/ml")
-    return app
-
-def flask_mount():
-    app = flask_app()
-    modelyard.flask.mount(app, "/ml", f"{FOLDER}/bundle", **QUIET)
-    return app
-
-urlpatterns = []
-
-def django_app():
-    from django.conf import settings
-    from django.core.wsgi import get_wsgi_application
-    settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="bench", ALLOWED_HOSTS=["*"], MIDDLEWARE=[
-        "django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"])
-    return get_wsgi_application()
-
-def django_usual():
-    app, answer = django_app(), usual_model()
-    from django.http import JsonResponse
-    from django.urls import path
-    from django.views.decorators.csrf import csrf_exempt
-    urlpatterns.append(path("ml/predict", csrf_exempt(lambda r: JsonResponse(answer(json.loads(r.body))))))
-    return app
-
-def django_urls():
-    app = django_app()
-    from django.urls import include, path
-    urlpatterns.append(path("ml/", include(modelyard.django.urls(f"{FOLDER}/bundle", **QUIET))))
-    return app
-
-def django_mount():
-    return modelyard.django.mount(django_app(), "/ml", f"{FOLDER}/bundle", **QUIET)
-
-def fastapi_usual():
-    import fastapi
-    app, answer = fastapi.FastAPI(), usual_model()
-    @app.post("/ml/predict")
-    def predict(row: dict[str, float]):
-        return answer(row)
-    return app
-
-def fastapi_usual_async():
-    import fastapi
-    app, answer = fastapi.FastAPI(), usual_model()
-    @app.post("/ml/predict")
-    async def predict(row: dict[str, float]):
-        return answer(row)
-    return app
-
-def fastapi_router():
-    import fastapi
-    app = fastapi.FastAPI()
-    app.include_router(modelyard.fastapi.router(f"{FOLDER}/bundle", **QUIET), prefix="/ml")
-    return app
-
-def fastapi_mount():
-    import fastapi
-    models = modelyard.asgi.app(f"{FOLDER}/bundle", **QUIET)
-    app = fastapi.FastAPI(lifespan=models.lifespan)
-    app.mount("/ml", models)
-    return app
-
-def flask_nothing():
-    app = flask_app()
-    app.post("/ml/predict")(lambda: {"prediction": 0})
-    return app
-
-def django_nothing():
-    app = django_app()
-    from django.http import JsonResponse
-    from django.urls import path
-    from django.views.decorators.csrf import csrf_exempt
-    urlpatterns.append(path("ml/predict", csrf_exempt(lambda r: JsonResponse({"prediction": 0}))))
-    return app
-
-def fastapi_nothing():
-    import fastapi
-    app = fastapi.FastAPI()
-    @app.post("/ml/predict")
-    async def predict(request: fastapi.Request):
-        return fastapi.responses.JSONResponse({"prediction": 0})
-    return app
-
-def wsgi_nothing():
-    def app(environ, start_response):
-        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        start_response("200 OK", [("content-type", "application/json"), ("content-length", "16")])
-        return [b'{"prediction":0}']
-    return app
-
-def asgi_nothing():
-    return answer_nothing
-
-async def answer_nothing(scope, receive, send):
-    if scope["type"] == "http":
-        await receive()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"16")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b'{"prediction":0}'})
-"""
 
 GUNICORN = (
     "gunicorn --worker-class gthread --workers 1 --threads 4 --keep-alive 30 --bind 127.0.0.1:{port} hosts:{app}()"
@@ -183,7 +58,7 @@ def prepare(folder: Path) -> float:
     model = LinearRegression().fit(frame, frame @ rng.normal(size=COLUMNS))
     pack(model, folder / "bundle", sample=frame)
     (folder / "model.pkl").write_bytes(pickle.dumps(model))
-    (folder / "hosts.py").write_text(HOSTS)
+    shutil.copy(Path(__file__).with_name("mount_hosts.py"), folder / "hosts.py")
     script = f'wrk.method = "POST"\nwrk.body = {json.dumps(json.dumps(ROW))}\n'
     (folder / "row.lua").write_text(script + 'wrk.headers["Content-Type"] = "application/json"\n')
     return float(model.predict(pd.DataFrame([ROW]))[0])
@@ -231,35 +106,55 @@ def load(port: int, seconds: int, given: argparse.Namespace, folder: Path) -> tu
     return float(rate[1]), half[1], late[1]
 
 
-def measure(app: str, command: str, expected: float, given: argparse.Namespace, folder: Path) -> tuple[float, str]:
-    """Requests a second, and the rest of a row of the table."""
-    port = free_port()
-    words = command.format(port=port, app=app).split()
-    server = subprocess.Popen(
-        ["taskset", "-c", str(given.server_core), sys.executable, "-m", *words], cwd=folder, start_new_session=True,
-        env={**os.environ, "FOLDER": str(folder), "OMP_NUM_THREADS": "1", "MODELYARD_LOG_LEVEL": "error"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+class Host:
+    """One of the applications, served."""
+
+    def __init__(self, app: str, command: str, given: argparse.Namespace, folder: Path) -> None:
+        self.app = app
+        self.port = free_port()
+        self.rates: list[float] = []
+        self.spent: list[float] = []
+        self.waits: list[str] = []
+        self._given, self._folder = given, folder
+        self._words = command.format(port=self.port, app=app).split()
+        self._server = subprocess.Popen(
+            ["taskset", "-c", str(given.server_core), sys.executable, "-m", *self._words], cwd=folder,
+            env={**os.environ, "FOLDER": str(folder), "OMP_NUM_THREADS": "1", "MODELYARD_LOG_LEVEL": "error"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def warm(self, expected: float) -> None:
+        """Wait until it serves, and check what it answers."""
         until = time.monotonic() + 60
         while True:
             try:
-                answer = ask(port)
+                answer = ask(self.port)
                 break
             except OSError:
-                if server.poll() is not None or time.monotonic() > until:
-                    sys.exit(f"{app} does not start: {' '.join(words)}")
+                if self._server.poll() is not None or time.monotonic() > until:
+                    sys.exit(f"{self.app} does not start: {' '.join(self._words)}")
                 time.sleep(0.1)
-        if "nothing" not in app and abs(answer - expected) > 1e-4:
-            sys.exit(f"{app} answers {answer}, not {expected}")
-        load(port, 1, given, folder)
-        before = processor_seconds(server.pid)
-        rate, half, late = load(port, given.seconds, given, folder)
-        spent = (processor_seconds(server.pid) - before) / (rate * given.seconds) * 1e6
-        return rate, f"{half:>9} | {late:>9} | {spent:6.0f} us"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        if "nothing" not in self.app and abs(answer - expected) > 1e-4:
+            sys.exit(f"{self.app} answers {answer}, not {expected}")
+        load(self.port, 1, self._given, self._folder)
+
+    def measure(self) -> None:
+        seconds = self._given.seconds
+        before = processor_seconds(self._server.pid)
+        rate, half, late = load(self.port, seconds, self._given, self._folder)
+        self.rates.append(rate)
+        self.spent.append((processor_seconds(self._server.pid) - before) / (rate * seconds) * 1e6)
+        self.waits.append(f"{half:>9} | {late:>9}")
+
+    def row(self, usual: Host) -> str:
+        """Medians of the rounds; the waits are those of the round with the median rate."""
+        rate, spent = median_low(self.rates), median_low(self.spent)
+        ratios = f"{rate / median_low(usual.rates):4.1f}x | {median_low(usual.spent) / spent:4.1f}x"
+        return f"| {self.app:20} | {rate:8.0f} | {spent:6.0f} us | {ratios} | {self.waits[self.rates.index(rate)]} |"
+
+    def stop(self) -> None:
+        os.killpg(self._server.pid, signal.SIGTERM)
+        self._server.wait(20)
 
 
 def main() -> None:
@@ -267,6 +162,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SERVERS))
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1)
     given = parser.parse_args()
@@ -275,14 +171,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = prepare(folder)
-        print("| inside | requests/s | ratio | p50 | p99 | CPU a request |\n|---|---|---|---|---|---|")
+        print("| inside | requests/s | CPU a request | ratio | of CPU | p50 | p99 |\n|---|---|---|---|---|---|---|")
         for framework in given.only.split(","):
             command, apps = SERVERS[framework]
-            usual = 0.0
-            for app in apps:
-                rate, rest = measure(app, command, expected, given, folder)
-                usual = usual or rate
-                print(f"| {app:20} | {rate:8.0f} | {rate / usual:4.1f}x | {rest} |", flush=True)
+            hosts = [Host(app, command, given, folder) for app in apps]
+            try:
+                for host in hosts:
+                    host.warm(expected)
+                for host in hosts * given.rounds:
+                    host.measure()
+                for host in hosts:
+                    print(host.row(hosts[0]), flush=True)
+            finally:
+                for host in hosts:
+                    host.stop()
 
 
 if __name__ == "__main__":
