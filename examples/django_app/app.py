@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ urlpatterns: list[Any] = []
 def train() -> None:
     """Train the model on the table of flowers, where that was not done yet."""
     if "flowers" not in modelyard.models(registry=HOME):
+        print("Training the model: the first time this takes some seconds.", flush=True)
         table = HERE.parent / "flowers.csv"
         modelyard.train(table, "kind", name="flowers", candidates=["linear"], alias="production", registry=HOME)
 
@@ -55,4 +57,6 @@ if __name__ == "__main__":
 
     train()
     with make_server("127.0.0.1", int(os.environ.get("PORT", "8080")), create_app(), server_class=Server) as server:
-        server.serve_forever()
+        print(f"Serving on http://127.0.0.1:{server.server_port}", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

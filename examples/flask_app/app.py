@@ -17,6 +17,7 @@ HOME = Path(os.environ.get("MODELYARD_HOME", HERE / "home"))
 def train() -> None:
     """Train the model on the table of flowers, where that was not done yet."""
     if "flowers" not in modelyard.models(registry=HOME):
+        print("Training the model: the first time this takes some seconds.", flush=True)
         table = HERE.parent / "flowers.csv"
         modelyard.train(table, "kind", name="flowers", candidates=["linear"], alias="production", registry=HOME)
 
