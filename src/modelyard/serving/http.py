@@ -364,7 +364,7 @@ class Connection(asyncio.Protocol):
         self._is_refused = endpoint.is_refusing
         if self._is_refused:
             length = MOST_DISCARDED + 1 if "transfer-encoding" in headers else int(headers["content-length"])
-            head = self._read_head()
+            head = self._read_head(headers, endpoint)
             # Whoever waited to be asked may send the body or not: where the next request begins, nobody knows.
             if self._expects or length > MOST_DISCARDED:
                 head.keep_alive = head.is_plain = False
@@ -455,7 +455,8 @@ class Connection(asyncio.Protocol):
             self._reset()
             return
         self._completed += 1
-        head = self._read_head()
+        headers = self._told if self._told is not None else self._read_headers()
+        head = self._read_head(headers, self._find(headers))
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._reset()
@@ -463,7 +464,7 @@ class Connection(asyncio.Protocol):
         if not head.keep_alive:
             self.is_closing = True
             self.is_between = False
-        self._accept(head, body, head.headers, head.request_id)
+        self._accept(head, body, headers, head.request_id)
 
     def _read_headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -477,9 +478,8 @@ class Connection(asyncio.Protocol):
         listener = self.listener
         return listener.application.endpoint(method, target, headers, is_admin_port=listener.is_admin(self.transport))
 
-    def _read_head(self) -> Head:
+    def _read_head(self, headers: dict[str, str], endpoint: Endpoint) -> Head:
         parser = self._parser
-        headers = self._told if self._told is not None else self._read_headers()
         method = parser.get_method().decode("latin-1")
         target = self._url.decode("latin-1")
         is_old = parser.get_http_version() == "1.0"
@@ -494,7 +494,7 @@ class Connection(asyncio.Protocol):
             keep_alive,
             is_old,
             keep_alive and not is_old and method != "HEAD",
-            self._find(headers),
+            endpoint,
             given if is_request_id(given) else "",
             seconds_of(headers, self.listener.request_seconds),
             coding(headers["accept-encoding"]) if "accept-encoding" in headers else "",

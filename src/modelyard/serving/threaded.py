@@ -70,9 +70,8 @@ class ThreadLane(Lane):
                     return
         if rows > 1 and rows > self._most:
             done = self._calls.compute_in_parts(exchange, self._most)
-        elif self._processes is None or not isinstance(
-            exchange, ThreadExchange
-        ):  # a copy for a shadow waits for nobody
+        elif self._processes is None or not isinstance(exchange, ThreadExchange):
+            # The model runs here; or what asks is a copy for a shadow, for which nobody waits.
             outcome = self._calls.compute([exchange], rows, "alone")
             assert isinstance(outcome, Done)  # only calls of several requests fail as a whole
             done = outcome
