@@ -40,6 +40,7 @@ def tiny_bundle(
     rows: int = 1,
     signature: Signature = SIGNATURE,
     profile: bytes = b"{}",
+    metrics: dict[str, Any] | None = None,
 ) -> Bundle:
     """A bundle of a few bytes, complete and verified; another ``text`` is another digest."""
     (folder / "model").mkdir(parents=True)
@@ -54,7 +55,7 @@ def tiny_bundle(
         signature=signature,
         model=ModelSpec(runtime="onnx", options={"file": "model.onnx"}),
         environment=Environment(python="3.11.7", implementation="CPython", platform="linux", machine="x86_64"),
-        metrics={"r2": 0.5},
+        metrics=metrics or {"r2": 0.5},
         files=files,
     )
     (folder / "manifest.json").write_bytes(manifest.to_json())

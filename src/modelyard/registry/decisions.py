@@ -33,7 +33,8 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
     n: int = 0
     stable_bad: int = 0
     stable_n: int = 0
-    #: How much more of it the candidate has: as seen, and at most; None where nothing can be said yet.
+    #: How much more of it the candidate has: as seen, and at most, as what is tolerated counts it; None where nothing
+    #: can be said yet.
     harm: float | None = None
     at_most: float | None = None
     #: What is tolerated, and whether the harm is shown to be below it, for the share that follows.

@@ -4,6 +4,8 @@ guards judge by them.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -58,6 +60,23 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def bins(self) -> int:
         return (len(self.values) if self.values else len(self.edges)) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is compared, in words: each bin, and of numbers also all below each edge, and all from there on."""
+        if self.values:
+            return (*self.values, "others")
+        told = [f"{edge:.4g}" for edge in self.edges]
+        bins = [f"below {told[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(told)), f"from {told[-1]}"]
+        return (*bins, *(f"below {edge}" for edge in told[1:]), *(f"from {edge}" for edge in told[:-1]))
+
+    def sets(self, counts: Sequence[int]) -> list[int]:
+        """Counts of what ``names`` names, from those of the bins: a shift moves a little of each, and much of these."""
+        counts = counts or [0] * self.bins
+        if self.values:
+            return list(counts)
+        below = list(itertools.accumulate(counts))
+        return [*counts, *below[1:-1], *(below[-1] - each for each in below[:-2])]
 
     def count(self, outputs: Array) -> list[int]:
         """How many of these values of the field, one a row, lie in each bin. What is missing or NaN is in none."""

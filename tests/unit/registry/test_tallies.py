@@ -32,10 +32,9 @@ def test_the_contract_of_recorders_is_read(registry: Registry) -> None:
     """What stands in a row is plain JSON, so that whatever wrote it can be read."""
     content = '{"arms": {"stable": {"requests": 5, "errors": 1, "labels": {"n": 2, "wrong": 1}}}, "pairs": {"n": 1}}'
     with registry.database.write() as work:
-        work.do(
-            "INSERT INTO tallies (id, rollout, revision, source, sequence, moment, content) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            1, 1, 1, "x", 1, "2026-11-30T12:00:00Z", content,
-        )  # fmt: skip
+        columns = "id, rollout, revision, source, sequence, moment, content"
+        values = (1, 1, 1, "x", 1, "2026-11-30T12:00:00Z", content)
+        work.do(f"INSERT INTO tallies ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
     (found,) = registry.tallies.after(1, 0)
     assert found.arms["stable"] == Counts(requests=5, errors=1, labels=Labels(2, 1))
     assert found.pairs == Pairs(n=1)
