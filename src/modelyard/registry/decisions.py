@@ -25,8 +25,9 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
     guard: str
     #: What it counted worst: an event, a bin of the scores.
     event: str = ""
-    #: ln of the evidence of harm, and what it takes to roll back.
+    #: ln of the evidence of harm, of what was bet last, and what it takes to roll back.
     log_e: float = 0.0
+    log_last: float = 0.0
     needed: float = 0.0
     #: Bad events of those counted, in the candidate and in the stable version.
     bad: int = 0

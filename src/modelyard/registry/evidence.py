@@ -36,6 +36,14 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
     logs: dict[str, float]
 
 
+class Restart(msgspec.Struct, frozen=True):
+    """Where a guard began to bet anew, for the n-th time: what had been seen by then."""
+
+    number: int
+    strata: dict[str, Stratum]
+    pairs: Pairs
+
+
 class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the candidate served to callers, and how much of it was bad."""
 
@@ -54,6 +62,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     strata: dict[str, Stratum] = {}
     #: Answers of shadows beside those that were given.
     pairs: Pairs = Pairs()
+    #: The last new bet of each guard that has made one.
+    restarts: dict[str, Restart] = {}
     exposure: Exposure = Exposure()
     #: Requests of the present stage: to the stable version and to the candidate.
     stable: int = 0

@@ -33,6 +33,11 @@ class Rollouts:
         with self._database.read() as work:
             return decisions.needed(work, model, alias)
 
+    def find(self, rollout: int) -> Rollout:
+        """A rollout by its id. Raises NotFound."""
+        with self._database.read() as work:
+            return decisions.find(work, rollout)
+
     def latest(self, model: str, alias: str = PRODUCTION) -> Rollout:
         """The newest rollout of an alias, ended or not. Raises NotFound."""
         found = self._find("model = ? AND alias = ?", model, alias)

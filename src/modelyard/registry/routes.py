@@ -89,6 +89,15 @@ class Routes:
         )
         return [_route(row) for row in rows]
 
+    def revision(self, model: str, alias: str, number: int) -> Route:
+        """The route that an arm's text (``alias/revision/arm``) tells of. Raises NotFound."""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? AND revision = ?", model, alias, number
+        )
+        if not rows:
+            raise NotFound(f"{model}@{alias} never had a route of revision {number}")
+        return _route(rows[0])
+
     def set(self, route: Route, *, why: str = "") -> Route:
         """Put a route in force in place of the one before; an equal one stays as it is. Raises InvalidInput, NotFound
         for a version that is not there, Conflict where a rollout decides what the alias means.

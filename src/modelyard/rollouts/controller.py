@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelyard.errors import Conflict, RemoteFailed
 from modelyard.registry import decisions, tallies
 from modelyard.registry.database import Database, Work
 from modelyard.registry.decisions import Decision, settle, take_back
@@ -60,7 +61,18 @@ class Controller:
         active = self._rollouts.active()
         self.pause = BUSY_SECONDS if active else IDLE_SECONDS
         self._watched = {r.id: self._watched.get(r.id, monotonic()) for r in active if r.state == "watching"}
-        return [decision for rollout in active for decision in self._follow(rollout)]
+        made: list[Decision] = []
+        bugs: list[Exception] = []
+        for rollout in active:
+            try:
+                made += self._follow(rollout)
+            except (Conflict, RemoteFailed):
+                raise
+            except Exception as bug:  # the others are not to wait for it
+                bugs.append(bug)
+        if bugs:
+            raise bugs[0]
+        return made
 
     def _follow(self, rollout: Rollout) -> list[Decision]:
         """Everything that is new of one rollout."""
@@ -92,8 +104,7 @@ class Controller:
         if rollout.id in self._watched:
             rollout = self._watch(rollout)
         for tally in tallies.after(work, rollout.id, rollout.position, _BATCH):
-            rollout = msgspec.structs.replace(rollout, evidence=guard.fold(rollout, tally), position=tally.id)
-            verdict = guard.judge(rollout)
+            rollout, verdict = guard.follow(rollout, tally)
             rollout = _with_point(rollout, tally, verdict)
             if decision := _decide(work, rollout, verdict):
                 return decision, decisions.find(work, rollout.id)

@@ -22,6 +22,8 @@ _RATIOS = np.array(RATIOS)
 #: Bets against a tolerance, which is a ratio ``null`` not far above 1: by how many times it is broken; where between 1
 #: and it the truth lies, as powers of it; and that the candidate is better.
 _BEYOND, _POWERS, _BETTER = np.geomspace(1.05, 12, 12), np.array([0.75, 0.5, 0.25, 0.0]), np.array([0.7, 0.4])
+#: See ``log_harm_beyond``.
+BEYOND_COST = -math.log(0.8)
 #: Rates below this are not told apart.
 _LEAST = 1e-7
 
@@ -41,6 +43,11 @@ class Counted(NamedTuple):
         """Of the candidate and of the stable version, all strata together."""
         return self.bad.sum(0) / np.maximum(self.n, 1), self.stable_bad.sum(0) / np.maximum(self.stable_n, 1)
 
+    def less(self, before: Counted) -> Counted:
+        """What came after ``before``, which has the same strata."""
+        parts = (a - b for a, b in zip(self[2:], before[2:], strict=True))
+        return Counted(self.names, self.chances, *parts)
+
 
 def log_harm(counted: Counted) -> Array:
     """ln of the evidence, by event, that it is more frequent in the candidate."""
@@ -56,18 +63,16 @@ def log_better(counted: Counted) -> Array:
     return log_harm(counted._replace(chances=chances, bad=counted.stable_bad, stable_bad=counted.bad))
 
 
-def log_harm_beyond(counted: Counted, tolerance: float, level: float) -> tuple[float, float]:
-    """ln of the evidence that some event is more frequent by more than ``tolerance``, and what it takes for ``level``.
-
-    Some of the level is spent on how low the stable rates may be: they make a ratio of the tolerance.
+def log_harm_beyond(counted: Counted, whole: Counted, tolerance: float, level: float) -> Array:
+    """ln of the evidence, by event, that it is more frequent by more than ``tolerance``. For a ``level`` it takes
+    ``BEYOND_COST`` more: a fifth of its chance is spent on how low the stable rates may be, by all that was seen
+    (``whole``), because they make a ratio of the tolerance.
     """
-    events = len(counted.names)
     if not counted.chances:
-        return 0.0, level
-    low = floor_of(counted.stable_bad.sum(0), counted.stable_n, level + math.log(5 * events))
+        return np.zeros(len(counted.names))
+    low = floor_of(whole.stable_bad.sum(0), whole.stable_n, level + math.log(5 * len(whole.names)))
     null = 1 + tolerance / np.maximum(low, _LEAST)
-    logs = _log_bets(counted, null, null[:, None] * _BEYOND)
-    return float(average(logs)), level - math.log(0.8)
+    return _log_bets(counted, null, null[:, None] * _BEYOND)
 
 
 def is_below(counted: Counted, tolerance: Array | float, claim: float) -> Array:

@@ -12,25 +12,13 @@ import math
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from modelyard.registry.decisions import Finding
 from modelyard.registry.evidence import Clock, Evidence, Exposure, Stratum, share_key
 from modelyard.registry.plans import CANARY, SHADOW, STABLE, Plan, Rollout
 from modelyard.registry.tallies import Counts, Pairs, Tally
-from modelyard.rollouts import games
-from modelyard.rollouts.games import Counted
-from modelyard.schema import Array
-from modelyard.statistics.confidence import PRIOR
-from modelyard.statistics.sequential import average, log_beta_binomial, log_beta_mixture, log_sign
-
-#: What each guard counts.
-EVENTS: dict[str, tuple[str, ...]] = {
-    "errors": ("errors",), "invalid": ("invalid",), "latency": ("slow50", "slow95", "slow99"), "labels": ("wrong",),
-}  # fmt: skip
-
-#: How much of a guard's tolerance is an event's: further out, less more is harm.
-_PARTS = {"slow95": 0.5, "slow99": 0.2}
+from modelyard.rollouts import weighing
+from modelyard.statistics.sequential import log_beta_binomial
 
 #: The least requests of the candidate in a stage, whatever else is shown: no traffic never promotes.
 LEAST_REQUESTS = 50
@@ -48,6 +36,14 @@ class Verdict(msgspec.Struct, kw_only=True):
     action: Action
     why: str
     findings: list[Finding] = []
+
+
+def follow(rollout: Rollout, tally: Tally) -> tuple[Rollout, Verdict]:
+    """The rollout with one more tally, and what is to be done."""
+    rollout = msgspec.structs.replace(rollout, evidence=fold(rollout, tally), position=tally.id)
+    verdict = judge(rollout)
+    evidence = weighing.bet_anew(rollout.evidence, verdict.findings)
+    return msgspec.structs.replace(rollout, evidence=evidence), verdict
 
 
 # -- folding ------------------------------------------------------------------------------------------------------
@@ -104,7 +100,7 @@ def judge(rollout: Rollout) -> Verdict:
     plan, evidence, stage = rollout.plan, rollout.evidence, rollout.stage
     if evidence.failed:
         return Verdict(action="abort", why=f"version {rollout.candidate} cannot be served: {evidence.failed}")
-    findings = [_find(guard, plan, evidence) for guard in plan.guards]
+    findings = [weighing.find(guard, plan, evidence) for guard in plan.guards]
     worst = max(findings, key=lambda finding: finding.log_e - finding.needed)
     if worst.log_e >= worst.needed:
         return Verdict(action="roll back", why=tell_harm(worst), findings=findings)
@@ -126,7 +122,7 @@ def judge(rollout: Rollout) -> Verdict:
     lacking = []
     for finding in findings:
         if finding.guard in _asked(plan, stage):
-            finding.is_tolerable = _is_tolerable(finding.guard, plan, evidence, plan.needs(stage))
+            finding.is_tolerable = weighing.is_tolerable(finding.guard, plan, evidence, plan.needs(stage))
             if not finding.is_tolerable:
                 lacking.append(finding.guard)
     if lacking:
@@ -140,9 +136,7 @@ def explain(rollout: Rollout) -> Verdict:
     """The same verdict, with how large the harm is at most, which takes longer to find."""
     verdict = judge(rollout)
     for finding in verdict.findings:
-        if finding.guard != "disagreement" and finding.n:
-            counted = _counted(finding.guard, rollout.plan, rollout.evidence)
-            finding.at_most = float((games.at_most(counted, rollout.plan.claim) / _parts(counted)).max())
+        finding.at_most = weighing.at_most(finding.guard, rollout.plan, rollout.evidence)
     return verdict
 
 
@@ -163,62 +157,9 @@ def _asked(plan: Plan, stage: int) -> list[str]:
     return others or asked
 
 
-def _find(guard: str, plan: Plan, evidence: Evidence) -> Finding:
-    """The evidence of harm that one guard has."""
-    level = -math.log(plan.level(guard))
-    tolerance = plan.tolerances.get(guard, 0.0)
-    if guard == "disagreement":
-        pairs = evidence.pairs
-        log_e = float(log_beta_mixture(pairs.differ, pairs.n, tolerance)) if pairs.n else 0.0
-        harm = pairs.differ / pairs.n if pairs.n else None
-        return Finding(
-            guard=guard, log_e=log_e, needed=level, bad=pairs.differ, n=pairs.n, harm=harm, tolerance=tolerance
-        )
-    counted = _counted(guard, plan, evidence)
-    if guard == "scores":
-        log_e, level = games.log_harm_beyond(counted, tolerance, level)
-        worst = int(np.argmax(np.subtract(*counted.rates)))
-    else:
-        logs = games.log_harm(counted)
-        worst, log_e = int(np.argmax(logs)), float(average(logs))
-        if guard == "labels" and plan.has_shadow:
-            pairs = evidence.pairs
-            sign = float(log_sign(pairs.live_better, pairs.shadow_better))
-            log_e = float(average([log_e, sign]))
-    ours, theirs = counted.rates
-    n = int(counted.n[worst])
-    return Finding(
-        guard=guard,
-        event=counted.names[worst],
-        log_e=log_e,
-        needed=level,
-        bad=int(counted.bad.sum(0)[worst]),
-        n=n,
-        stable_bad=int(counted.stable_bad.sum(0)[worst]),
-        stable_n=int(counted.stable_n[worst]),
-        harm=float(ours[worst] - theirs[worst]) if n else None,
-        tolerance=tolerance,
-    )
-
-
-def _is_tolerable(guard: str, plan: Plan, evidence: Evidence, share: float) -> bool:
-    """Whether ``share`` of the harm is shown to be below the guard's tolerance."""
-    tolerance = plan.tolerances.get(guard, 0.0)
-    if guard == "disagreement":
-        differ, n = evidence.pairs.differ, evidence.pairs.n
-        told = log_beta_binomial(differ, n, tolerance, PRIOR, PRIOR) if 0 < tolerance < 1 and n else 0.0
-        return bool(differ < tolerance * n and told > -math.log(plan.claim))
-    counted = _counted(guard, plan, evidence)
-    return bool(games.is_below(counted, tolerance * _parts(counted) / share, plan.claim).all())
-
-
-def _parts(counted: Counted) -> Array:
-    return np.array([_PARTS.get(name, 1.0) for name in counted.names])
-
-
 def _judge_outcome(plan: Plan, evidence: Evidence, onward: Action, findings: list[Finding]) -> Verdict:
     """An experiment goes on until the candidate's outcomes are shown to be better; worse ones roll it back."""
-    log_e = float(games.log_better(_counted("labels", plan, evidence))[0])
+    log_e = weighing.log_better(plan, evidence)
     if log_e >= -math.log(plan.alpha):
         why = f"its outcomes are shown to be better: evidence {math.exp(min(log_e, 600)):,.3g} to 1"
         return Verdict(action=onward, why=why, findings=findings)
@@ -228,7 +169,7 @@ def _judge_outcome(plan: Plan, evidence: Evidence, onward: Action, findings: lis
 def _watched(rollout: Rollout, findings: list[Finding]) -> Verdict:
     """After the promotion: until the labels show that the harm is tolerable, or the time is up."""
     plan, evidence = rollout.plan, rollout.evidence
-    if "labels" in plan.guards and _is_tolerable("labels", plan, evidence, 1.0):
+    if "labels" in plan.guards and weighing.is_tolerable("labels", plan, evidence, 1.0):
         why = "the labels show that the harm is tolerable"
     elif evidence.watched >= plan.watch_seconds:
         why = "the time to watch it is over, and no harm was shown"
@@ -256,23 +197,3 @@ def _split_is_wrong(rollout: Rollout) -> str:
         is_far = abs(ours / both / share - 1) > _SPLIT_OFF
         is_sure = is_far and float(log_beta_binomial(ours, both, share)) > _SPLIT_LEVEL
     return seen if is_sure else ""
-
-
-def _counted(guard: str, plan: Plan, evidence: Evidence) -> Counted:
-    """The events of a guard by stratum, with the trials of all."""
-    rows = [(float(key), stratum) for key, stratum in sorted(evidence.strata.items())]
-    names = EVENTS.get(guard) or (plan.scores.names if plan.scores else ())
-    counts = [(_events(guard, s.candidate, plan), _events(guard, s.stable, plan)) for _, s in rows]
-    zeros = np.zeros((0, len(names)))
-    bad, stable_bad = (np.array([c[i][0] for c in counts], dtype="float64") if counts else zeros for i in (0, 1))
-    n, stable_n = (np.full(len(names), float(sum(c[i][1] for c in counts))) for i in (0, 1))
-    return Counted(names, tuple(chance for chance, _ in rows), bad, stable_bad, n, stable_n)
-
-
-def _events(guard: str, counts: Counts, plan: Plan) -> tuple[list[int], int]:
-    """How often each event of a guard happened in an arm, and in how many trials."""
-    if guard == "labels":
-        return [counts.labels.wrong], counts.labels.n
-    if guard == "scores":
-        return (plan.scores.sets(counts.scores) if plan.scores else []), sum(counts.scores)
-    return [getattr(counts, name) for name in EVENTS[guard]], counts.clients if plan.is_sticky else counts.requests

@@ -185,6 +185,9 @@ def test_unknown_names_have_hints(three: Registry) -> None:
     assert caught.value.hint == "modelyard rollout start churn --to VERSION --alias staging"
     with pytest.raises(InvalidInput, match="why: expected text without NUL"):
         three.rollouts.start(draft(why="\0"))
+    with pytest.raises(NotFound, match="no such rollout: 7") as caught:
+        three.rollouts.find(7)
+    assert caught.value.hint == "modelyard rollout list"
 
 
 class Killed(BaseException):

@@ -37,6 +37,9 @@ def test_a_route_is_set_changed_and_cleared(three: Registry) -> None:
     assert three.routes.present("churn") is None
     assert not three.routes.clear("churn"), "there is none any more"
     assert three.routes.set(parted()).revision == 3, "numbers are never given again"
+    assert three.routes.revision("churn", "production", 2) == second
+    with pytest.raises(NotFound, match="churn@staging never had a route of revision 2"):
+        three.routes.revision("churn", "staging", 2)
 
 
 def test_servers_notice_each_change(three: Registry) -> None:

@@ -186,6 +186,23 @@ def test_a_candidate_that_fails_to_load_ends_it(two: Registry, loop: Controller)
     assert two.routes.present("churn") is None
 
 
+def test_one_that_cannot_be_judged_does_not_stop_the_others(two: Registry, loop: Controller) -> None:
+    """A row that no recorder of ours writes: a bug, which is told, and not the end of all watching."""
+    two.promote("churn", 1, alias="staging")
+    broken = start(two, alias="staging")
+    good = start(two)
+    assert broken.id < good.id
+    recorder = Recorder(candidate={"errors": 0.9})
+    strange = recorder.tally(broken, 10)
+    two.tallies.add([msgspec.structs.replace(strange, moment="yesterday") for strange in (strange, strange)])
+    two.tallies.add([msgspec.structs.replace(strange, sequence=2, moment="today")])
+    two.tallies.add([recorder.tally(good, 1000)])
+    with pytest.raises(ValueError, match="Invalid isoformat string"):
+        loop.step()
+    assert two.rollouts.latest("churn").state == "rolled back"
+    assert two.rollouts.of("churn", "staging").position == 0
+
+
 def test_what_people_decide_meanwhile_holds(two: Registry, loop: Controller) -> None:
     rollout = start(two)
     recorder = Recorder(candidate={"errors": 0.9})

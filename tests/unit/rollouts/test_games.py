@@ -10,7 +10,7 @@ import pytest
 from modelyard.rollouts import games
 from modelyard.rollouts.games import Counted
 from modelyard.statistics.confidence import bound_rate
-from modelyard.statistics.sequential import LabelGame
+from modelyard.statistics.sequential import LabelGame, average
 
 
 def counted(*strata: tuple[float, int, int], n: int = 1000, stable_n: int = 9000) -> Counted:
@@ -40,7 +40,7 @@ def test_harm_is_the_label_game_over_the_strata(strata: tuple[tuple[float, int, 
 def test_without_events_there_is_no_evidence() -> None:
     assert games.log_harm(counted()) == pytest.approx(0)
     assert games.log_harm(counted((0.1, 0, 0))) == pytest.approx(0)
-    assert games.log_harm_beyond(counted(), 0.05, 5.0) == (0.0, 5.0)
+    assert games.log_harm_beyond(counted(), counted(), 0.05, 5.0).tolist() == [0.0]
     assert not games.is_below(counted(n=0, stable_n=0), 0.01, 0.05).any()
     assert not games.is_below(counted(n=0, stable_n=0), 1.0, 0.05).any(), "no traffic shows nothing"
 
@@ -92,11 +92,11 @@ def test_beyond_a_tolerance_only_what_breaks_it_is_evidence() -> None:
 
     level = math.log(1000)
     for top, is_harm in ((0.1, False), (0.12, False), (0.2, True), (0.5, True)):
-        log_e, needed = games.log_harm_beyond(bins(top), 0.05, level)
-        assert (log_e >= needed) is is_harm, top
+        log_e = float(average(games.log_harm_beyond(bins(top), bins(top), 0.05, level)))
+        assert (log_e >= level + games.BEYOND_COST) is is_harm, top
         assert bool(games.is_below(bins(top), 0.05, 0.05).all()) is not is_harm, top
-    few = games.log_harm_beyond(bins(0.5, n=20), 0.05, level)
-    assert few[0] < few[1]
+    few = games.log_harm_beyond(bins(0.5, n=20), bins(0.5, n=20), 0.05, level)
+    assert float(average(few)) < level
 
 
 @pytest.mark.parametrize("theta", [1.0, 1.3])

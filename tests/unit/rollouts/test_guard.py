@@ -33,15 +33,14 @@ def after(
     """The rollout once the guard has something to say, or after all of the tallies."""
     verdict = guard.judge(rollout)
     for _ in range(tallies):
-        rollout = fed(rollout, recorder.tally(rollout, requests))
-        verdict = guard.judge(rollout)
+        rollout, verdict = guard.follow(rollout, recorder.tally(rollout, requests))
         if verdict.action != "continue":
             break
     return rollout, verdict
 
 
 def fed(rollout: Rollout, tally: Tally) -> Rollout:
-    return msgspec.structs.replace(rollout, evidence=guard.fold(rollout, tally), position=rollout.position + 1)
+    return guard.follow(rollout, tally)[0]
 
 
 def test_a_good_candidate_is_promoted_on_a_positive_claim() -> None:
@@ -129,6 +128,30 @@ def test_a_split_that_is_not_the_routes_ends_it() -> None:
     assert guard.judge(rollout).why == "500 of 10,000 requests reached version 2, and the route gives it 10%"
     fair = fed(begun(), recorder.tally(begun(), 0, arms={STABLE: Counts(requests=9050), CANARY: Counts(requests=950)}))
     assert guard.judge(fair).action == "continue"
+
+
+def test_harm_that_begins_late_is_found_soon() -> None:
+    """After a long good time what was bet on harm is lost; what was kept back is not."""
+    rollout, recorder = begun(Stage(0.5), stage_seconds=1e9), Recorder()
+    rollout, verdict = after(rollout, recorder, tallies=100, requests=100_000)
+    assert verdict.action == "continue"
+    (finding,) = verdict.findings
+    assert rollout.evidence.restarts["errors"].number > 3
+    assert finding.log_e > -8
+    recorder.rates[CANARY]["errors"] = 0.05
+    late, verdict = after(rollout, recorder, tallies=300, requests=100)
+    assert verdict.action == "roll back"
+    served = sum(s.candidate.requests for s in late.evidence.strata.values())
+    assert served - sum(s.candidate.requests for s in rollout.evidence.strata.values()) < 10_000
+    (finding,) = verdict.findings
+    assert finding.bad / finding.n > finding.stable_bad / finding.stable_n, "what began is told, not what was"
+
+
+def test_all_that_is_bet_is_no_more_than_there_is() -> None:
+    from modelyard.rollouts import weighing
+
+    assert weighing._AT_ONCE + sum(weighing._part(n) for n in range(1, 100_000)) == pytest.approx(1.0, abs=1e-5)
+    assert guard.judge(begun()).findings[0].log_e == pytest.approx(0.0, abs=1e-9), "nothing was seen yet"
 
 
 def test_an_outage_of_both_arms_is_no_harm() -> None:
