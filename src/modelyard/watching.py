@@ -24,6 +24,7 @@ from modelyard.recording.options import Options
 from modelyard.recording.places import Places
 from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
+from modelyard.rollouts.controller import Controller
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Loop(Protocol):
 MakeLoop = Callable[["Registry", Lease, Log], Loop]
 
 #: The loops of every watching process.
-LOOPS: list[MakeLoop] = [Monitor]
+LOOPS: list[MakeLoop] = [Monitor, Controller]
 
 #: Makes what else looks at everything that is recorded.
 MakeConsumer = Callable[["Registry", Log], Consumer]
