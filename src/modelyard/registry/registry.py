@@ -198,8 +198,8 @@ class Registry:
     def delete(self, ref: str, *, why: str = "", force: bool = False) -> None:
         """Forget a version: its number is never given again, its blobs go with the next ``collect``.
 
-        Raises Refused where an alias points to it, or a route or a rollout needs it. ``force`` removes such aliases too,
-        but ``production`` only where it is the model's last version: promote another one first.
+        Raises Refused where an alias points to it, or a route or a rollout needs it. ``force`` removes such aliases
+        too, but ``production`` only where it is the model's last version: promote another one first.
         """
         check_text("why", why)
         with self._database.write() as work:

@@ -32,9 +32,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What happened to the requests of one arm.
 
     Where a key makes clients stick to their arms, what is counted are clients, each once in a rollout for each kind of
-    event (and by its first score, its first label): what one client does again says nothing new about the coin that gave
-    it its arm. ``requests`` and ``bad`` are as many as there were all the same. Requests that have no key are clients of
-    their own; those that a pin sent to an arm are not counted.
+    event (and by its first score, its first label): what one client does again says nothing new about the coin that
+    gave it its arm. ``requests`` and ``bad`` are as many as there were all the same. Requests that have no key are
+    clients of their own; those that a pin sent to an arm are not counted.
     """
 
     requests: int = 0

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from modelyard.schema import Array
+from modelyard.statistics import special
 from modelyard.statistics.confidence import PRIOR
-from modelyard.statistics.sequential import CAPITAL, RATIOS, average, log_beta_binomial, log_gains
+from modelyard.statistics.sequential import CAPITAL, RATIOS, log_beta_binomial, log_gains
 
-_RATIOS = np.array(RATIOS)
+_RATIOS, _CAPITAL = np.array(RATIOS), np.log(CAPITAL)
 #: Bets against a tolerance, which is a ratio ``null`` not far above 1: by how many times it is broken; where between 1
 #: and it the truth lies, as powers of it; and that the candidate is better.
 _BEYOND, _POWERS, _BETTER = np.geomspace(1.05, 12, 12), np.array([0.75, 0.5, 0.25, 0.0]), np.array([0.7, 0.4])
@@ -54,7 +55,7 @@ def log_harm(counted: Counted) -> Array:
     if not counted.chances:
         return np.zeros(len(counted.names))
     up, down = _gains(counted.chances)
-    return average(counted.bad.T @ up + counted.stable_bad.T @ down, CAPITAL)
+    return special.log_sum(counted.bad.T @ up + counted.stable_bad.T @ down + _CAPITAL)
 
 
 def log_better(counted: Counted) -> Array:
@@ -126,7 +127,8 @@ def _log_bets(counted: Counted, null: Array, ratios: Array) -> Array:
     """ln of the mean wealth of bets on ``ratios``, shape (events, bets), against ``null``, shape (events,)."""
     shares = np.array(counted.chances)[:, None, None]
     up, down = log_gains(shares, ratios, null[:, None])
-    return average((counted.bad[:, :, None] * up + counted.stable_bad[:, :, None] * down).sum(0))
+    wealth = (counted.bad[:, :, None] * up + counted.stable_bad[:, :, None] * down).sum(0)
+    return special.log_sum(wealth) - math.log(wealth.shape[1])
 
 
 @lru_cache(maxsize=4096)

@@ -141,3 +141,9 @@ def test_a_shadow_adds_nothing_to_the_shares_and_answers_no_pin(three: Registry)
     assert three.history("churn")[-1].detail == "v1 1 90%, v2 2 10%, v3 3 20% (shadow)"
     with pytest.raises(InvalidInput, match="expected an arm that answers, got v3, a shadow"):
         three.routes.set(msgspec.structs.replace(made, pins=(Pin(header="x", value="y", arm="v3"),)))
+
+
+def test_an_arm_is_found_by_its_name() -> None:
+    assert parted().arm("v2").version == 2
+    with pytest.raises(NotFound, match=r"no such arm: v3 \(known: v1, v2\)"):
+        parted().arm("v3")
