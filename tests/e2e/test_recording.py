@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -122,7 +123,8 @@ def test_a_recorder_that_is_killed_is_replaced_and_loses_nothing(
 
 def test_workers_are_recorded_together(serve: Callable[..., Served], cli: Callable[..., Done]) -> None:
     server = serve("line:1", "--workers", "2")
-    ids = [request for _ in range(8) for request in server.ask(20)]
+    with ThreadPoolExecutor(4) as callers:  # connections at the same time go to different workers
+        ids = [request for asked in callers.map(server.ask, [200] * 4) for request in asked]
     server.end(signal.SIGTERM)
     wait_until_kept(cli)
     assert recorded(cli) == set(ids)

@@ -164,7 +164,7 @@ MIXED: list[Seed] = [
     rest("/v1/endpoints/0/deployedModels/0:predict", {"instances": ROWS, "parameters": {"outputs": ["prediction"]}}),
     rest("/api/v1.0/predictions", {"jsonData": ROWS, "meta": {"puid": "p"}}),
     rest("/api/v1.0/predictions", {"data": {"names": NAMES, "ndarray": SPLIT["data"]}}),
-    rest("/api/v1.0/feedback", {"request": {"jsonData": ROW}, "reward": 1.0, "truth": {"jsonData": 1}}),
+    rest("/api/v1.0/feedback", {"request": {"jsonData": ROW}, "reward": 1.0}),
     rest("/v2/repository/index", {"ready": True}, ("content-type", JSON))._replace(is_steady=False),
     grpc("/inference.GRPCInferenceService/ModelInfer", infer_message(is_raw=True)),
     grpc("/inference.GRPCInferenceService/ModelInfer", infer_message(is_raw=False)),

@@ -94,7 +94,7 @@ def counted(reference: Profile, many: list[Columns]) -> tuple[list[Part], dict[t
         unseen[field, text] = unseen.get((field, text), 0) + times
 
     for columns in many:
-        bins.count(columns, vector, tell)
+        bins.count(columns, vector, tell, lambda *told: None)
     return bins.told(vector), unseen
 
 
@@ -124,7 +124,7 @@ def test_many_rows_are_counted_a_stretch_at_a_time(monkeypatch: Any) -> None:
     expected.add(live)
     bins = Bins(frozen.inputs, layout)
     vector = bins.vector()
-    bins.count(live, vector, lambda *told: None)
+    bins.count(live, vector, lambda *told: None, lambda *told: None)
     assert bins.told(vector) == parts_of(expected.inputs)
 
 
