@@ -123,32 +123,25 @@ class Serving:
 
     def __init__(self, place: Place, *words: str) -> None:
         command = [sys.executable, "-m", "modelyard", "serve", *words, "--port", "0"]
-        self.process = subprocess.Popen(
-            command,
-            env=environment(place.home),
-            cwd=place.folder,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.url = self._address()
-
-    def _address(self) -> str:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            for word in line.replace('"', " ").split():
-                if word.startswith(("http://", "https://")):
-                    return word.rstrip(",/")
-        raise AssertionError("it did not start")
+        log = place.folder / "server.log"  # no pipe: who records beside it goes on for a while when it has ended
+        with log.open("w") as written:
+            self.process = subprocess.Popen(
+                command, env=environment(place.home), cwd=place.folder, stderr=written, stdout=subprocess.DEVNULL
+            )
+        until = time.monotonic() + 60
+        while not (found := [json.loads(line) for line in log.read_text().splitlines() if '"url"' in line]):
+            assert self.process.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        self.url: str = found[0]["url"]
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=60)
+        self.process.wait(timeout=60)
 
 
 @pytest.fixture
 def serving(place: Place) -> Iterator[Serving]:
-    made = Serving(place, "flowers", "line", "--workers", "2")
+    made = Serving(place, "flowers", "line", "--workers", "2", "--record")
     yield made
     made.end()
 

@@ -100,9 +100,10 @@ class Server:
     def __call__(self, rows: Sequence[Row]) -> tuple[Receipt, dict[int, str]]:
         from modelyard.truth import Receipt
 
-        receipt, refused = Receipt(), {}
-        for start in range(0, len(rows), PER_REQUEST):
-            places = list(range(start, min(start + PER_REQUEST, len(rows))))
+        receipt, refused = Receipt(), {place: why for place, row in enumerate(rows) if (why := _fault(row))}
+        fitting = [place for place in range(len(rows)) if place not in refused]
+        for start in range(0, len(fitting), PER_REQUEST):
+            places = fitting[start : start + PER_REQUEST]
             while places:
                 found = self._send([rows[place] for place in places])
                 if isinstance(found, Receipt):
@@ -138,6 +139,20 @@ class Server:
                 raise
             return found
         return Receipt(**{name: told[name] for name in Receipt.__struct_fields__})
+
+
+def _fault(row: Row) -> str:
+    """What can be seen to be wrong without knowing the model; "" for nothing."""
+    from modelyard.errors import InvalidInput
+    from modelyard.truth import check_id, read_time
+
+    try:
+        check_id(row.prediction)
+        if row.time not in (None, ""):
+            read_time(row.time)
+    except InvalidInput as error:
+        return str(error.problems[0])
+    return "label: expected one, got nothing" if row.label is None or row.label == "" else ""
 
 
 def _show(sent: Sent) -> None:

@@ -87,6 +87,8 @@ class Database(ABC):
     #: A query that has a row where the table ``schema_version`` exists.
     has_schema: str
     begin: ClassVar[dict[Kind, tuple[str, ...]]]
+    #: Whether writers wait in a row; where they do not, one who comes again at once keeps others out.
+    is_fair: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._abandoned: list[Any] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Sequence
+from time import monotonic, sleep
 
 import msgspec
 
@@ -19,6 +20,9 @@ from modelyard.truth import Label, Receipt
 
 #: Labels that one transaction keeps: others who write wait no longer than that takes.
 CHUNK = 5_000
+
+#: Between two transactions others get this part of the time of one, where they would not get any.
+LEFT = 0.3
 
 #: Former labels of a prediction that are remembered.
 KEPT = 4
@@ -87,7 +91,10 @@ class Labels:
         """
         total = Receipt()
         for start in range(0, len(labels), CHUNK):
+            begun = monotonic()
             total = total.plus(self._add(_Asked(model, labels[start : start + CHUNK])))
+            if len(labels) - start > CHUNK and not self._database.is_fair:
+                sleep(LEFT * (monotonic() - begun))
         return total
 
     def _add(self, mine: _Asked) -> Receipt:

@@ -19,6 +19,7 @@ class Sqlite(Database):
     """The Database at ``path``. Where its folder cannot be written it can still be read."""
 
     has_schema = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
+    is_fair: ClassVar[bool] = False
     begin: ClassVar[dict[Kind, tuple[str, ...]]] = {"read": ("BEGIN",), "write": ("BEGIN IMMEDIATE",)}
 
     def __init__(self, path: str | Path) -> None:
