@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from commands import environment
+from modelyard.errors import RemoteFailed
 from modelyard.registry import Registry
 from modelyard.registry.leases import CONTROL
 from modelyard.watching import Watch
@@ -160,8 +162,6 @@ stands_still: list[bool] = []
 def test_a_loop_that_stands_still_leaves_the_lease_to_others(
     shared: tuple[Registry, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     registry, url = shared
     monkeypatch.setattr("modelyard.watching.STUCK_SECONDS", 1.0)
     made.clear()
@@ -184,6 +184,42 @@ def test_a_loop_that_stands_still_leaves_the_lease_to_others(
         for thread in threads:
             thread.join()
     assert registry.holder(CONTROL) == ""
+
+
+def test_while_the_registry_is_gone_nothing_is_decided_and_then_it_goes_on(
+    shared: tuple[Registry, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, url = shared
+    monkeypatch.setattr("modelyard.watching.BEAT_SECONDS", 0.05)
+    made.clear()
+    watch = Watch(Registry.open(url), loops=[Counting], holder="here")
+    monkeypatch.setattr(watch.lease, "_free_seconds", 0.5)
+    beat, gone = watch.lease.beat, threading.Event()
+
+    def beat_if_there() -> bool:
+        if gone.is_set():
+            raise RemoteFailed("the registry does not answer")
+        return beat()
+
+    monkeypatch.setattr(watch.lease, "beat", beat_if_there)
+    thread = threading.Thread(target=watch.run)
+    thread.start()
+    try:
+        assert waited(lambda: made and made[0].steps > 3)
+        gone.set()
+        assert waited(lambda: not watch.lease.term)
+        time.sleep(0.2)
+        steps = made[0].steps
+        time.sleep(0.3)
+        assert (made[0].steps, len(made)) == (steps, 1)
+        gone.clear()
+        assert waited(lambda: len(made) == 2 and made[1].steps > 3)
+    finally:
+        watch.stop()
+        thread.join()
+    told = capsys.readouterr().err
+    assert told.count("the registry does not answer: nothing is decided") == 1
+    assert told.count("the registry answers again") == 1
 
 
 def test_once_takes_in_what_there_is(yard: Yard) -> None:

@@ -35,6 +35,7 @@ def modules_after(code: str) -> set[str]:
         "import modelyard.training",
         "import modelyard.scoring",
         "import modelyard.statistics.streaming, modelyard.statistics.effects, modelyard.statistics.expected",
+        "import modelyard.monitoring.watch, modelyard.monitoring.report, modelyard.monitoring.page, modelyard.watching",
         "import modelyard.testing",
         "from modelyard.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
     ],

@@ -54,9 +54,10 @@ class Track(msgspec.Struct, kw_only=True):
     ended: str = ""
     #: Of the last look the part that differs most from the reference, and its effect, not corrected for chance.
     worst: tuple[str, float] = ("", 0.0)
-    #: Looks, by number, that showed something of which no episode has begun yet, by kind and part.
+    #: Looks, by number, that showed something of which no episode has begun yet: by kind and part, those of ``SHAPES``
+    #: as one, since what a difference is called may change from look to look.
     votes: dict[str, list[int]] = {}
-    #: Episodes that are open, by kind and part, in the same words as ``votes``.
+    #: Episodes that are open, by kind and part.
     open: dict[str, Quiet] = {}
 
 
@@ -104,21 +105,19 @@ def judge(track: Track, look: Look, reference: Profile, rules: DriftRules, usual
     events = [*_follow(track, asked, suspects, look, rules)]
     fresh = [suspect for suspect in suspects if not _holding(track, suspect.kind, suspect.question.name)]
     for suspect in _discovered(track, fresh, len(asked)):
-        key = f"{suspect.kind} {suspect.question.name}"
+        name = suspect.question.name
+        key = f"{'shape' if suspect.kind in SHAPES else suspect.kind} {name}"
         since = track.looks - rules.of
-        track.votes[key] = [number for number in [*track.votes.get(key, []), track.looks] if number > since]
-        if len(track.votes[key]) >= rules.enter:
-            name = suspect.question.name
-            track.open[key] = Quiet()
+        votes = [number for number in [*track.votes.pop(key, []), track.looks] if number > since]
+        if len(votes) < rules.enter:
+            track.votes[key] = votes
+        else:
+            track.open[f"{suspect.kind} {name}"] = Quiet()
             evidence = _evidence(suspect.question, suspect.effect, look, suspect.p)
             events.append(
                 Event("open", suspect.kind, name, evidence, parts.get(name), seen.get(name), suspect.named)
             )  # fmt: skip
-    track.votes = {
-        key: numbers
-        for key, numbers in track.votes.items()
-        if key not in track.open and numbers[-1] > track.looks - rules.of
-    }
+    track.votes = {key: numbers for key, numbers in track.votes.items() if numbers[-1] > track.looks - rules.of}
     return events
 
 
@@ -208,7 +207,7 @@ def _suspects(
 
 def _holding(track: Track, kind: str, name: str) -> str | None:
     """The open episode that a difference of this kind belongs to."""
-    family = (*SHAPES, "category") if kind in SHAPES else (kind,)
+    family = SHAPES if kind in SHAPES else (kind,)
     return next((f"{each} {name}" for each in family if f"{each} {name}" in track.open), None)
 
 

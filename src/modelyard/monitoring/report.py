@@ -27,8 +27,8 @@ from modelyard.registry.windows import STAGES, Counted, Window, bins_of, profile
 if TYPE_CHECKING:
     from modelyard.registry import Registry
 
-#: Points of a time line.
-POINTS = 24
+#: Points of a time line, and windows that are looked at.
+POINTS, MOST_WINDOWS = 24, 100_000
 #: Seconds without a sign after which the loop counts as gone.
 GONE_SECONDS = 20.0
 
@@ -118,7 +118,7 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
     rules = load(registry.database, model)
     end = dt.datetime.now(dt.UTC)
     start = end - dt.timedelta(hours=hours)
-    windows = registry.windows.find(model, version, since=stamp(start))
+    windows = registry.windows.find(model, version, since=stamp(start), most=MOST_WINDOWS)
     times = [stamp(start + (end - start) / POINTS * i) for i in range(POINTS)]
     found = registry.findings.find(model, version, since=stamp(start))
     loop = loop_of(registry)
@@ -138,6 +138,8 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
         each.changes = _changes(text, each.arm)
     if model in registry.labels.models() and model in registry.models():
         made.quality = accuracy.report(registry, model, version, rules=rules.accuracy)
+    if len(windows) == MOST_WINDOWS:
+        made.notes.append(f"only the first {MOST_WINDOWS:,} windows are told: look at fewer hours")
     if not windows:
         made.notes.append(
             f"no predictions were recorded in the last {hours:g} hours"

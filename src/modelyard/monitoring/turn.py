@@ -87,6 +87,8 @@ def take(
         if window.arm not in state.arms:
             state.arms[window.arm] = Arm(drift=Track(stream=Stream.lord(rules.drift.q)))
         arm = state.arms[window.arm]
+        if arm.drift.stream.alpha != rules.drift.q:  # another rate is another promise
+            arm.drift.stream = Stream.lord(rules.drift.q)
         arm.ended = max(arm.ended, window.closed)
         arm.rows, arm.lost = arm.rows + window.counted.rows, arm.lost + window.counted.lost
         look = Look.of(window)

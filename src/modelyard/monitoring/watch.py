@@ -201,6 +201,11 @@ class Monitor:
 
     def _tidy(self, work: Work, general: Rules) -> None:
         rows = work.rows("SELECT model, version, max(closed) AS closed FROM windows GROUP BY model, version")
+        known = {(row["model"], row["version"]) for row in rows}
+        for row in work.rows("SELECT name, model, version FROM states"):
+            is_ours = row["name"] == "monitor" or row["name"].startswith("hour-")
+            if is_ours and (row["model"], row["version"]) not in known:
+                states.drop(work, row["name"], row["model"], row["version"])
         newest: dict[str, str] = {}
         for row in rows:
             newest[row["model"]] = max(newest.get(row["model"], ""), row["closed"])

@@ -61,8 +61,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One row of the history.
 
-    ``action`` is register, attach, promote, rollback, delete, tag, untag, route, unroute, rollout or redact; or
-    create_key or revoke_key, of no model.
+    ``action`` is register, attach, promote, rollback, delete, tag, untag, route, unroute, rollout or redact; rules,
+    silence, unsilence or acknowledge; or create_key or revoke_key, of no model.
     ``from_`` and ``to`` are version numbers: where an alias pointed before and after, or the version that appeared
     (``to``) or went (``from_``).
     """

@@ -229,6 +229,36 @@ def test_a_clock_that_is_turned_back_stops_nothing() -> None:
     assert loop.told(traffic.windows(4, change=older)) == [("open", "drift", "age")]
 
 
+def test_what_a_difference_is_called_may_change_from_look_to_look() -> None:
+    traffic = Traffic(15)
+    loop = Loop(traffic)
+    assert loop.told(traffic.windows(1, change=lambda c, _: c.update(weight=c["weight"] + 20))) == []
+    found = loop.told(traffic.windows(1, change=lambda c, _: c.update(weight=c["weight"] * 2.54)))
+    assert found == [("open", "unit", "weight")]
+    assert loop.told(traffic.windows(3, change=lambda c, _: c.update(weight=c["weight"] + 20))) == []
+
+
+def test_new_texts_that_stop_leave_the_drift_that_is_left() -> None:
+    traffic = Traffic(16)
+    loop = Loop(traffic)
+    renamed = lambda c, _: c.update(city=np.where(c["city"] == "Bern", "Berne", c["city"]).astype(object))  # noqa: E731
+    gone = lambda c, _: c.update(city=np.where(c["city"] == "Bern", "Oslo", c["city"]).astype(object))  # noqa: E731
+    assert loop.told(traffic.windows(3, change=renamed)) == [("open", "category", "city")]
+    found = loop.told(traffic.windows(12, change=gone))
+    assert ("open", "drift", "city") in found
+    assert ("close", "category", "city") in found
+
+
+def test_another_rate_of_false_discoveries_begins_anew() -> None:
+    traffic = Traffic(17)
+    loop = Loop(traffic)
+    loop.take(traffic.windows(2))
+    loop.rules = Rules(drift=DriftRules(q=0.01))
+    loop.take(traffic.windows(1))
+    stream = loop.state.arms[""].drift.stream
+    assert (stream.alpha, stream.start, stream.tests) == (0.01, 0.005, 1)
+
+
 def test_false_alarms_that_are_promised_are_the_levels_to_come() -> None:
     track = Track(stream=Stream.lord(0.05), looks=10, began="2026-11-01T00:00:00Z", ended="2026-11-01T10:00:00Z")
     promised = drift.false_alarms(track, DEFAULTS.drift)
