@@ -46,7 +46,7 @@ def test_a_changed_unit_is_told_while_the_model_serves(place: Place, receiver: R
     finally:
         traffic.stop()
         server.terminate()
-        server.wait(timeout=60)
+        server.communicate(timeout=60)
     told = json.loads(receiver.got[0][2])["alert"]
     assert told["title"].startswith("line:1: x1 looks like another unit: times 1000")
     assert "live against 60 reference" in told["text"]

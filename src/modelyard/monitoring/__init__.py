@@ -10,6 +10,7 @@
 ``alerting``    which findings make which alerts
 ``sinks``       how an alert looks to a receiver; ``postman`` sends it
 ``watch``       one turn of the loop over all of these
+``features``    each input and output beside its reference
 ``report``      everything about one model, computed from rows
 ``selftest``    how long known drifts take, and how often nothing is taken for something
 

@@ -7,8 +7,9 @@ from html import escape
 
 from modelyard import pages
 from modelyard.charts import Plot, number, short
+from modelyard.monitoring.features import Feature
 from modelyard.monitoring.looks import seconds_between
-from modelyard.monitoring.report import Arm, Feature, Report
+from modelyard.monitoring.report import Arm, Report
 from modelyard.monitoring.words import MEASURES, chance, expectation, rests_on
 from modelyard.pages import interval, line, section
 from modelyard.registry.findings import Finding

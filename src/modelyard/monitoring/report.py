@@ -10,13 +10,12 @@ import msgspec
 
 from modelyard.errors import ModelyardError, NotFound
 from modelyard.monitoring import accuracy, budget, latency, words
-from modelyard.monitoring.compare import Question, cells, questions
+from modelyard.monitoring.features import Feature, features_of
 from modelyard.monitoring.looks import Look, has_bins_of
-from modelyard.monitoring.measures import Distance, measure, quantile
 from modelyard.monitoring.rules import Rules, load
 from modelyard.monitoring.turn import unpack_state
 from modelyard.monitoring.watch import Alive
-from modelyard.profile import Counts, Profile
+from modelyard.profile import Profile
 from modelyard.registry import states
 from modelyard.registry.alerts import Alert
 from modelyard.registry.findings import Finding
@@ -31,35 +30,6 @@ if TYPE_CHECKING:
 POINTS, MOST_WINDOWS = 24, 100_000
 #: Seconds without a sign after which the loop counts as gone.
 GONE_SECONDS = 20.0
-
-
-class Feature(msgspec.Struct, kw_only=True):
-    """One input or output beside its reference. Effects are those that the loop judges by."""
-
-    name: str
-    side: str
-    kind: str
-    reference: int
-    live: int
-    measure: str = ""
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    floor: float = 0.0
-    #: Distances with their critical values, by name.
-    distances: dict[str, Distance] = {}
-    #: Shares of missing values, of the reference and live; then of texts that are new and of wrong types, live.
-    missing: tuple[float, float] = (0.0, 0.0)
-    unseen: float = 0.0
-    wrong: float = 0.0
-    middles: tuple[float | None, float | None] = (None, None)
-    #: The effect over time; None where there were too few rows.
-    line: list[float | None] = []
-    #: Kinds of the findings that are open.
-    open: list[str] = []
-    #: Both histograms: where the cells begin, or what they are; shares.
-    cells: list[Any] = []
-    shares: tuple[list[float], list[float]] = ([], [])
 
 
 class Arm(msgspec.Struct, kw_only=True):
@@ -143,7 +113,7 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
     if not windows:
         made.notes.append(
             f"no predictions were recorded in the last {hours:g} hours"
-            + ("" if known else "; `modelyard serve` records them where `modelyard watch` runs")
+            + ("" if known else f"; `modelyard serve {model} --record` does that")
         )
     if not loop.get("alive"):
         made.notes.append("nobody watches: findings and alerts are made while `modelyard watch` runs")
@@ -226,60 +196,8 @@ def _arm(
         fits = [[w for w in each if has_bins_of(reference, bins, w.counted)] for each in parted]
         lives = [profile_of(reference, _sum(each)) if any(w.counted.rows for w in each) else None for each in fits]
         mine = [f for f in found if (f.version, f.arm) == (version, arm) and f.closed is None]
-        made.features = _features(reference, profile_of(reference, _sum(fitting)), lives, rules, mine)
+        made.features = features_of(reference, profile_of(reference, _sum(fitting)), lives, rules.drift, mine)
     return made
-
-
-def _features(
-    reference: Profile, live: Profile, lives: Sequence[Profile | None], rules: Rules, found: Sequence[Finding]
-) -> list[Feature]:
-    asked = {q.name: q for q in questions(reference, live, rules.drift) if q.measure != "share"}
-    lines = [
-        {q.name: q for q in questions(reference, each, rules.drift) if q.measure != "share"} if each else {}
-        for each in lives
-    ]
-    made = []
-    for side, parts, seen in (
-        ("input", reference.inputs, live.inputs),
-        ("output", reference.outputs, live.outputs),
-    ):
-        for part, now_ in zip(parts, seen, strict=True):
-            if part.kind != "skipped":
-                line = [_value(each.get(part.name), rules.drift.few) for each in lines]
-                made.append(_feature(side, part, now_, asked.get(part.name), line, found))
-    made.sort(key=lambda feature: (not feature.open, -((feature.low or 0.0) / feature.floor if feature.floor else 0.0),
-                                   -((feature.value or 0.0) / feature.floor if feature.floor else 0.0)))  # fmt: skip
-    return made
-
-
-def _feature(
-    side: str, part: Counts, seen: Counts, question: Question | None, line: list[float | None],
-    found: Sequence[Finding],
-) -> Feature:  # fmt: skip
-    ours, theirs = cells(part), cells(seen)
-    made = Feature(
-        name=part.name, side=side, kind=part.kind, reference=part.total, live=seen.total, line=line,
-        missing=(part.missing / max(part.total, 1), seen.missing / max(seen.total, 1)),
-        unseen=seen.unseen / max(seen.total, 1), wrong=seen.wrong / max(seen.total, 1),
-        middles=(quantile(part, 0.5), quantile(seen, 0.5)), open=[f.kind for f in found if f.subject == part.name],
-    )  # fmt: skip
-    if part.kind == "category":
-        made.cells = [*part.values, "others", "new"]
-    elif part.maximum is not None:
-        made.cells = [*part.edges, part.maximum]
-    made.shares = tuple([count / max(sum(side), 1) for count in side] for side in (ours, theirs))  # type: ignore[assignment]
-    if question is not None and all(question.rows):
-        effect = question.effect()
-        made.measure, made.floor = question.measure, question.floor
-        made.value, made.low, made.high = effect.value, effect.low, effect.high
-        made.distances = measure(part, seen)
-    return made
-
-
-def _value(question: Question | None, few: int) -> float | None:
-    if question is None or question.rows[1] < few or not question.rows[0]:
-        return None
-    return max(question.value(), 0.0)
 
 
 def _sum(windows: Sequence[Window]) -> Counted:
