@@ -46,17 +46,20 @@ class Places:
         for folder in (self.folder, self.segments, self.state):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.rings.is_symlink():
-            if _is_own(self.rings.readlink()):
+            if _is_own(self.rings.readlink(), self.folder.stat().st_uid):
                 return
             self.rings.unlink()  # it leads to what somebody else has made there after a reboot
         elif self.rings.is_dir():
             return
         target = _new_folder_in_memory(self.folder)
-        with contextlib.suppress(FileExistsError):  # another process was first
+        try:
             if target is None:
                 self.rings.mkdir(mode=0o700)
             else:
                 self.rings.symlink_to(target)
+        except FileExistsError:  # another process was first
+            if target is not None:
+                shutil.rmtree(target, ignore_errors=True)
 
     def source(self) -> str:
         """What windows and segments say who recorded them: the same for as long as the folder is there."""
@@ -126,12 +129,12 @@ class Places:
         return path.read_bytes()
 
 
-def _is_own(folder: Path) -> bool:
-    """Whether a folder in memory is ours alone. A reboot empties that memory: then it is made again."""
+def _is_own(folder: Path, owner: int) -> bool:
+    """Whether a folder in memory is its owner's alone. A reboot empties that memory: then it is made again."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
 
 
 def _new_folder_in_memory(records: Path) -> Path | None:

@@ -67,6 +67,19 @@ def test_memory_that_another_has_taken_is_not_used(places: Places) -> None:
     assert places.rings.readlink() == after
 
 
+def test_several_that_make_it_at_once_share_one_memory(records: Path) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    for _ in range(8):
+        if os.fork() == 0:
+            Places(records).make()
+            os._exit(0)
+    for _ in range(8):
+        os.wait()
+    new = set(Path("/dev/shm").iterdir()) - before
+    made = {path for path in new if (path / "records").resolve() == records.resolve()}
+    assert made == {Places(records).rings.readlink()}
+
+
 def test_its_name_stays(places: Places) -> None:
     name = places.source()
     assert places.source() == Places(places.folder).source() == name
