@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 #: Requests that wait to be sorted into histograms.
 MOST_UNSORTED = 4096
 
-#: Held by the one thread that sorts.
+#: Held by the one thread that sorts. Nobody forks meanwhile: in the new process it would be held for ever.
 _SORTING = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_SORTING.acquire, after_in_parent=_SORTING.release, after_in_child=_SORTING.release)
 
 #: Versions whose counts are kept: those of versions long gone make room.
 MOST_METERS = 500
@@ -89,11 +91,10 @@ class Meter:
         if self.unsorted > MOST_UNSORTED:
             self.sort_in()
         self.rows += rows
-        for message in messages:
-            if message.code == "ok":
-                self.ok += 1
-            else:
-                self.refused[message.code] += 1
+        refused = [message.code for message in messages if message.code != "ok"]
+        self.ok += count - len(refused)
+        if refused:
+            self.refused.update(refused)
 
     def sort_in(self) -> None:
         """Have in ``last``, ``batches`` and the histograms what was noted until now: all at once costs a tenth of one

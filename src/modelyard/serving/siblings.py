@@ -41,7 +41,6 @@ class Siblings:
         counts, _, replaced = _told(self._file)
         #: What those before had counted in this process's place.
         self.inherited = sum(counts, Counts())
-        os.ftruncate(self._file, shared.SLOT)
         self._board = Board(self._file, 0)
         self._board.settle(0, os.getpid(), replaced + len(counts))
 
@@ -80,7 +79,7 @@ class Siblings:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(folder)
+            _let_go(folder)
 
     def _take(self) -> tuple[int, int]:
         """The first file that nobody holds: its number and its descriptor, locked."""
@@ -97,6 +96,7 @@ class Siblings:
         for other, file in enumerate(files):
             if other != number:
                 _let_go(file)
+        _make_room(files[number])
         return number, files[number]
 
     def _files(self) -> list[int]:
@@ -121,9 +121,16 @@ def _lock(file: int) -> bool:
 
 
 def _let_go(file: int) -> None:
-    """Close a file. Its lock goes at once, even if it is mapped still; that of another process stays."""
+    """Close a file. Its lock goes at once, even if the file is mapped still, or a fork has it open."""
     fcntl.flock(file, fcntl.LOCK_UN)
     os.close(file)
+
+
+def _make_room(file: int) -> None:
+    """Take all the room at once: a disk that is full is an error now, where later it would end the process."""
+    os.ftruncate(file, shared.SLOT)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(file, 0, shared.SLOT)
 
 
 def _told(file: int) -> tuple[list[Counts], list[Vitals], int]:
@@ -132,5 +139,5 @@ def _told(file: int) -> tuple[list[Counts], list[Vitals], int]:
         return [], [], 0
     try:
         return Board(file, 0).collect()
-    except (msgspec.DecodeError, ValueError):
+    except msgspec.DecodeError:
         return [], [], 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from functools import reduce
+from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.serving import shared
 from modelyard.serving.exposition import form
-from modelyard.serving.metrics import Counts, Meter, Metrics, Snapshot, Vitals
+from modelyard.serving.metrics import _SORTING, Counts, Meter, Metrics, Snapshot, Vitals
 from modelyard.serving.shared import Board
 
 #: Sixteenths add up without rounding, in whatever order.
@@ -209,3 +212,29 @@ def test_each_request_and_each_call_is_counted_in_its_stages(requests: int) -> N
     calls = ("predict", "encode", "batch_rows", "batch_requests")
     assert [getattr(meter, name).read()[1] for name in calls] == [2] * 4
     assert meter.batch_requests.total == 2 * requests and meter.batch_rows.total == 6 * requests
+
+
+def test_a_fork_waits_until_nobody_sorts() -> None:
+    meter, holds = Meter("churn", "1"), threading.Event()
+    meter.note([SimpleNamespace(received=1.0, decoded=2.0)], [SimpleNamespace(code="ok")], 1, 3.0, 4.0)  # type: ignore[list-item]
+
+    def hold() -> None:
+        with _SORTING:
+            holds.set()
+            sleep(0.2)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holds.wait(10)
+    child = os.fork()
+    if not child:
+        meter.sort_in()  # where the lock was held in that moment, it would be for ever
+        os._exit(len(meter.recent))
+    holder.join()
+    until = monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and monotonic() < until:
+        sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)

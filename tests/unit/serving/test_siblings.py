@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.errors import InvalidInput
+from modelyard.serving import shared
 from modelyard.serving.metrics import Counts, Meter, Snapshot, Vitals
 from modelyard.serving.siblings import Siblings
 
@@ -103,6 +105,30 @@ def test_what_another_version_wrote_is_let_be(join: Callable[[], Siblings], tmp_
     assert heir.number == 1 and heir.inherited == Counts()
     told(heir, 1)
     assert seen(first) == (4, [0, 1], 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system does not take room beforehand")
+def test_room_is_taken_at_once(join: Callable[[], Siblings], tmp_path: Path) -> None:
+    join()
+    taken = (tmp_path / "counts" / "0.counts").stat()
+    assert taken.st_blocks * 512 >= taken.st_size == shared.SLOT
+
+
+def test_a_fork_while_somebody_looks_does_not_keep_the_others_out(join: Callable[[], Siblings]) -> None:
+    first, second = join(), join()
+    told(first, 3)
+    with first._guarded():
+        child = os.fork()
+        if not child:
+            signal.pause()
+    try:
+        looking = threading.Thread(target=second.collect, daemon=True)
+        looking.start()
+        looking.join(20)
+        assert not looking.is_alive()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
