@@ -28,8 +28,19 @@ TABLES = (
 )  # fmt: skip
 
 
+SIGNATURE = Signature(inputs=(Field(name="x", dtype="float64"),), outputs=(Field(name="prediction", dtype="float64"),))
+
+
 def tiny_bundle(
-    folder: Path, text: str = "one", *, provenance: str = "", report: str = "", rows: int = 1, profile: bytes = b"{}"
+    folder: Path,
+    text: str = "one",
+    *,
+    provenance: str = "",
+    report: str = "",
+    rows: int = 1,
+    signature: Signature = SIGNATURE,
+    profile: bytes = b"{}",
+    metrics: dict[str, Any] | None = None,
 ) -> Bundle:
     """A bundle of a few bytes, complete and verified; another ``text`` is another digest."""
     (folder / "model").mkdir(parents=True)
@@ -41,12 +52,10 @@ def tiny_bundle(
     manifest = Manifest(
         format=1,
         task="regression",
-        signature=Signature(
-            inputs=(Field(name="x", dtype="float64"),), outputs=(Field(name="prediction", dtype="float64"),)
-        ),
+        signature=signature,
         model=ModelSpec(runtime="onnx", options={"file": "model.onnx"}),
         environment=Environment(python="3.11.7", implementation="CPython", platform="linux", machine="x86_64"),
-        metrics={"r2": 0.5},
+        metrics=metrics or {"r2": 0.5},
         files=files,
     )
     (folder / "manifest.json").write_bytes(manifest.to_json())

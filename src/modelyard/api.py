@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from modelyard.monitoring.report import Report
     from modelyard.monitoring.sending import Sent
     from modelyard.registry import Change, Registry, Version
+    from modelyard.registry.decisions import Decision
+    from modelyard.registry.plans import Rollout
+    from modelyard.registry.routes import Pin, Route
+    from modelyard.rollouts.guard import Verdict
     from modelyard.scoring import Scored
     from modelyard.serving.application import Application
     from modelyard.serving.server import Server
@@ -509,7 +513,9 @@ def promote(
 
 
 def rollback(name: str, *, alias: str = "production", why: str = "", registry: Any = None) -> Change:
-    """Move ``alias`` back to the version that was live before. Conflict where there was none."""
+    """Move ``alias`` back to the version that was live before, or take back what its rollout brought. Conflict where
+    there was nothing before.
+    """
     return open_registry(registry).rollback(name, alias=alias, why=why)
 
 
@@ -532,3 +538,95 @@ def tag(ref: str, tags: Mapping[str, str | None], *, registry: Any = None) -> Ve
 def delete(ref: str, *, why: str = "", force: bool = False, registry: Any = None) -> None:
     """Delete a version. Refused while an alias points to it."""
     open_registry(registry).delete(ref, why=why, force=force)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a rollout stands: itself, what the guard says now (None where it has ended), every decision about it, and who
+    decides ("" where nobody does).
+    """
+
+    rollout: Rollout
+    verdict: Verdict | None
+    decisions: list[Decision]
+    decider: str
+
+
+def start_rollout(model: str, to: int, *, registry: Any = None, **options: Any) -> tuple[Rollout, list[str]]:
+    """Begin to roll out version ``to`` of ``model``; also what was decided for the plan, in sentences.
+
+    ``options`` are those of ``modelyard.rollouts.plan.draft``: canary, ramp, shadow, guards, alpha ...
+    Raises Refused for a version with another signature, Conflict where a rollout is under way already.
+    """
+    from modelyard.rollouts.plan import draft
+
+    registry = open_registry(registry)
+    made, notes = draft(registry, model, to, **options)
+    return registry.rollouts.start(made), notes
+
+
+def find_rollout(model: str, *, alias: str = "production", registry: Any = None) -> Standing:
+    """The newest rollout of an alias. Raises NotFound where it never had one."""
+    from modelyard.registry.leases import CONTROL
+    from modelyard.rollouts import guard
+
+    registry = open_registry(registry)
+    rollout = registry.rollouts.latest(model, alias)
+    verdict = None if rollout.ended else guard.explain(rollout)
+    return Standing(rollout, verdict, registry.rollouts.decisions(rollout.id), registry.holder(CONTROL))
+
+
+def abort_rollout(model: str, *, alias: str = "production", why: str = "", registry: Any = None) -> Decision:
+    """End a rollout: the version before answers everything."""
+    return open_registry(registry).rollouts.abort(model, alias, why=why)
+
+
+def pause_rollout(model: str, *, alias: str = "production", why: str = "", registry: Any = None) -> Decision:
+    """Let a rollout stay at its share. Harm still ends it."""
+    return open_registry(registry).rollouts.pause(model, alias, why=why)
+
+
+def resume_rollout(model: str, *, alias: str = "production", why: str = "", registry: Any = None) -> Decision:
+    """Let a rollout go on after a pause."""
+    return open_registry(registry).rollouts.resume(model, alias, why=why)
+
+
+def end_rollout(model: str, *, alias: str = "production", why: str = "", registry: Any = None) -> Decision:
+    """Watch a promoted candidate no longer: it stays."""
+    return open_registry(registry).rollouts.end(model, alias, why=why)
+
+
+def find_route(model: str, *, alias: str = "production", registry: Any = None) -> Route | None:
+    """The route in force of an alias; None where the alias alone decides."""
+    return open_registry(registry).routes.present(model, alias)
+
+
+def set_route(
+    model: str,
+    shares: Mapping[int, float],
+    *,
+    shadows: Mapping[int, float] | None = None,
+    key: str = "request",
+    pins: Iterable[Pin] = (),
+    alias: str = "production",
+    why: str = "",
+    registry: Any = None,
+) -> Route:
+    """Part the requests of an alias among versions: ``shares`` of them, which add up to 1, and copies for ``shadows``.
+
+    An arm is called after its version: ``v4``. Raises InvalidInput, NotFound, Conflict where a rollout is under way.
+    """
+    from modelyard.registry.routes import Arm, Route
+
+    arms = [Arm(name=f"v{version}", version=version, weight=share) for version, share in shares.items()]
+    arms += [
+        Arm(name=f"v{version}-shadow", version=version, weight=share, mode="shadow")
+        for version, share in (shadows or {}).items()
+    ]
+    route = Route(model=model, alias=alias, arms=tuple(arms), key=key, salt=model, pins=tuple(pins))
+    return open_registry(registry).routes.set(route, why=why)
+
+
+def clear_route(model: str, *, alias: str = "production", why: str = "", registry: Any = None) -> bool:
+    """Let the alias alone decide again; False where it does already."""
+    return open_registry(registry).routes.clear(model, alias, why=why)

@@ -26,6 +26,7 @@ from modelyard.recording.options import Options
 from modelyard.recording.places import Places
 from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
+from modelyard.rollouts.controller import Controller
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Loop(Protocol):
 MakeLoop = Callable[["Registry", Lease, Log], Loop]
 
 #: The loops of every watching process.
-LOOPS: list[MakeLoop] = [Monitor, Judge]
+LOOPS: list[MakeLoop] = [Monitor, Judge, Controller]
 
 #: Makes what else looks at everything that is recorded.
 MakeConsumer = Callable[["Registry", Log], Consumer]

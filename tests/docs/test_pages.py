@@ -59,6 +59,13 @@ def test_every_block_on_serving_runs(tmp_path: Path) -> None:
                 assert '"error"' not in printed, printed
 
 
+def test_every_block_on_rollouts_runs(tmp_path: Path) -> None:
+    with reader(tmp_path) as somebody:
+        somebody.run("python", VERSIONS)
+        for language, text in blocks(ROOT / "docs/rollouts.md"):
+            somebody.run(language, text)
+
+
 def test_the_readme_does_what_it_says(tmp_path: Path) -> None:
     import numpy as np
     import pandas as pd

@@ -95,6 +95,8 @@ def test_another_takes_over_within_ten_seconds_when_the_one_that_acts_is_killed(
         yard.write(5)
         yard.write(2, change=older)
         assert waited(lambda: len(receiver.got) == 1, 30)
+        # killed between sending and noting that it was sent, it would be told twice
+        assert waited(lambda: [d.state for d in yard.registry.alerts.deliveries()] == ["sent"], 30)
         assert yard.holder == first.pid
         yard.write(1, change=older)
         first.send_signal(signal.SIGKILL)

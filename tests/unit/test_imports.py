@@ -30,6 +30,7 @@ def modules_after(code: str) -> set[str]:
         "import modelyard.conformance",
         "import modelyard.recording.recorder",
         "import modelyard.registry",
+        "import modelyard.rollouts.controller",
         "import modelyard.serving.server",
         "import modelyard.training",
         "import modelyard.scoring",

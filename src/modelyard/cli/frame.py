@@ -28,6 +28,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Move a model": {
         "promote": ("registry", "Point an alias at a version."),
         "rollback": ("registry", "Point an alias back at the version before."),
+        "rollout": ("rollout", "Let a version take over by and by, and back if it does harm."),
+        "route": ("route", "Part the requests of an alias among versions."),
         "history": ("registry", "Show who changed what, when and why."),
         "models": ("registry", "List the models."),
         "versions": ("registry", "List the versions of a model."),
@@ -75,6 +77,7 @@ SYNONYMS = {
     "list": "models", "ls": "models", "info": "show", "score": "predict", "rm": "delete", "remove": "delete",
     "gc": "collect", "import": "register", "add": "register", "pack": "package", "log": "history", "fit": "train",
     "run": "serve", "check": "verify", "config": "settings", "alias": "promote", "scan": "look",
+    "canary": "rollout", "traffic": "route",
 }  # fmt: skip
 
 

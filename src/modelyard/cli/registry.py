@@ -67,7 +67,7 @@ def promote(model: str, version: int | None, alias: str, why: str, expect: int |
 def rollback(model: str, alias: str, why: str) -> Answer:
     """Point an alias back at the version before.
 
-    A second rollback goes one further back.
+    A second rollback goes one further back. While a rollout is under way, its candidate is taken back instead.
     """
     from modelyard import api
 
@@ -75,6 +75,9 @@ def rollback(model: str, alias: str, why: str) -> Answer:
 
 
 def _moved(change: Change) -> Answer:
+    if change.action in ("rollout", "unroute"):
+        told = f"rollout {change.detail}" if change.detail else "its route is gone, the alias alone decides"
+        return Answer(change, lambda: screen.say(f"{change.model}@{change.alias}: {told}"))
     came = f" (was {change.from_})" if change.from_ is not None else ""
     line = f"{change.model}@{change.alias} is now version {change.to}{came}"
     if not change.moved:

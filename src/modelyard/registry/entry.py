@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelyard.registry import journal, shelf
+from modelyard.registry import journal, moves, shelf
 from modelyard.registry.database import Work
 from modelyard.registry.records import PRODUCTION, Change, Version, author, now
 from modelyard.stores.image import Part
@@ -31,6 +31,7 @@ def enter(
     elif added := shelf.attach(work, version, kept):
         journal.write(work, "attach", name, target=version.number, why=why, detail=", ".join(added))
     if alias is not None:
+        moves.check(work, name, alias)
         journal.move(work, "promote", name, alias, version.number, why)
     for key, value in tags.items():
         tag(work, version, key, value, why)

@@ -21,15 +21,19 @@ def write(
     target: int | None = None,
     why: str = "",
     detail: str = "",
+    who: str = "",
 ) -> Change:
-    """Add a row. Its time is never earlier than that of the row before, whatever the clocks say."""
+    """Add a row. Its time is never earlier than that of the row before, whatever the clocks say. ``who`` is the author
+    unless something else decided.
+    """
     last = work.row("SELECT id, moment FROM changes ORDER BY id DESC LIMIT 1") or {"id": 0, "moment": ""}
-    values = (last["id"] + 1, max(now(), last["moment"]), author(), action, model, alias, source, target, why, detail)
+    moment, who = max(now(), last["moment"]), who or author()
+    values = (last["id"] + 1, moment, who, action, model, alias, source, target, why, detail)
     work.do(f"INSERT INTO changes ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
     return _change(dict(zip(_COLUMNS.split(", "), values, strict=True)))
 
 
-def move(work: Work, action: str, model: str, alias: str, number: int, why: str) -> Change:
+def move(work: Work, action: str, model: str, alias: str, number: int, why: str, who: str = "") -> Change:
     """Point ``alias`` at version ``number``; where it does already nothing is written and ``moved`` is False."""
     current = pointed(work, model, alias)
     if current == number:
@@ -41,7 +45,7 @@ def move(work: Work, action: str, model: str, alias: str, number: int, why: str)
         work.do("INSERT INTO aliases (model, alias, number) VALUES (?, ?, ?)", model, alias, number)
     else:
         work.do("UPDATE aliases SET number = ? WHERE model = ? AND alias = ?", number, model, alias)
-    return write(work, action, model, alias=alias, source=current, target=number, why=why)
+    return write(work, action, model, alias=alias, source=current, target=number, why=why, who=who)
 
 
 def drop(work: Work, model: str, alias: str, why: str) -> Change:
@@ -63,6 +67,11 @@ def newest(work: Work) -> int:
     return (row and row["id"]) or 0
 
 
+def last(work: Work, model: str) -> Change:
+    """The newest change of ``model``, which has one."""
+    return _change(work.rows(f"SELECT {_COLUMNS} FROM changes WHERE model = ? ORDER BY id DESC LIMIT 1", model)[0])
+
+
 def changes(work: Work, model: str, until: str | None = None) -> list[Change]:
     """The changes of ``model``, oldest first; those up to the moment ``until`` if it is given."""
     rows = work.rows(
@@ -72,9 +81,10 @@ def changes(work: Work, model: str, until: str | None = None) -> list[Change]:
 
 
 def live(work: Work, model: str, alias: str, moment: str) -> int | None:
-    """The number that ``alias`` pointed to at a moment, or None where it did not exist."""
+    """The number that ``alias`` pointed to at a moment, or None where it did not exist. Routes do not move it."""
     row = work.row(
-        "SELECT target FROM changes WHERE model = ? AND alias = ? AND moment <= ? ORDER BY id DESC LIMIT 1",
+        """SELECT target FROM changes WHERE model = ? AND alias = ? AND moment <= ?
+           AND action IN ('promote', 'rollback', 'delete') ORDER BY id DESC LIMIT 1""",
         model, alias, moment,
     )  # fmt: skip
     return row["target"] if row else None

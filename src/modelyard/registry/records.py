@@ -61,8 +61,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One row of the history.
 
-    ``action`` is register, attach, promote, rollback, delete, tag, untag, route, unroute or redact; or create_key or
-    revoke_key, of no model.
+    ``action`` is register, attach, promote, rollback, delete, tag, untag, route, unroute, rollout or redact; or
+    create_key or revoke_key, of no model.
     ``from_`` and ``to`` are version numbers: where an alias pointed before and after, or the version that appeared
     (``to``) or went (``from_``).
     """
@@ -77,7 +77,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}
     from_: int | None = None
     to: int | None = None
     why: str = ""
-    #: The bundle's digest, ``key=value`` of a tag, the names of the files that were attached, or of a key.
+    #: The bundle's digest, ``key=value`` of a tag, the names of the files that were attached, or of a key; the arms of
+    #: a route, what a rollout did.
     detail: str = ""
     #: False where there was nothing to change; then nothing was written and ``id`` is the newest change's.
     moved: bool = True

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import settings
-from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, RemoteFailed
+from modelyard.errors import InvalidInput, NotFound, Refused, RemoteFailed
 from modelyard.interfaces import Store
-from modelyard.registry import entry, journal, routes, shelf
+from modelyard.registry import decisions, entry, journal, moves, shelf
 from modelyard.registry.alerts import Alerts
 from modelyard.registry.cache import Cache
 from modelyard.registry.collecting import collect, forget
@@ -36,7 +36,9 @@ from modelyard.registry.records import (
     read_moment,
 )
 from modelyard.registry.redaction import Policies
+from modelyard.registry.rollouts import Rollouts
 from modelyard.registry.routes import Routes
+from modelyard.registry.tallies import Tallies
 from modelyard.registry.windows import Windows
 from modelyard.stores.disk import disk_errors
 from modelyard.stores.image import Part
@@ -63,10 +65,12 @@ class Registry:
         self.place = ""
         #: Who may call the servers of this registry.
         self.keys = Keys(database)
-        #: Which versions share the requests of an alias.
+        #: Which versions answer for an alias, and what is to change there by and by.
         self.routes = Routes(database)
+        self.rollouts = Rollouts(database)
         #: What was counted of predictions, and what may be kept of them.
         self.windows = Windows(database)
+        self.tallies = Tallies(database)
         self.policies = Policies(database)
         #: What detectors found, and who was told of it.
         self.findings = Findings(database)
@@ -194,23 +198,20 @@ class Registry:
     def delete(self, ref: str, *, why: str = "", force: bool = False) -> None:
         """Forget a version: its number is never given again, its blobs go with the next ``collect``.
 
-        Raises Refused where an alias points to it or a route names it. ``force`` removes such aliases too, but
-        ``production`` only where it is the model's last version: promote another one first.
+        Raises Refused where an alias points to it, or a route or a rollout needs it. ``force`` removes such aliases
+        too, but ``production`` only where it is the model's last version: promote another one first.
         """
         check_text("why", why)
         with self._database.write() as work:
             version = shelf.find(work, Reference.parse(ref))
             others = shelf.alive(work, version.model) - {version.number}
+            if user := decisions.versions_in_use(work, version.model).get(version.number):
+                raise Refused(f"{version.ref} is needed by {user}", hint=f"modelyard route show {version.model}")
             if version.aliases and (not force or (PRODUCTION in version.aliases and others)):
                 raise Refused(
                     f"{version.ref} is what an alias points to: {', '.join(version.aliases)}",
                     hint=f"modelyard promote {version.model} ANOTHER --alias {version.aliases[0]}",
                     aliases=version.aliases,
-                )
-            for route in routes.naming(work, version.model, version.number):
-                raise Refused(
-                    f"the route of {route.model}@{route.alias} sends requests to {version.ref}",
-                    hint=f"modelyard history {route.model}",
                 )
             for alias in version.aliases:
                 journal.drop(work, version.model, alias, why)
@@ -283,39 +284,26 @@ class Registry:
         """Point ``alias`` at version ``number``. Where it does already nothing changes and ``moved`` is False.
 
         ``expect`` is the version that the caller takes to be there now (0: none). Raises Conflict where another
-        one is, NotFound for an unknown version.
+        one is, or where a rollout or a route decides what the alias means; NotFound for an unknown version.
         """
         check_name(name)
         check_number(number)
         check_alias(alias)
         check_text("why", why)
         with self._database.write() as work:
-            shelf.find(work, Reference(name, number=number))
-            current = journal.pointed(work, name, alias)
-            if expect is not None and (current or 0) != expect:
-                is_now = f"is {name}:{current}" if current else "is not set"
-                raise Conflict(
-                    f"{name}@{alias} {is_now}, not the expected {expect}", hint=f"modelyard history {name}", now=current
-                )
-            return journal.move(work, "promote", name, alias, number, why)
+            return moves.promote(work, name, number, alias, why, expect)
 
     def rollback(self, name: str, *, alias: str = PRODUCTION, why: str = "") -> Change:
         """Point ``alias`` back at the version that was live before the present one and still exists.
 
-        A second rollback goes one further back. Raises Conflict where there is none.
+        A second rollback goes one further back. Raises Conflict where there is none. Where a rollout is under way, its
+        candidate is taken back, and where somebody made a route, the route: then the alias alone decides again.
         """
         check_name(name)
         check_alias(alias)
         check_text("why", why)
         with self._database.write() as work:
-            version = shelf.find(work, Reference(name, alias=alias))
-            target = journal.before(work, name, alias, shelf.alive(work, name))
-            if target is None:
-                raise Conflict(
-                    f"nothing to roll back to: no version that still exists was {name}@{alias} before {version.ref}",
-                    hint=f"modelyard promote {name} NUMBER --alias {alias}",
-                )
-            return journal.move(work, "rollback", name, alias, target, why)
+            return moves.rollback(work, name, alias, why)
 
     # -- history ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import msgspec
 from modelyard.errors import Conflict, InvalidInput, NotFound
 from modelyard.registry import journal, shelf
 from modelyard.registry.database import Database, Row, Work
-from modelyard.registry.records import PRODUCTION, author, check_alias, check_name, now, shown
+from modelyard.registry.records import PRODUCTION, author, check_alias, check_name, check_text, now, shown
 
 _COLUMNS = "model, alias, revision, content, moment, who, ended"
 
@@ -89,22 +89,38 @@ class Routes:
         )
         return [_route(row) for row in rows]
 
+    def revision(self, model: str, alias: str, number: int) -> Route:
+        """The route that an arm's text (``alias/revision/arm``) tells of. Raises NotFound."""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? AND revision = ?", model, alias, number
+        )
+        if not rows:
+            raise NotFound(f"{model}@{alias} never had a route of revision {number}")
+        return _route(rows[0])
+
     def set(self, route: Route, *, why: str = "") -> Route:
-        """Put a route in force in place of the one before. Raises InvalidInput, NotFound for a version that is not
-        there, Conflict where a rollout holds the alias and this is not that rollout's route.
+        """Put a route in force in place of the one before; an equal one stays as it is. Raises InvalidInput, NotFound
+        for a version that is not there, Conflict where a rollout decides what the alias means.
         """
         check(route)
+        check_text("why", why)
         with self._database.write() as work:
-            _check_free(work, route.model, route.alias, route.rollout)
-            return put(work, route, why)
+            check_free(work, route.model, route.alias)
+            before = current(work, route.model, route.alias)
+            if before is not None and before == msgspec.structs.replace(
+                route, rollout=None, revision=before.revision, moment=before.moment, who=before.who
+            ):
+                return before
+            return put(work, msgspec.structs.replace(route, rollout=None), why)
 
-    def clear(self, model: str, alias: str = PRODUCTION, *, why: str = "") -> None:
-        """From now on the alias alone decides. Nothing happens where it does already. Raises Conflict where a rollout
-        holds the alias.
-        """
+    def clear(self, model: str, alias: str = PRODUCTION, *, why: str = "") -> bool:
+        """From now on the alias alone decides; False where it does already. Raises Conflict as ``set`` does."""
+        check_name(model)
+        check_alias(alias)
+        check_text("why", why)
         with self._database.write() as work:
-            _check_free(work, model, alias, None)
-            end(work, model, alias, why)
+            check_free(work, model, alias)
+            return end(work, model, alias, why)
 
 
 # -- inside a transaction, for those who change more than the route ----------------------------------------------
@@ -116,7 +132,13 @@ def current(work: Work, model: str, alias: str) -> Route | None:
     return _route(row) if row else None
 
 
-def put(work: Work, route: Route, why: str = "") -> Route:
+def in_force(work: Work, model: str) -> list[Route]:
+    """The routes in force of a model's aliases."""
+    rows = work.rows(f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND ended IS NULL ORDER BY alias", model)
+    return [_route(row) for row in rows]
+
+
+def put(work: Work, route: Route, why: str = "", who: str = "") -> Route:
     """Put a checked route in force."""
     alive = shelf.alive(work, route.model)
     for arm in route.arms:
@@ -124,7 +146,7 @@ def put(work: Work, route: Route, why: str = "") -> Route:
             raise NotFound.among(f"version of {route.model}", str(arm.version), map(str, sorted(alive)))
     last = work.row("SELECT max(revision) AS n FROM routes WHERE model = ? AND alias = ?", route.model, route.alias)
     revision = ((last and last["n"]) or 0) + 1
-    made = msgspec.structs.replace(route, revision=revision, moment=now(), who=author())
+    made = msgspec.structs.replace(route, revision=revision, moment=now(), who=who or author())
     work.do(
         "UPDATE routes SET ended = ? WHERE model = ? AND alias = ? AND ended IS NULL",
         made.moment, route.model, route.alias,
@@ -133,22 +155,33 @@ def put(work: Work, route: Route, why: str = "") -> Route:
         f"INSERT INTO routes ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, NULL)",
         made.model, made.alias, made.revision, msgspec.json.encode(made).decode(), made.moment, made.who,
     )  # fmt: skip
-    journal.write(work, "route", made.model, alias=made.alias, why=why, detail=told(made))
+    journal.write(work, "route", made.model, alias=made.alias, why=why, detail=told(made), who=who)
     return made
 
 
-def end(work: Work, model: str, alias: str, why: str = "") -> None:
-    """Take the route out of force."""
+def end(work: Work, model: str, alias: str, why: str = "", who: str = "") -> bool:
+    """Take the route out of force; False where there is none."""
     if current(work, model, alias) is None:
-        return
+        return False
     work.do("UPDATE routes SET ended = ? WHERE model = ? AND alias = ? AND ended IS NULL", now(), model, alias)
-    journal.write(work, "unroute", model, alias=alias, why=why)
+    journal.write(work, "unroute", model, alias=alias, why=why, who=who)
+    return True
 
 
-def naming(work: Work, model: str, version: int) -> list[Route]:
-    """The routes in force that send requests to a version."""
-    rows = work.rows(f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND ended IS NULL ORDER BY alias", model)
-    return [route for route in map(_route, rows) if any(arm.version == version for arm in route.arms)]
+def check_free(work: Work, model: str, alias: str) -> None:
+    """Raises Conflict where a rollout decides what the alias means."""
+    row = work.row("SELECT id, state FROM rollouts WHERE model = ? AND alias = ? AND ended IS NULL", model, alias)
+    if row is not None:
+        verb = "end" if row["state"] == "watching" else "abort"
+        raise Conflict(
+            f"rollout {row['id']} decides what {model}@{alias} means: it is {row['state']}",
+            hint=f"modelyard rollout {verb} {model}{flag(alias)}", rollout=row["id"],
+        )  # fmt: skip
+
+
+def flag(alias: str) -> str:
+    """The option of a command that names an alias, where it has to be named."""
+    return "" if alias == PRODUCTION else f" --alias {alias}"
 
 
 def told(route: Route) -> str:
@@ -175,22 +208,18 @@ def check(route: Route) -> Route:
         raise InvalidInput.at("weights of the live arms", "1 in all", f"{total:.6g}")
     if route.key != "request" and not any(route.key.startswith(k) and route.key != k for k in KEYS[1:]):
         raise InvalidInput.at("key", "request, header:NAME or column:NAME", shown(route.key))
+    check_text("key", route.key, 200)
+    pinned = [(pin.header.lower(), pin.value) for pin in route.pins]
+    if len(set(pinned)) != len(pinned):
+        raise InvalidInput.at("pins", "each header and value once", ", ".join(f"{h}: {v}" for h, v in pinned))
     for pin in route.pins:
+        check_text("header of a pin", pin.header, 200)
+        check_text(f"pin of {pin.header}", pin.value, 200)
         if pin.arm not in names:
             raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", f"one of {', '.join(names)}", shown(pin.arm))
         if route.arm(pin.arm).mode == "shadow":
             raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", "an arm that answers", f"{pin.arm}, a shadow")
     return route
-
-
-def _check_free(work: Work, model: str, alias: str, rollout: int | None) -> None:
-    """Raises Conflict where another rollout than this one has the route."""
-    before = current(work, model, alias)
-    if before is not None and before.rollout is not None and before.rollout != rollout:
-        raise Conflict(
-            f"rollout {before.rollout} has the route of {model}@{alias}",
-            hint=f"modelyard rollout abort {model} --alias {alias}",
-        )
 
 
 def _route(row: Row) -> Route:

@@ -32,16 +32,16 @@ CAPITAL: tuple[float, ...] = tuple((np.arange(12, 0, -1) / 78).tolist())
 # -- one metric ----------------------------------------------------------------------------------------------------
 
 
-def log_gains(share: float, ratios: npt.ArrayLike, null: float = 1.0) -> tuple[Array, Array]:
+def log_gains(share: npt.ArrayLike, ratios: npt.ArrayLike, null: npt.ArrayLike = 1.0) -> tuple[Array, Array]:
     """(gain of a bad event in the canary, in the stable version), as logarithms, for bets on each of ``ratios``.
 
     If canary events are theta times as frequent as stable ones, a bad event is the canary's with chance
     q = theta r / (theta r + 1 - r), r = ``share``. The gains are q / q0 and (1 - q) / (1 - q0), q0 at theta = ``null``.
-    Shape: that of ``ratios``, with ``share`` broadcast against it.
+    Shape: that of ``ratios``, with ``share`` and ``null`` broadcast against it.
     """
-    r, theta = np.asarray(share, dtype="float64"), np.asarray(ratios, dtype="float64")
+    r, theta, null = (np.asarray(v, dtype="float64") for v in (share, ratios, null))
     if not ((r > 0) & (r < 1)).all():
-        raise InvalidInput(f"share of the canary: {share}, expected a number between 0 and 1")
+        raise InvalidInput(f"share of the canary: {share!r}, expected a number between 0 and 1")
     mixed = np.log((null * r + 1 - r) / (theta * r + 1 - r))
     return np.log(theta / null) + mixed, mixed
 

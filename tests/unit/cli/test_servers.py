@@ -32,7 +32,7 @@ def test_serving_nothing_says_how_to_serve_something(
     ("fault", "code", "hint"),
     [
         (HTTPError("", 401, "Unauthorized", Message(), BytesIO(b'{"error": {"message": "a key", "hint": "a header"}}')),
-         "refused", "give a key of the scope admin with --key or MODELYARD_KEY"),
+         "refused", "give a key that allows it with --key or MODELYARD_KEY"),
         (URLError(ssl.SSLCertVerificationError(1, "self-signed")), "remote_failed", "SSL_CERT_FILE=FILE"),
     ],
     ids=["no-key", "unknown-authority"],

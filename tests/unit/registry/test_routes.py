@@ -1,4 +1,4 @@
-"""Routes: what may be put in force, what is in force, and what was."""
+"""Routes: who answers for an alias; each test on SQLite and on a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -7,141 +7,143 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelyard.errors import Conflict, InvalidInput, NotFound
+from modelyard.errors import Conflict, InvalidInput, NotFound, Refused
 from modelyard.registry import Registry
-from modelyard.registry.routes import Arm, Pin, Route, Routes, told
+from modelyard.registry.routes import Arm, Pin, Route
 from registries import Make
 
 
 @pytest.fixture
-def routes(registry: Registry, make: Make) -> Routes:
-    """The routes of a registry with churn:1 to churn:3."""
-    for number in range(1, 4):
-        registry.register(make(str(number)), "churn")
-    return registry.routes
+def three(registry: Registry, make: Make) -> Registry:
+    for text in ("one", "two", "three"):
+        registry.register(make(text), "churn")
+    return registry
 
 
-STABLE, CANARY = Arm(name="stable", version=1, weight=0.9), Arm(name="canary", version=2, weight=0.1)
+def parted(first: float = 0.9, **more: Any) -> Route:
+    arms = (Arm(name="v1", version=1, weight=first), Arm(name="v2", version=2, weight=1 - first))
+    return Route(model="churn", **{"arms": arms, **more})
 
 
-def route(*arms: Arm, **changes: Any) -> Route:
-    return Route(model="churn", arms=arms or (STABLE, CANARY), **changes)
+def test_a_route_is_set_changed_and_cleared(three: Registry) -> None:
+    assert three.routes.present("churn") is None
+    first = three.routes.set(parted(), why="to try")
+    assert (first.revision, three.routes.present("churn")) == (1, first)
+    second = three.routes.set(parted(0.5))
+    assert (second.revision, second.arm("v2").weight) == (2, 0.5)
+    assert three.routes.revisions("churn") == [first, second]
+    assert three.routes.all() == [second]
+    assert three.routes.clear("churn")
+    assert three.routes.present("churn") is None
+    assert not three.routes.clear("churn"), "there is none any more"
+    assert three.routes.set(parted()).revision == 3, "numbers are never given again"
+    assert three.routes.revision("churn", "production", 2) == second
+    with pytest.raises(NotFound, match="churn@staging never had a route of revision 2"):
+        three.routes.revision("churn", "staging", 2)
 
 
-def test_without_a_route_the_alias_decides(routes: Routes) -> None:
-    assert routes.present("churn") is None
-    assert routes.all() == routes.revisions("churn") == []
-    routes.clear("churn")
-    assert routes.revisions("churn") == []
-
-
-def test_a_route_is_in_force_until_the_next(routes: Routes, registry: Registry) -> None:
-    first = routes.set(route(), why="try it")
-    assert (first.revision, first.arms) == (1, (STABLE, CANARY))
-    assert first.moment and first.who
-    assert routes.present("churn") == first
-    shadow = Arm(name="shadow", version=3, weight=1.0, mode="shadow")
-    second = routes.set(
-        route(
-            msgspec.structs.replace(STABLE, weight=1.0), shadow, key="header:x-user", salt="s",
-            pins=(Pin(header="x-team", value="qa", arm="stable"),),
-        )
-    )  # fmt: skip
-    assert routes.present("churn") == second
-    assert routes.all() == [second]
-    other = routes.set(route(alias="staging"))
-    assert (other.revision, routes.present("churn", "staging")) == (1, other)
-    routes.clear("churn", why="done")
-    assert routes.present("churn") is None
-    assert routes.all() == [other]
-    third = routes.set(route())
-    assert third.revision == 3
-    assert routes.revisions("churn") == [first, second, third]
-    changes = [c for c in registry.history("churn") if "route" in c.action]
-    assert [(c.action, c.alias, c.why, c.detail) for c in changes] == [
-        ("route", "production", "try it", "stable 1 90%, canary 2 10%"),
-        ("route", "production", "", "stable 1 100%, shadow 3 100% (shadow)"),
-        ("route", "staging", "", "stable 1 90%, canary 2 10%"),
-        ("unroute", "production", "done", ""),
-        ("route", "production", "", "stable 1 90%, canary 2 10%"),
+def test_servers_notice_each_change(three: Registry) -> None:
+    marker = three.marker()
+    for change in (lambda: three.routes.set(parted()), lambda: three.routes.clear("churn")):
+        change()
+        assert three.marker() > marker
+        marker = three.marker()
+    assert [(c.action, c.alias, c.detail, c.why) for c in three.history("churn")][-2:] == [
+        ("route", "production", "v1 1 90%, v2 2 10%", ""),
+        ("unroute", "production", "", ""),
     ]
 
 
-def test_servers_notice_a_change(routes: Routes, registry: Registry) -> None:
-    marker = registry.marker()
-    routes.set(route())
-    assert registry.marker() > marker
-    marker = registry.marker()
-    routes.clear("churn")
-    assert registry.marker() > marker
+def test_an_equal_route_is_no_change(three: Registry) -> None:
+    first = three.routes.set(parted())
+    marker = three.marker()
+    assert three.routes.set(parted()) == first
+    assert three.marker() == marker
 
 
-@pytest.mark.parametrize(
-    ("wrong", "told_of"),
-    [
-        (route(STABLE, msgspec.structs.replace(CANARY, weight=0.2)), "expected 1 in all, got 1.1"),
-        (route(STABLE), "expected 1 in all, got 0.9"),
-        (route(msgspec.structs.replace(STABLE, weight=1.0, mode="shadow")), "expected 1 in all, got 0"),
-        (route(STABLE, msgspec.structs.replace(CANARY, name="stable")), "each name once"),
-        (route(STABLE, msgspec.structs.replace(CANARY, weight=-0.1)), "a number from 0 to 1"),
-        (route(STABLE, msgspec.structs.replace(CANARY, weight=float("nan"))), "a number from 0 to 1"),
-        (route(STABLE, msgspec.structs.replace(CANARY, name="a/b")), "arm"),
-        (route(key="user"), "request, header:NAME or column:NAME"),
-        (route(key="header:"), "request, header:NAME or column:NAME"),
-        (route(pins=(Pin(header="x", value="y", arm="nobody"),)), "one of stable, canary"),
-        (
-            route(
-                msgspec.structs.replace(STABLE, weight=1.0),
-                msgspec.structs.replace(CANARY, mode="shadow"),
-                pins=(Pin(header="x", value="y", arm="canary"),),
-            ),
-            "an arm that answers",
-        ),
-        (route(alias="1x"), "alias"),
-        (msgspec.structs.replace(route(), model="no/name"), "model name"),
-    ],
-)
-def test_what_does_not_fit_together_is_refused(routes: Routes, wrong: Route, told_of: str) -> None:
-    with pytest.raises(InvalidInput, match=told_of):
-        routes.set(wrong)
-    assert routes.revisions("churn") == []
+def test_routes_do_not_move_the_alias(three: Registry) -> None:
+    three.routes.set(parted())
+    after = three.history("churn")[-1].when
+    live = three.live_at("churn", after)
+    assert live is not None and live.number == 1
+    three.routes.clear("churn")
+    three.promote("churn", 3)
+    assert three.rollback("churn").to == 1
 
 
-def test_an_arm_needs_a_version_that_is_there(routes: Routes, registry: Registry) -> None:
-    registry.delete("churn:3")
-    for version in (3, 9):
-        with pytest.raises(NotFound, match=f"version of churn: {version}"):
-            routes.set(route(STABLE, msgspec.structs.replace(CANARY, version=version)))
-    assert routes.present("churn") is None
+def test_each_alias_has_its_own(three: Registry) -> None:
+    three.promote("churn", 2, alias="staging")
+    three.routes.set(parted(alias="staging"))
+    assert three.routes.present("churn") is None
+    assert three.routes.present("churn", "staging") is not None
 
 
-def test_a_rollout_keeps_others_from_its_route(routes: Routes) -> None:
-    held = routes.set(route(rollout=7))
-    with pytest.raises(Conflict, match="rollout 7 has the route of churn@production") as error:
-        routes.set(route())
-    assert error.value.hint == "modelyard rollout abort churn --alias production"
-    with pytest.raises(Conflict, match="rollout 7 has the route"):
-        routes.set(route(rollout=8))
-    with pytest.raises(Conflict, match="rollout 7 has the route"):
-        routes.clear("churn")
-    assert routes.present("churn") == held
-    assert routes.set(route(rollout=7)).revision == 2
+def test_a_route_needs_its_versions(three: Registry) -> None:
+    with pytest.raises(NotFound, match=r"no such version of churn: 7 \(known: 1, 2, 3\)"):
+        three.routes.set(parted(arms=(Arm(name="a", version=7, weight=1.0),)))
+    assert three.routes.present("churn") is None
+    three.routes.set(parted())
+    with pytest.raises(Refused, match="churn:2 is needed by the route of churn@production"):
+        three.delete("churn:2")
+    three.routes.clear("churn")
+    three.delete("churn:2")
 
 
-def test_a_version_that_a_route_names_is_not_deleted(routes: Routes, registry: Registry) -> None:
-    from modelyard.errors import Refused
+def test_an_alias_with_a_route_is_not_moved_in_vain(three: Registry, make: Make) -> None:
+    three.routes.set(parted())
+    with pytest.raises(Conflict, match="churn@production has a route") as caught:
+        three.promote("churn", 3)
+    assert caught.value.hint == "modelyard route clear churn"
+    with pytest.raises(Conflict, match="has a route"):
+        three.register(make("four"), "churn", alias="production")
+    three.promote("churn", 3, alias="staging")
 
-    routes.set(route())
-    with pytest.raises(Refused, match="the route of churn@production sends requests to churn:2"):
-        registry.delete("churn:2")
-    with pytest.raises(Refused):
-        registry.delete("churn:2", force=True)
-    routes.clear("churn")
-    registry.delete("churn:2")
+
+def test_rolling_back_takes_a_route_away_first(three: Registry) -> None:
+    three.promote("churn", 2)
+    three.routes.set(parted())
+    assert three.rollback("churn", why="it was worse").action == "unroute"
+    assert three.routes.present("churn") is None
+    assert three.resolve("churn").number == 2
+    assert three.rollback("churn").to == 1
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"arms": ()}, "weights of the live arms: expected 1 in all, got 0"),
+    ({"arms": (Arm(name="a", version=1, weight=0.5),)}, "expected 1 in all, got 0.5"),
+    ({"arms": (Arm(name="a", version=1, weight=float("nan")),)}, "weight of a: expected a number from 0 to 1"),
+    ({"arms": (Arm(name="a", version=1, weight=1.5),)}, "weight of a: expected a number from 0 to 1, got 1.5"),
+    ({"arms": (Arm(name="a", version=1, weight=1.0), Arm(name="a", version=2, weight=0.0))}, "each name once"),
+    ({"arms": (Arm(name="a b", version=1, weight=1.0),)}, "arm: expected 1 to 100 of"),
+    ({"key": "cookie"}, "key: expected request, header:NAME or column:NAME, got 'cookie'"),
+    ({"key": "header:"}, "key: expected request"),
+    ({"key": "header:" + "x" * 500}, "key: expected at most 200 characters"),
+    ({"pins": (Pin(header="x", value="y", arm="v3"),)}, "pin of x: y: expected one of v1, v2, got 'v3'"),
+    ({"pins": (Pin(header="x", value="y", arm="v1"), Pin(header="X", value="y", arm="v2"))}, "each header and value"),
+    ({"pins": (Pin(header="x", value="\0", arm="v1"),)}, "without NUL"),
+    ({"alias": "1"}, "alias: expected"),
+    ({"model": "a b"}, "model name: expected"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG, ids=[told for _, told in WRONG])
+def test_what_does_not_fit_together_is_told(three: Registry, change: dict[str, Any], told: str) -> None:
+    import re
+
+    with pytest.raises(InvalidInput, match=re.escape(told)):
+        three.routes.set(msgspec.structs.replace(parted(), **change))
+    assert three.routes.present("churn") is None
+
+
+def test_a_shadow_adds_nothing_to_the_shares_and_answers_no_pin(three: Registry) -> None:
+    shadow = Arm(name="v3", version=3, weight=0.2, mode="shadow")
+    made = three.routes.set(parted(arms=(*parted().arms, shadow)))
+    assert three.history("churn")[-1].detail == "v1 1 90%, v2 2 10%, v3 3 20% (shadow)"
+    with pytest.raises(InvalidInput, match="expected an arm that answers, got v3, a shadow"):
+        three.routes.set(msgspec.structs.replace(made, pins=(Pin(header="x", value="y", arm="v3"),)))
 
 
 def test_an_arm_is_found_by_its_name() -> None:
-    assert route().arm("canary") == CANARY
-    with pytest.raises(NotFound, match="known: canary, stable"):
-        route().arm("canari")
-    assert told(route()) == "stable 1 90%, canary 2 10%"
+    assert parted().arm("v2").version == 2
+    with pytest.raises(NotFound, match=r"no such arm: v3 \(known: v1, v2\)"):
+        parted().arm("v3")

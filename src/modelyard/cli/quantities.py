@@ -1,0 +1,90 @@
+"""Options that are shares of requests, lengths of time, or pins."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from modelyard.cli.frame import Usage
+
+_SPAN = re.compile(r"(?P<count>[0-9]+(\.[0-9]+)?)(?P<unit>s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Share(click.ParamType[float]):
+    """A share in percent: ``10%``. Inside it is a fraction."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        return read_percent(str(value), _named(param))
+
+
+class Shares(click.ParamType[tuple[float, ...]]):
+    """Several, parted by commas, with or without the sign: ``1,5,25,50,100``."""
+
+    name = "percents"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word for word in str(value).replace(",", " ").split() if word]
+        return tuple(read_percent(word.removesuffix("%") + "%", _named(param)) for word in words)
+
+
+class Span(click.ParamType[float]):
+    """A length of time: ``90s``, ``10m``, ``24h``, ``7d``. Inside it is seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = _SPAN.fullmatch(str(value))
+        if found is None:
+            raise Usage(f"{_named(param)}: expected a time like 90s, 10m, 24h or 7d, got {str(value)!r}")
+        return float(found["count"]) * _SECONDS[found["unit"]]
+
+
+def read_percent(text: str, what: str) -> float:
+    """``10%`` as 0.1. Raises Usage."""
+    number, sign = text[:-1], text[-1:]
+    try:
+        if sign != "%":
+            raise ValueError
+        share = float(number) / 100
+    except ValueError:
+        raise Usage(f"{what}: expected a percentage like 10%, got {text!r}") from None
+    return share
+
+
+def pairs_of(words: tuple[str, ...], what: str) -> list[tuple[str, str]]:
+    """``name=value`` words. Raises Usage for one without ``=``."""
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name or not value:
+            raise Usage(f"{what}: expected NAME=VALUE, got {word!r}")
+        found.append((name, value))
+    return found
+
+
+def pins_of(words: tuple[str, ...]) -> list[Any]:
+    """``x-group:testers=canary`` words as pins: header, its value, the arm."""
+    from modelyard.registry.routes import Pin
+
+    made = []
+    for name, arm in pairs_of(words, "--pin"):
+        header, colon, value = name.partition(":")
+        if not colon or not header or not value:
+            raise Usage(f"--pin: expected HEADER:VALUE=ARM, got {name + '=' + arm!r}")
+        made.append(Pin(header=header, value=value, arm=arm))
+    return made
+
+
+def _named(parameter: click.Parameter | None) -> str:
+    return parameter.opts[0] if parameter is not None else "share"
