@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class Target:
         self._log = log
         self._read = 0
         path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = {**os.environ, "PYTHONPATH": path, "MODELYARD_HOME": str(log.parent / "home")}
         if kind == "pair":
             environment["SAGEMAKER_MULTI_MODEL"] = "true"
         with log.open("wb") as stream:
@@ -245,7 +244,7 @@ def _serve(kind: str) -> None:
     options: dict[str, Any] = {}
     key = ""
     if kind == "keyed":
-        registry = Registry.open(tempfile.mkdtemp(prefix="fuzz"))
+        registry = Registry.open()
         _, key = registry.keys.create("all", scopes=("admin",))
         options = {"keys": True, "registry": registry}
     serve(
