@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
     from modelyard.registry.database import Work
 
-#: Labels that are looked up together, and those that one transaction counts.
-LOOK, CHUNK = 100_000, 5_000
+#: Labels that are looked up together, and those that one transaction counts; predictions that one does.
+LOOK, CHUNK, STEP = 100_000, 5_000, 50_000
 
 #: Seconds after which all predictions of a request, a shadow's too, are recorded.
 SETTLE_SECONDS = 10.0
@@ -130,8 +130,8 @@ class Joiner:
         fresh = {part.name: state.rows(part.name) for part in parts if part.rows > state.rows(part.name)}
         done = done.plus(self._look_among(state, fresh))
         for part in parts:
-            if part.name in fresh:
-                done.predictions += self._take_in(state, part, fresh[part.name])
+            for begin in range(fresh.get(part.name, part.rows), part.rows, STEP):
+                done.predictions += self._take_in(state, part, begin, min(begin + STEP, part.rows))
         again, self._again = self._again, []
         for some in _chunks(again, CHUNK):
             done = done.plus(self._join(state, self._registry.labels.numbered(self._model, some)))
@@ -245,19 +245,19 @@ class Joiner:
             self._waiting.pop(hash_of(prediction), None)
         return done
 
-    def _take_in(self, state: _State, part: Part, begin: int) -> int:
-        """Count the predictions of a part from a row on, whether or not they will have a label."""
+    def _take_in(self, state: _State, part: Part, begin: int, end: int) -> int:
+        """Count the predictions in some rows of a part, whether or not they will have a label."""
         book = Book(self._recorded, self._versions)
-        book.read((part.name, row) for row in range(begin, part.rows))
+        book.read((part.name, row) for row in range(begin, end))
         book.add_predictions()
         increments = book.increments()
         with self._registry.database.write() as work:
             if _load(work, self._model, self._source).rows(part.name) != begin:
                 return 0  # another process has
             cohorts.add(work, self._model, self._source, increments)
-            state.parts[part.name] = (state.number(part.name), part.rows)
+            state.parts[part.name] = (state.number(part.name), end)
             self._save(work, state)
-        return part.rows - begin
+        return end - begin
 
     def _settled(self) -> dt.datetime:
         """Of predictions before this moment, all are recorded that have the same id."""

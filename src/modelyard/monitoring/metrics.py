@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelyard.monitoring import budget, latency
+from modelyard.monitoring import budget, judging, latency
 from modelyard.monitoring.rules import load_all
 from modelyard.monitoring.turn import unpack_state
 from modelyard.monitoring.watch import Alive
@@ -35,6 +35,7 @@ def render(registry: Registry, *, open_metrics: bool = False) -> str:
     for state, count in registry.alerts.count().items():
         page.add({"state": state}, count)
     _versions(registry, page)
+    _labels(registry, page)
     _budgets(registry, page)
     _loop(registry, page)
     return page.text()
@@ -65,6 +66,28 @@ def _versions(registry: Registry, page: _Page) -> None:
             for name, q in latency.QUANTILES.items():
                 seconds = latency.quantile_of(arm.latency.recent[-1].total, q)
                 page.add({**labels, "quantile": name.replace("p", "0.")}, seconds)
+
+
+def _labels(registry: Registry, page: _Page) -> None:
+    totals = {model: registry.labels.totals(model) for model in registry.labels.models()}
+    page.head("modelyard_labels_received_total", "counter", "Labels that came, also again.")
+    for model, found in totals.items():
+        page.add({"model": model}, found.received)
+    page.head("modelyard_labelled_predictions", "gauge", "Predictions that were told a label, by what became of it.")
+    for model, found in totals.items():
+        waiting = found.predictions - found.matched - found.unknown
+        for became, count in (("matched", found.matched), ("waiting", waiting), ("unknown", found.unknown)):
+            page.add({"model": model, "became": became}, count)
+    page.head("modelyard_corrected_predictions", "gauge", "Predictions that were told different labels.")
+    for model, found in totals.items():
+        page.add({"model": model}, found.corrected)
+    page.head("modelyard_quality", "gauge", "Metrics by labels that are ripe, and the bounds of their intervals.")
+    for (model, _), text in states.find(registry.database, judging.STATE).items():
+        for version, figures in msgspec.json.decode(text).items():
+            for metric, values in figures.items():
+                for bound, value in zip(("value", "low", "high"), values, strict=True):
+                    if value is not None:
+                        page.add({"model": model, "version": version, "metric": metric, "bound": bound}, value)
 
 
 def _budgets(registry: Registry, page: _Page) -> None:

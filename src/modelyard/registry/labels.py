@@ -81,7 +81,8 @@ class Labels:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._turn = threading.Lock()
+        #: Held by whoever keeps what all have asked for, and by whoever asks.
+        self._turn, self._guard = threading.Lock(), threading.Lock()
         self._asked: list[_Asked] = []
 
     def add(self, model: str, labels: Sequence[Label]) -> Receipt:
@@ -98,10 +99,12 @@ class Labels:
         return total
 
     def _add(self, mine: _Asked) -> Receipt:
-        self._asked.append(mine)
+        with self._guard:
+            self._asked.append(mine)
         with self._turn:
             if mine.receipt is None and mine.error is None:  # nobody has kept ours with theirs
-                together, self._asked = self._asked, []
+                with self._guard:
+                    together, self._asked = self._asked, []
                 try:
                     with self._database.write() as work:
                         receipts = [keep(work, asked.model, asked.labels) for asked in together]

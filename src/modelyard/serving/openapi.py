@@ -9,6 +9,7 @@ from modelyard.decoding.fast import FLOAT_LIMITS, integer_range
 from modelyard.interfaces import Catalog
 from modelyard.schema import INTEGER_RANGES, Field
 from modelyard.serving.loading import Loaded
+from modelyard.wires.labels import schema_of
 
 Json = dict[str, Any]
 
@@ -32,6 +33,8 @@ def describe(catalog: Catalog, *, wants_keys: bool = False) -> Json:
         schemas |= _schemas(key, served.signature.inputs, served.signature.outputs)
         paths[f"/models/{name}"] = _get(f"model_{key}", f"Versions and signature of {name}", also=("404",))
         paths[f"/models/{name}/predict"] = _predict(key, f"Predict with {name}", served)
+        if (label := schema_of(served, catalog)) is not None:
+            paths[f"/models/{name}/labels"] = _labels(key, f"Tell the truth about predictions of {name}", label)
         for version in [v for v in catalog.models() if v.name == name]:
             own = key
             if version.signature != served.signature:
@@ -48,6 +51,10 @@ def describe(catalog: Catalog, *, wants_keys: bool = False) -> Json:
     if len(names) == 1:
         only = catalog.find(names[0], None, None)
         paths["/predict"] = _predict(_key(names[0]), f"Predict with {names[0]}", only, "/predict")
+        if (label := schema_of(only, catalog)) is not None:
+            paths["/labels"] = _labels(
+                f"{_key(names[0])}_only", f"Tell the truth about predictions of {names[0]}", label
+            )
     document: Json = {
         "openapi": "3.1.0",
         "info": {"title": "Modelyard", "version": __version__, "description": f"Serves {', '.join(names)}."},
@@ -136,6 +143,20 @@ def _predict(key: str, summary: str, served: Any, path: str = "") -> Json:
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {"200": good, **{status: _failure(status) for status in _REASONS}},
+    }
+    return {"post": operation}
+
+
+def _labels(key: str, summary: str, label: Json) -> Json:
+    counts = {name: {"type": "integer"} for name in ("received", "new", "repeated", "corrected", "late")}
+    receipt = _object({"model": {"type": "string"}, **counts})
+    good = {"description": "They are kept, durably", "content": {"application/json": {"schema": receipt}}}
+    body = {"schema": {"oneOf": [label, {"type": "array", "items": label}]}}
+    operation = {
+        "operationId": f"label_{key}",
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {"200": good, **{status: _failure(status) for status in ("400", "404", "413", "503")}},
     }
     return {"post": operation}
 

@@ -25,7 +25,7 @@ import msgspec
 from modelyard.errors import InvalidInput, Problem
 from modelyard.interfaces import Catalog, Codec, Served
 from modelyard.messages import Call, Message
-from modelyard.truth import Label, Truth, read_label
+from modelyard.truth import LONGEST_ID, Label, Truth, read_label
 from modelyard.wires import segments
 from modelyard.wires.native import CSV, JSON, LINES, NativeWire
 
@@ -76,6 +76,28 @@ def truth_of(served: Served, catalog: Catalog) -> Truth:
     """What labels of a model may be, by all of its versions that are loaded."""
     versions = [each for each in catalog.models() if each.name == served.name and each.task == served.task]
     return Truth.of(served.task, [each.signature for each in versions])
+
+
+def schema_of(served: Served, catalog: Catalog) -> dict[str, Any] | None:
+    """What a label of a model looks like, as a JSON Schema; None where no label tells anything about it."""
+    try:
+        truth = truth_of(served, catalog)
+    except InvalidInput:
+        return None
+    label: dict[str, Any] = (
+        {"enum": list(truth.classes)} if truth.classes else {"type": ["string", "number", "boolean"]}
+    )
+    properties = {
+        "prediction_id": {
+            "type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": "^[!-~]+$",
+            "description": "The request_id of the answer; of a request of several rows, request_id.N",
+        },
+        "label": {"type": "number"} if truth.task == "regression" else label,
+        "time": {"type": "string", "format": "date-time", "description": "When it became known"},
+    }  # fmt: skip
+    return {
+        "type": "object", "properties": properties, "required": list(NAMES[:2]), "additionalProperties": False,
+    }  # fmt: skip
 
 
 def read_labels(records: Iterable[tuple[str, Any]], truth: Truth) -> list[Label]:

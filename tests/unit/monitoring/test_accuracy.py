@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from modelyard.errors import Conflict, NotFound
-from modelyard.monitoring import expectation
+from modelyard.monitoring import expectation, judging
 from modelyard.monitoring.accuracy import Quality, Report, report
 from modelyard.monitoring.grading import Answers, Grader
 from modelyard.monitoring.judging import Judge
+from modelyard.monitoring.metrics import render
 from modelyard.monitoring.rules import AccuracyRules, edit
 from modelyard.monitoring.verdicts import PROMISE, judge
 from modelyard.registry import Registry
-from modelyard.registry.cohorts import Counts, Key, add, plus
-from modelyard.truth import Truth
+from modelyard.registry.cohorts import Cohorts, Counts, Key, add, plus
+from modelyard.truth import Label, Truth
 from recorded import bundle_of
 
 NOW = dt.datetime.now(dt.UTC).replace(minute=30, second=0, microsecond=0)
@@ -272,11 +273,35 @@ def test_findings_and_alerts_of_labels(registered: Registry) -> None:
     assert [alert.about for alert in registered.alerts.find("m", is_open=True)] == ["accuracy"]
     assert loop.step() == 0 and loop.pause > 1
     assert registered.findings.find("m", is_open=True)[0].looks == 2
+    accuracy = report(registered, "m").versions[0].whole.metrics["accuracy"]  # type: ignore[union-attr]
+    line = 'modelyard_quality{model="m",version="1",metric="accuracy",bound="low"}'
+    assert f"{line} {accuracy.low!r}" in render(registered)
     with registered.database.write() as work:
         work.do("DELETE FROM cohorts")
     put(registered, *days_of(range(1, 11)))
     assert loop.step() == 0
     assert registered.findings.find("m", is_open=True) == [] and registered.alerts.find("m", is_open=True) == []
+
+
+def test_what_is_old_is_merged_and_forgotten_once_a_day(registered: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = registered.lease("control", "me")
+    assert lease.beat()
+    old = hour_of(200)[:10]
+    put(registered, *days_of([1, 500]), *((Key("1", "", "", f"{old}T{hour}"), graded(100)) for hour in ("01", "13")))
+    registered.labels.add("m", [Label("a", "yes"), Label("b", "no")])
+    with registered.database.write() as work:
+        work.do("UPDATE labels SET state = 'counted', received = '2000' WHERE prediction = 'a'")
+    loop = Judge(registered, lease)
+    loop.step()
+    hours = [cohort.key.hour for cohort in Cohorts(registered.database).find("m")]
+    assert [len(hour) for hour in hours] == [10, 13]
+    assert registered.labels.history("m", "a") == [] and registered.labels.history("m", "b") != []
+    put(registered, *days_of([500]))
+    loop.step()
+    assert len(Cohorts(registered.database).find("m")) == 3
+    monkeypatch.setattr(judging, "TIDY_SECONDS", 0.0)
+    loop.step()
+    assert len(Cohorts(registered.database).find("m")) == 2
 
 
 def test_who_lost_the_lease_judges_nothing(registered: Registry) -> None:

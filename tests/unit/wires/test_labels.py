@@ -10,7 +10,8 @@ import pytest
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.interfaces import Wire
 from modelyard.messages import Call, Message
-from modelyard.testing.wires import KitCatalog
+from modelyard.schema import Field, Signature
+from modelyard.testing.wires import SIGNATURE, KitCatalog, KitServed
 from modelyard.truth import Label
 from modelyard.wires import labels
 from modelyard.wires.labels import LabelsWire
@@ -112,3 +113,12 @@ def test_an_unknown_model() -> None:
 def test_refusals_are_those_of_the_native_wire() -> None:
     told = json.loads(WIRE.refuse(None, InvalidInput.at("[0].label", "a class", "3"), "r1").body)
     assert told["error"]["problems"] == [{"path": "[0].label", "expected": "a class", "got": "3"}]
+
+
+def test_what_a_label_looks_like_is_described() -> None:
+    described = labels.schema_of(KitCatalog().served, KitCatalog())
+    assert described is not None
+    assert described["properties"]["label"] == {"enum": ["no", "yes"]} and described["additionalProperties"] is False
+    embedding = Field(name="embedding", dtype="float32", shape=(8,))
+    shaped = KitServed(signature=Signature(inputs=SIGNATURE.inputs, outputs=(embedding,)))
+    assert labels.schema_of(shaped, KitCatalog(shaped)) is None
