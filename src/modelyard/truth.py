@@ -15,6 +15,9 @@ from modelyard.schema import Signature
 #: The longest id of a prediction: that of a request, which servers cut at 128, and the number of a row.
 LONGEST_ID = 160
 
+#: The longest class of a model that names none.
+LONGEST_CLASS = 200
+
 #: The output that labels are the truth about.
 PREDICTION, PROBABILITIES = "prediction", "probabilities"
 
@@ -127,11 +130,11 @@ class Truth:
         return next((name for name in self.classes if _number(name) == repr(number + 0.0)), None)
 
     def _unnamed(self, value: Any) -> str | None:
+        text = value.strip() if isinstance(value, str) else str(value)
         if self._dtype == "string":
-            return value.strip() or None if isinstance(value, str) else None
+            return text if isinstance(value, str) and text.isprintable() and 0 < len(text) <= LONGEST_CLASS else None
         if self._dtype == "bool":
-            text = str(value).strip().lower()
-            return text.capitalize() if text in ("true", "false") else None
+            return text.capitalize() if text.lower() in ("true", "false") else None
         number = _number(value)
         return None if number is None else str(int(float(number))) if float(number).is_integer() else number
 
@@ -162,6 +165,8 @@ def read_time(value: Any) -> str:
     try:
         moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
         utc = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+        if not 1900 <= utc.year < 3000:  # a label of such a time could never be corrected, or never count
+            raise ValueError(value)
         return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     except (ValueError, TypeError, OverflowError):
         raise InvalidInput.at("time", "an ISO 8601 date or time, like 2026-11-23T10:00:00Z", _shown(value)) from None

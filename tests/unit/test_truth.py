@@ -29,6 +29,7 @@ BOOLS = Truth.of("classification", [classifier("bool", "False", "True")])
 FLOATS = Truth.of("classification", [classifier("float64", "0.5", "1.0")])
 NUMBERS = Truth.of("regression", [REGRESSOR])
 NAMELESS = Truth.of("classification", [classifier("int64", named="")])
+TEXTS_NAMELESS = Truth.of("classification", [classifier("string", named="")])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ NAMELESS = Truth.of("classification", [classifier("int64", named="")])
         (FLOATS, 0.5, "0.5"), (FLOATS, 1, "1.0"), (FLOATS, ".5", "0.5"),
         (NUMBERS, 3, "3.0"), (NUMBERS, "3", "3.0"), (NUMBERS, "1e3", "1000.0"),
         (NUMBERS, -0.0, "0.0"), (NUMBERS, " 2.5", "2.5"),
-        (NAMELESS, 7, "7"), (NAMELESS, "7.0", "7"),
+        (NAMELESS, 7, "7"), (NAMELESS, "7.0", "7"), (TEXTS_NAMELESS, " oak ", "oak"),
     ],
 )  # fmt: skip
 def test_equal_labels_are_one_text(truth: Truth, given: Any, text: str) -> None:
@@ -59,7 +60,7 @@ def test_equal_labels_are_one_text(truth: Truth, given: Any, text: str) -> None:
         (NUMBERS, "nan"), (NUMBERS, "inf"), (NUMBERS, float("inf")), (NUMBERS, "1_000"),
         (NUMBERS, "3,5"), (NUMBERS, True),
         (NUMBERS, 10**400), (NUMBERS, "abc"), (NUMBERS, []),
-        (NAMELESS, "a"), (NAMELESS, None),
+        (NAMELESS, "a"), (NAMELESS, None), (TEXTS_NAMELESS, "a\0"), (TEXTS_NAMELESS, "a" * 201), (TEXTS_NAMELESS, 3),
     ],
 )  # fmt: skip
 def test_what_is_no_label(truth: Truth, given: Any) -> None:
@@ -118,7 +119,10 @@ def test_times(given: Any, text: str) -> None:
     assert read_time(given) == text
 
 
-@pytest.mark.parametrize("given", ["soon", 17, "2026-13-01", [], dt.date(2026, 1, 1), "0001-01-01T00:00:00+23:00"])
+@pytest.mark.parametrize(
+    "given",
+    ["soon", 17, "2026-13-01", [], dt.date(2026, 1, 1), "0001-01-01T00:00:00+23:00", "9999-12-31", "0999-01-01"],
+)
 def test_what_is_no_time(given: Any) -> None:
     with pytest.raises(InvalidInput, match="time"):
         read_label("a", "no", given, TEXTS)

@@ -228,7 +228,7 @@ def _show_finding(finding: Finding) -> None:
         ("opened", _moment(finding.opened)), ("closed", _moment(finding.closed) if finding.closed else "still open"),
         ("why", finding.why), ("evidence", rests_on(evidence)), ("false alarms", expectation(finding)),
         ("rows from", f"{_moment(evidence.since)} to {_moment(evidence.until)}"),
-        ("windows", f"{evidence.windows[0]} to {evidence.windows[1]}"),
+        ("windows", f"{evidence.windows[0]} to {evidence.windows[1]}" if any(evidence.windows) else ""),
         ("seen last", rests_on(finding.latest) if finding.latest else ""),
     ])  # fmt: skip
     distances = evidence.more.get("distances")

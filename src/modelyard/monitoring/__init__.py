@@ -14,8 +14,13 @@
 ``report``      everything about one model, computed from rows
 ``selftest``    how long known drifts take, and how often nothing is taken for something
 
+``sending``      labels from files, into the registry or to a server
 ``labelling``    labels of all models joined with what this machine recorded, now and then
 ``joining``      of one model: which labels meet which predictions, each once
 ``recorded``     recorded predictions, found by their ids
 ``bookkeeping``  which cohorts a row is of; ``grading`` what it adds to them
+``maturity``     how late labels come, and which cohorts have theirs
+``scorecard``    metrics from cohorts, with intervals; ``expectation`` what scores promise before labels come
+``accuracy``     everything that labels say of a model
+``verdicts``     whether a version is worse than at its training; ``judging`` makes findings of it
 """

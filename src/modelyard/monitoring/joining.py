@@ -34,8 +34,8 @@ SETTLE_SECONDS = 10.0
 #: Days that a label waits for its prediction.
 HORIZON_DAYS = 30.0
 
-#: Labels that found no prediction and are looked for among new ones; of more, the oldest are not.
-MOST_WAITING = 2_000_000
+#: Labels that found no prediction and are looked for among new ones; of more, the oldest wait until a process starts.
+MOST_WAITING = 500_000
 
 _STATE = "joining"
 

@@ -109,7 +109,7 @@ def follow(registry: Registry, places: Places, stop: threading.Event, log: Log) 
     while not stop.is_set():
         try:
             labelling = Labelling(registry, places, sample=settings.get("record_sample"))
-        except (Conflict, OSError):
+        except (ModelyardError, OSError):  # mostly that another process joins
             stop.wait(_CONFLICT_SECONDS)
             continue
         try:
