@@ -27,6 +27,7 @@ from modelyard.recording.places import Places
 from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
 from modelyard.rollouts.controller import Controller
+from modelyard.rollouts.tallying import Tallying
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ LOOPS: list[MakeLoop] = [Monitor, Judge, Controller]
 MakeConsumer = Callable[["Registry", Log], Consumer]
 
 #: Those of every recorder.
-CONSUMERS: list[MakeConsumer] = []
+CONSUMERS: list[MakeConsumer] = [Tallying]
 
 #: A loop that takes longer for one step stands still: the lease is left to others.
 STUCK_SECONDS = 60.0
