@@ -28,6 +28,7 @@ from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
 from modelyard.rollouts.controller import Controller
 from modelyard.rollouts.tallying import Tallying
+from modelyard.rollouts.truths import Truths
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class Watch:
         was, failing = -1, False
         if self._places is not None:
             self._start(self._record, "recorder")
-            self._start(partial(labelling.follow, self._registry, self._places, self._stop, self._log), "labels")
+            given = self._registry, self._places, self._stop, self._log, [Truths()]
+            self._start(partial(labelling.follow, *given), "labels")
         try:
             while True:
                 if any(running.is_stuck for running in self._running):

@@ -185,8 +185,8 @@ def _head_schema() -> Any:
     return pa.schema(
         [
             ("prediction_id", text), ("request_id", text), ("time", pa.timestamp("us", "UTC")), ("arm", text),
-            ("alias", text), ("revision", number), ("pinned", pa.bool_()), ("code", text), ("client", text), ("rows", number),
-            *((name, pa.float64()) for name in STAGE_COLUMNS),
+            ("alias", text), ("revision", number), ("pinned", pa.bool_()), ("code", text), ("client", text),
+            ("rows", number), *((name, pa.float64()) for name in STAGE_COLUMNS),
             ("batch", number), ("worker", number), ("flags", texts), ("kept", text), ("removed", texts),
             ("reason", text), ("body", pa.binary()),
         ]

@@ -122,7 +122,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Seconds that half, 5 % and 1 % of the stable version's requests took longer than, before.
     thresholds: tuple[float, ...] = ()
     scores: Scores | None = None
-    #: A label that is further than this from a predicted number is a wrong prediction; None where labels are classes.
+    #: A label that is further than this from a predicted number is a wrong prediction, and the answer of a shadow that
+    #: is as far from the one that was given is another answer. None for classes, and where nobody knows.
     miss: float | None = None
     #: The label that is a success, whatever was predicted; "" where a success is a right prediction.
     outcome: str = ""

@@ -1,8 +1,8 @@
 """Which clients were counted, and for which kinds of event: each once, in a bounded memory.
 
-Of more clients than fit, a half that chance picks is followed from then on, of many more a quarter, and so on. Whether a
-client is of that half depends on nothing else, so that both arms lose alike and what is counted stays fair evidence; it
-only takes longer. A client that was counted before and is not followed any more is not counted again.
+Of more clients than fit, a half that chance picks is followed from then on, of many more a quarter, and so on. Whether
+a client is of that half depends on nothing else, so that both arms lose alike and what is counted stays fair evidence;
+it only takes longer. A client that was counted before and is not followed any more is not counted again.
 """
 
 from __future__ import annotations

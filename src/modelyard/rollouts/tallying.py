@@ -4,9 +4,9 @@ Whose plan a revision of a route is counted by has to be asked of the registry, 
 meanwhile waits in memory. Were the recorder killed in that moment, it would not be counted, of both arms alike.
 
 Everything else is counted exactly once. What was counted is closed as a numbered tally, the checkpoint that holds the
-tally also holds how far the rings were read, and only then it is sent, again and again until the registry has it: there,
-its number tells whether it came before. While one is on its way the next is not closed, so that a registry that is away
-for long gets a single tally of all that time.
+tally also holds how far the rings were read, and only then it is sent, again and again until the registry has it:
+there, its number tells whether it came before. While one is on its way the next is not closed, so that a registry that
+is away for long gets a single tally of all that time.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Tallying:
             return
         for text in dict.fromkeys(rows.arms):
             took = read_arm(text)
-            self._count(rows.subject.model, took, rows.requests, partial(Counting.take, took=took, text=text, rows=rows, found=found))
+            count = partial(Counting.take, took=took, text=text, rows=rows, found=found)
+            self._count(rows.subject.model, took, rows.requests, count)
 
     def refuse(self, subject: Subject, refusal: Refusal) -> None:
         """Count a request for which no model was called."""

@@ -56,7 +56,8 @@ class Routed:
         """The arms of a rollout that are left out, as notes call them, and why."""
         if self.route.rollout is None:
             return []
-        return [(self.text(arm), self._failures[arm.version]) for arm in self.route.arms if arm.version in self._failures]
+        failed = (arm for arm in self.route.arms if arm.version in self._failures)
+        return [(self.text(arm), self._failures[arm.version]) for arm in failed]
 
     @property
     def is_plain(self) -> bool:
