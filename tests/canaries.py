@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.base import BaseEstimator, RegressorMixin
 
 from modelyard.bundle import Bundle, pack
 
@@ -40,10 +41,11 @@ def version(folder: Path, kind: str, *, noise: float = 0.0) -> Bundle:
         constants["nan"] = [np.nan]
         nodes.append(node("Where", ["is_odd", "nan", "double"], ["changed"]))
     elif kind == "slow":
-        constants["many"] = np.array([12_000_000, 1])
+        constants |= {"many": [12_000_000], "second": [1]}
         result = "changed"
         nodes += [
-            node("Shape", ["x"], ["shape"]), node("Mul", ["shape", "many"], ["size"]),
+            node("Shape", ["x"], ["shape"]), node("Gather", ["shape", "second"], ["one"]),
+            node("Mul", ["one", "many"], ["size"]),
             node("ConstantOfShape", ["size"], ["zeros"]), node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
             node("Cast", ["zero"], ["nothing"], to=TensorProto.DOUBLE), node("Add", ["double", "nothing"], ["changed"]),
         ]  # fmt: skip
@@ -64,6 +66,21 @@ def version(folder: Path, kind: str, *, noise: float = 0.0) -> Bundle:
     onnx.checker.check_model(model)
     sample = {"x": np.random.default_rng(0).uniform(ODD, 1, 400)}
     return pack(path, folder / "bundle", sample=sample, metrics={"held_out": {"rmse": {"value": RMSE}}})
+
+
+class Foreign(RegressorMixin, BaseEstimator):
+    """A model of a kind that nobody trusts."""
+
+    def fit(self, rows: Any = None, target: Any = None) -> Foreign:
+        self.n_features_in_ = 1
+        return self
+
+    def predict(self, rows: Any) -> Any:
+        return 2 * np.asarray(rows, dtype=float)[:, 0]
+
+
+def foreign(folder: Path) -> Bundle:
+    return pack(Foreign().fit(), folder, sample={"x": np.linspace(ODD, 1, 50)})
 
 
 def truth(x: float) -> float:

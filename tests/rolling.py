@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import random
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import canaries
 from commands import environment
+from modelyard.bundle import Bundle
 from modelyard.registry import Registry
 from receivers import waited
 
@@ -42,6 +42,8 @@ class Load:
         self.hear: Callable[[int, float], None] = lambda status, moment: None
         #: Seconds between two requests of a thread.
         self.pause = 0.002
+        #: Nothing is asked for as long as it is set.
+        self.is_held = False
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -49,6 +51,8 @@ class Load:
     def _run(self) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=60)
         while not self._stop.wait(self.pause):
+            if self.is_held:
+                continue
             x = self._rows()
             try:
                 connection.request("POST", "/predict", json.dumps({"x": x}), self._headers)
@@ -71,7 +75,7 @@ class Load:
 
 
 class Rolling:
-    """A home with version 1, a server of it, and the command line."""
+    """A home with version 1, a server of it, and the command line. ``MODELYARD_HOME`` has to be ``folder / home``."""
 
     def __init__(self, folder: Path, where: str = "", *, workers: int = 2) -> None:
         self.folder = folder
@@ -79,7 +83,6 @@ class Rolling:
         self.environment = environment(self.home) | QUICK
         if where:
             self.environment["MODELYARD_REGISTRY"] = where
-        os.environ["MODELYARD_HOME"] = str(self.home)  # where the blobs are
         self.registry = Registry.open(where or self.home)
         self.versions = 0
         self.add("good")
@@ -95,13 +98,23 @@ class Rolling:
         assert found, self.log.read_text()
         self.url: str = found[0]["url"]
         self.load: Load | None = None
+        self.wire: Any = None
 
     def add(self, kind: str) -> int:
         """Register one more version; the number that it got."""
         self.versions += 1
         noise = float(self.versions)
         bundle = canaries.version(self.folder / f"bundle{self.versions}", kind, noise=noise)
+        return self.register(bundle)
+
+    def register(self, bundle: Bundle) -> int:
         return self.registry.register(bundle, "m").number
+
+    @property
+    def watcher(self) -> int:
+        """The process that records and decides; 0 for none."""
+        held = self.registry.holder("control")
+        return int(held.split("-")[-2]) if held else 0
 
     def cli(self, *words: str, fails: bool = False) -> Any:
         """Type a command; what it told as JSON."""
@@ -113,14 +126,17 @@ class Rolling:
         return json.loads((done.stderr.strip().splitlines()[-1]) if fails else done.stdout)
 
     def start_load(self, **options: Any) -> Load:
-        """Load the server, and wait until it is known how fast it is."""
-        load = self.load = Load(self.url, **options)
+        """Load the server, in place of the load before, and wait until it is known how fast it is."""
+        if self.load is not None:
+            self.load.stop()
+        self.load = Load(self.url, **options)
         assert waited(lambda: self.counted() >= 600, 60), self.told()
-        return load
+        return self.load
 
     def counted(self) -> int:
-        """Requests in windows."""
-        return sum(sum(w.counted.stages.get("total", [])) for w in self.registry.windows.find("m", "1"))
+        """Requests of the stable version that are in windows."""
+        windows = self.registry.windows.find("m", str(self.registry.resolve("m").number))
+        return sum(sum(window.counted.stages.get("total", [])) for window in windows)
 
     def start(self, kind: str, *words: str) -> int:
         """Roll out one more version; its number."""

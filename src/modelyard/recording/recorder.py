@@ -136,7 +136,7 @@ class Recorder:
                     consumer.fail(unserved)
             if read.lost:
                 self._lose(read.subject, read.lost)
-        if self._posting.add(self._counting.close(time())):
+        if self._posting.add(self._counting.close(time())) or self._reading.has_ended:
             self._has_news = True
         self._look()
         if self._job is None:
