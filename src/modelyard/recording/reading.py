@@ -106,6 +106,11 @@ class Reading:
         return any(source.reader.unread for source in self.sources.values())
 
     @property
+    def has_done(self) -> bool:
+        """Whether a ring is there of which all was read, and which nobody writes any more."""
+        return any(source.is_done for source in self.sources.values())
+
+    @property
     def fullest(self) -> float:
         """How full the fullest ring is, from 0 to 1."""
         return max((s.reader.waiting / s.reader.size for s in self.sources.values() if not s.is_done), default=0.0)

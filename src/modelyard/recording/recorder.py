@@ -240,7 +240,8 @@ class Recorder:
         waited = monotonic() - self._kept_at
         is_urgent = any(consumer.is_urgent for consumer in self._consumers)
         is_much = self._reading.fullest > 0.25 or self._held > MOST_HELD // 4
-        return is_urgent or is_much or (self._has_news and waited >= KEEP_SECONDS)
+        has_news = self._has_news or self._reading.has_done  # a ring goes once a checkpoint says that it is done
+        return is_urgent or is_much or (has_news and waited >= KEEP_SECONDS)
 
     def _keep(self, *, is_last: bool = False) -> None:
         checkpoint = Checkpoint(

@@ -462,6 +462,17 @@ def test_a_ring_stays_until_a_checkpoint_says_that_it_is_done(
     assert "rows were not recorded: the recorder before ended too soon" in again.events
 
 
+def test_a_ring_goes_with_its_server_however_long_nothing_was_predicted(records: Path, registry: Registry) -> None:
+    shop = Shop(records)
+    shop.sell(["a"])
+    here = Here(records, registry, window_seconds=0.01)
+    here.turn_until(registry.windows.newest)
+    here.turn_until(lambda: here.recorder._job is None and not here.recorder._has_news)
+    shop.close()
+    here.turn_until(lambda: not list(Places(records).rings.glob("*.ring")))
+    here.recorder.finish()
+
+
 def test_a_damaged_ring_is_told_and_given_up(records: Path, registry: Registry) -> None:
     shops = [Shop(records) for _ in range(2)]
     for number, shop in enumerate(shops):
