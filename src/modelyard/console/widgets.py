@@ -21,6 +21,7 @@ TONES = {
     "ok": "y-good", "promoted": "y-good", "running": "y-info", "watching": "y-info", "done": "y-good",
     "info": "y-info", "warning": "y-warn", "paused": "y-warn", "silenced": "y-warn", "error": "y-bad",
     "critical": "y-bad", "rolled back": "y-bad", "aborted": "y-bad", "failed": "y-bad", "open": "y-bad",
+    "lost": "y-warn",
 }  # fmt: skip
 
 
@@ -65,6 +66,21 @@ def mark(text: str, tone: str = "") -> None:
 def moment(text: str | None) -> None:
     """A moment of the registry (ISO 8601, UTC), shown in the viewer's zone."""
     ui.element("time").props(f'data-utc="{text or ""}"')
+
+
+class Moment(str):
+    """A moment among ``pairs``."""
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what they have; rows that have nothing are left out."""
+    with ui.element("dl").classes("y-pairs"):
+        for name, value in rows:
+            if value:
+                with ui.element("dt").classes("y-soft"):
+                    ui.label(name)
+                with ui.element("dd"):
+                    moment(value) if isinstance(value, Moment) else ui.label(value)
 
 
 def loading() -> None:
@@ -157,13 +173,7 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
     """Rows that can be sorted, paged, and taken along as CSV. ``key``: the column that tells rows apart; ``name``: of
     the file. Links are relative to the console's root.
     """
-    root = ui.context.client.request.scope.get("root_path", "")
-    for row in rows:
-        for column in columns:
-            if column.kind == "link" and (href := row.get(f"{column.name}_href")):
-                row[f"{column.name}_href"] = root + href
-            if column.kind == "mark":
-                row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
+    _finish(columns, rows)
     columns = [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
     told = [
         {
@@ -182,6 +192,23 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
     with ui.element("div").classes("y-row").style("justify-content: flex-end"):
         _download(name, [c.label for c in columns], lambda: [[row.get(c.name) for c in columns] for row in made.rows])
     return made
+
+
+def refresh(table: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
+    """Show newer rows in a table, where it is sorted and paged as somebody left it."""
+    _finish(columns, rows)
+    table.rows = rows
+
+
+def _finish(columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
+    """Add to rows what their cells want: whole addresses, colours of marks."""
+    root = ui.context.client.request.scope.get("root_path", "")
+    for row in rows:
+        for column in columns:
+            if column.kind == "link" and (href := row.get(f"{column.name}_href")):
+                row[f"{column.name}_href"] = root + href
+            if column.kind == "mark":
+                row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
 
 
 def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], list[Sequence[Any]]], name: str,
