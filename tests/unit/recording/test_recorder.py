@@ -281,17 +281,6 @@ def test_a_second_recorder_is_told_who_the_first_is(records: Path) -> None:
     Here(records, None).recorder.close()
 
 
-def test_the_ring_of_a_server_that_ends_long_after_its_last_call_is_removed(records: Path, shop: Shop) -> None:
-    here = Here(records, None, window_seconds=0.1)
-    shop.sell(["a"])
-    here.turn_until(lambda: here.totals.get(("churn", "1"), (0,))[0] == 1 and not here.recorder._counting._open)
-    post = here.recorder._posting.post
-    here.turn_until(lambda: not (post.sending or post.waiting or here.recorder._job or here.recorder._has_news))
-    shop.close()
-    here.turn_until(lambda: not list(shop.places.rings.glob("*.ring")))
-    here.recorder.close()
-
-
 def test_rows_are_kept_within_a_moment(records: Path, shop: Shop) -> None:
     here = Here(records, None, sample=1)
     shop.sell(["a", "b"])
@@ -471,6 +460,17 @@ def test_a_ring_stays_until_a_checkpoint_says_that_it_is_done(
     again.recorder.finish()
     assert again.totals == {("churn", "1"): (0, 0, 1, 0)}, "what was forgotten is counted"
     assert "rows were not recorded: the recorder before ended too soon" in again.events
+
+
+def test_a_ring_goes_with_its_server_however_long_nothing_was_predicted(records: Path, registry: Registry) -> None:
+    shop = Shop(records)
+    shop.sell(["a"])
+    here = Here(records, registry, window_seconds=0.01)
+    here.turn_until(registry.windows.newest)
+    here.turn_until(lambda: here.recorder._job is None and not here.recorder._has_news)
+    shop.close()
+    here.turn_until(lambda: not list(Places(records).rings.glob("*.ring")))
+    here.recorder.finish()
 
 
 def test_a_damaged_ring_is_told_and_given_up(records: Path, registry: Registry) -> None:
