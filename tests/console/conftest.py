@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from commands import environment, type_in
+from console.drifting import Drifting
 
 pytest.importorskip("nicegui", reason="the console is an extra")
 sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is driven")
@@ -112,6 +113,16 @@ def ask(url: str, path: str, body: Any = None, *, headers: dict[str, str] | None
 
 
 @pytest.fixture(scope="session")
+def drifting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, Drifting]]:
+    """A home whose models do badly, with its console, and what made it. It serves nothing."""
+    folder = tmp_path_factory.mktemp("drifting")
+    made = Drifting(folder / "home")
+    console, url = start(folder / "home", folder, "console", "--port", "0", log=folder / "console.log")
+    yield Yard(folder / "home", folder, url, ""), made
+    end(console)
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A headless Chromium of the system's."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -179,7 +190,7 @@ def tab(chromium: Any, yard: Yard) -> Iterator[Callable[..., Tab]]:
         return made
 
     yield make
-    for context, each in opened:
+    for context, _ in opened:
         context.close()
     faults = [fault for _, each in opened for fault in each.faults]
     assert not faults, faults

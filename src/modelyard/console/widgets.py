@@ -135,7 +135,10 @@ def action(label: str, on_click: Callable[[], Awaitable[Any]], *, icon: str = ""
 
 
 class Column(NamedTuple):
-    """One column of a table. ``kind``: text, number, moment, mark, or link (the row's ``<name>_href``)."""
+    """One column of a table. ``kind``: text, number, moment, mark, link (to the row's ``<name>_href``), title (a link
+    of many words), cell (a text that is not broken), or drawn: then whoever makes the table adds the slot that draws
+    it, and it is not taken along.
+    """
 
     name: str
     label: str
@@ -151,6 +154,7 @@ _CELLS = {
     "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
     ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
 }
+_CELLS["title"] = _CELLS["link"]
 
 
 def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, name: str, page: int = 25) -> ui.table:
@@ -160,7 +164,7 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
     root = ui.context.client.request.scope.get("root_path", "")
     for row in rows:
         for column in columns:
-            if column.kind == "link" and (href := row.get(f"{column.name}_href")):
+            if column.kind in ("link", "title") and (href := row.get(f"{column.name}_href")):
                 row[f"{column.name}_href"] = root + href
             if column.kind == "mark":
                 row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
@@ -169,7 +173,7 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
         {
             "name": each.name, "label": each.label, "field": each.name, "sortable": True,
             "align": "right" if each.kind == "number" else "left",
-            "classes": "y-text" if each.kind == "text" else "y-cell",
+            "classes": {"text": "y-text", "title": "y-text y-title"}.get(each.kind, "y-cell"),
             "headerClasses": "y-head",
         }
         for each in columns
@@ -180,7 +184,8 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
         if column.kind in _CELLS:
             made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
     with ui.element("div").classes("y-row").style("justify-content: flex-end"):
-        _download(name, [c.label for c in columns], lambda: [[row.get(c.name) for c in columns] for row in made.rows])
+        told_of = [c for c in columns if c.kind != "drawn"]
+        _download(name, [c.label for c in told_of], lambda: [[row.get(c.name) for c in told_of] for row in made.rows])
     return made
 
 
@@ -233,6 +238,21 @@ def seconds(value: float | None) -> str:
 def share(part: int, whole: int) -> str:
     """A part of a whole in per cent; a dash of nothing."""
     return f"{part / whole:.3%}".replace(".000%", "%") if whole else "–"
+
+
+def pairs(told: Sequence[tuple[str, Any]]) -> None:
+    """Names and what they are; those that are "" or None are left out. A function builds its own."""
+    with ui.element("dl").classes("y-pairs"):
+        for name, value in told:
+            if value in ("", None):
+                continue
+            with ui.element("dt"):
+                ui.label(name)
+            with ui.element("dd"):
+                if callable(value):
+                    value()
+                else:
+                    ui.label(str(value))
 
 
 def _escaped(text: str) -> str:
