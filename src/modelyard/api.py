@@ -474,12 +474,13 @@ def join_labels(
     """
     from modelyard.monitoring.labelling import Labelling
     from modelyard.recording.places import Places
+    from modelyard.rollouts.truths import Truths
 
     places = Places.chosen(records)
     if places is None or not places.segments.is_dir():
         where = f" in {places.folder}" if places is not None else ": the setting records is off"
         raise NotFound(f"no predictions are recorded{where}", hint="modelyard records status")
-    joiner = Labelling(open_registry(registry), places, sample=settings.get("record_sample"))
+    joiner = Labelling(open_registry(registry), places, sample=settings.get("record_sample"), tell=[Truths()])
     try:
         return joiner.turn(None if models is None else list(models))
     finally:

@@ -335,6 +335,10 @@ class Application:
         routed = {loaded for route in table.routes.values() for _, loaded, _ in route.live}
         for loaded in table.versions:
             self.lane(loaded).is_routed = loaded in routed
+        if self.notes is not None:
+            for route in table.routes.values():
+                for arm, reason in route.unserved:
+                    self.notes.note_unserved(route.route.model, arm, reason)
         shadows = {loaded for route in table.routes.values() for _, loaded in route.shadows}
         for loaded in [loaded for loaded in self._shadows if loaded not in shadows]:
             del self._shadows[loaded]

@@ -281,6 +281,17 @@ def test_a_second_recorder_is_told_who_the_first_is(records: Path) -> None:
     Here(records, None).recorder.close()
 
 
+def test_the_ring_of_a_server_that_ends_long_after_its_last_call_is_removed(records: Path, shop: Shop) -> None:
+    here = Here(records, None, window_seconds=0.1)
+    shop.sell(["a"])
+    here.turn_until(lambda: here.totals.get(("churn", "1"), (0,))[0] == 1 and not here.recorder._counting._open)
+    post = here.recorder._posting.post
+    here.turn_until(lambda: not (post.sending or post.waiting or here.recorder._job or here.recorder._has_news))
+    shop.close()
+    here.turn_until(lambda: not list(shop.places.rings.glob("*.ring")))
+    here.recorder.close()
+
+
 def test_rows_are_kept_within_a_moment(records: Path, shop: Shop) -> None:
     here = Here(records, None, sample=1)
     shop.sell(["a", "b"])
@@ -610,7 +621,7 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
 
         def __init__(self) -> None:
             self.seen: list[str] = []
-            self.safe = 0
+            self.safe: list[str] = []
 
         def take(self, rows: Any, found: Any) -> None:
             self.seen += rows.ids
@@ -624,17 +635,21 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
         def restore(self, state: bytes) -> None:
             self.seen = state.decode().split(",")
 
-        def kept(self) -> None:
-            self.safe += 1
+        def fail(self, unserved: Any) -> None:
+            self.seen.append(unserved.arm)
+
+        def kept(self, state: bytes) -> None:
+            self.safe.append(state.decode())
 
     first, second = Ids(), Ids()
     recorder = Recorder(Places(records), None, Log("error"), consumers=[first])
     shop.sell(["a", "b"])
     shop.book.note_refused(asked("c"), Message(b"", code="overloaded"), InvalidInput("no"))
+    shop.notes.note_unserved("churn", "production/2/canary", "no such file")
     recorder.finish()
-    assert first.seen == ["a", "b", "c"] and first.safe > 0
+    assert first.seen == ["a", "b", "c", "production/2/canary"] and first.safe[-1] == "a,b,c,production/2/canary"
     recorder = Recorder(Places(records), None, Log("error"), consumers=[second])
-    assert second.seen == ["a", "b", "c"]
+    assert second.seen == first.seen
     recorder.close()
 
 
