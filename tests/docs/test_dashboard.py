@@ -20,7 +20,7 @@ def counted() -> dict[str, set[str]]:
     metrics.refused["not_found"] += 1
     metrics.failed_loads["m"] += 1
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(metrics.render([]).decode()):
+    for family in text_string_to_metric_families(metrics.tell([]).text()):
         found.setdefault(family.name + ("_total" if family.type == "counter" else ""), set())
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
