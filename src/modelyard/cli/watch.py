@@ -43,10 +43,10 @@ def watch(once: bool, beside: int | None, records: str | None) -> Answer | None:
 
 @command("metrics", examples="modelyard metrics\nmodelyard metrics > /var/lib/node_exporter/modelyard.prom")
 def metrics() -> Answer:
-    """Print what is watched as Prometheus' text: drift, quality, alerts, rollouts and the control loop.
+    """Print what is watched as Prometheus' text.
 
-    A server tells the same at its /metrics. This is for a timer where no server is scraped: node_exporter's textfile
-    collector takes the file.
+    That is drift, quality, alerts, rollouts and the control loop. A server tells the same at its /metrics. This is for
+    a timer where no server is scraped: node_exporter's textfile collector takes the file.
     """
     from modelyard import api
 
