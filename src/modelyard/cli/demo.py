@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -60,9 +61,9 @@ def demo(folder: Path, once: bool, port: int | None, broken: str | None) -> fram
         from modelyard.cli import demo_break
 
         demo_traffic.find(folder)
-        told = (
-            demo_break.break_drift(folder, type_in) if broken == "drift" else demo_break.break_canary(folder, type_in)
-        )
+        breaks = demo_break.break_drift if broken == "drift" else demo_break.break_canary
+        with contextlib.redirect_stdout(sys.stderr if frame.wants_json() else sys.stdout):
+            told = breaks(folder, type_in)
         return frame.Answer(told, lambda: None)
     if not once and demo_traffic.is_running(folder):
         raise Conflict(f"a demo is running in {folder} already", hint="modelyard demo --folder another")
@@ -124,6 +125,8 @@ def _go_on(url: str, tumours: demo_data.Tumours, folder: Path) -> None:
     for line in _next(folder):
         screen.say(f"  {line}")
     screen.say()
+    if importlib.util.find_spec("duckdb") is None:
+        screen.say("Labels are kept, and joined with predictions once there is pip install 'modelyard[records]'.\n")
     traffic.start()
     alerts, told = api.open_registry().alerts, 0
     try:

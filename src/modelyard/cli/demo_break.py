@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.cli import demo_data, demo_traffic, screen
 from modelyard.cli.demo_data import MODEL, TARGET
-from modelyard.errors import Conflict, ModelyardError
+from modelyard.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
@@ -21,12 +21,6 @@ COLUMNS, FACTOR = ("mean_radius", "mean_perimeter", "worst_radius", "worst_perim
 
 #: Seconds after which nothing was found.
 PATIENCE_SECONDS = 300.0
-
-
-class NotCaught(ModelyardError):
-    """Nothing was found in time."""
-
-    code = "not_caught"
 
 
 def break_drift(folder: Path, type_in: Callable[..., None]) -> dict[str, object]:
@@ -41,26 +35,19 @@ def break_drift(folder: Path, type_in: Callable[..., None]) -> dict[str, object]
             f"findings about {', '.join(COLUMNS)} are still open: what was broken is not over yet",
             hint=f"modelyard monitor {MODEL}    (and try again in a minute)",
         )
-    screen.say(
-        f"From now on {column} comes {FACTOR:g} times as large, as if somebody sent millimetres for centimetres."
-    )
-    screen.say(
-        "No request fails, and nobody is told. The monitor compares what comes with what the model was trained on:"
-    )
+    screen.say(f"From now on {column} comes {FACTOR:g} times as large, as where millimetres are sent for centimetres.")
+    screen.say("No request fails. The monitor compares what comes with what the model was trained on.")
     begun = time.monotonic()
     with demo_traffic.broken(folder, column, FACTOR, PATIENCE_SECONDS):
         finding = _wait_for(registry, column, begun)
     seconds = time.monotonic() - begun
-    screen.say(f"\nFound after {seconds:.0f} s: {finding.told}")
+    screen.say(f"\nFound after {seconds:.0f} s: {finding.told}.\n")
     alerts = [alert for alert in registry.alerts.find(MODEL) if finding.id in alert.findings]
     for alert in alerts:
         type_in("alerts", "show", str(alert.id))
     screen.say("\nThe unit is as before again; in a minute or so the finding is over. Look at it:")
-    for line in (
-        f"modelyard monitor {MODEL} --finding {finding.id}",
-        f"modelyard monitor {MODEL} --html report.html",
-    ):
-        screen.say(f"  {line}")
+    for words in (f"--finding {finding.id}", "--html report.html"):
+        screen.say(f"  modelyard monitor {MODEL} {words}")
     return {
         "broken": "drift", "column": column, "seconds": seconds, "kind": finding.kind, "told": finding.told,
         "finding": finding.id, "alerts": [alert.id for alert in alerts],
@@ -76,7 +63,7 @@ def _wait_for(registry: Registry, column: str, begun: float) -> Finding:
                 if finding.subject == column:
                     return finding
             time.sleep(0.5)
-    raise NotCaught(
+    raise NotFound(
         f"no finding about {column} within {PATIENCE_SECONDS:g} s",
         hint="is the demo still running in its terminal, and does anybody watch? modelyard records status",
     )
@@ -85,11 +72,12 @@ def _wait_for(registry: Registry, column: str, begun: float) -> Finding:
 def break_canary(folder: Path, type_in: Callable[..., None]) -> dict[str, object]:
     """Roll out a version that was trained on swapped diagnoses, until the guard takes it back."""
     from modelyard import api
+    from modelyard.registry.decisions import told as outcome
 
     screen.say(
-        "Somebody trains anew, on a table in which a spreadsheet has swapped the two diagnoses. Held-out rows come"
+        "Somebody trains anew, on a table in which a spreadsheet has swapped the two diagnoses. What is held out"
     )
-    screen.say("from the same table, so that its figures look as good as ever:\n")
+    screen.say("comes from the same table, so that its figures look as good as ever:\n")
     table = demo_data.write(folder, "swapped.csv", swapped=True).table
     type_in("train", str(table), "--target", TARGET, "--name", MODEL, "--candidates", "linear")
     number = api.versions(MODEL)[-1].number
@@ -100,16 +88,12 @@ def break_canary(folder: Path, type_in: Callable[..., None]) -> dict[str, object
     seconds = time.monotonic() - begun
     standing = api.find_rollout(MODEL)
     rollout, served = standing.rollout, standing.rollout.evidence.exposure
-    screen.say(f"\n{rollout.state} after {seconds:.0f} s: version {rollout.stable} answers everything again.")
+    screen.say(f"\n{rollout.state.capitalize()} after {seconds:.0f} s: {outcome(rollout)}.")
     share = f"{served.requests:,} requests of {served.requests + _stable(rollout):,}"
     screen.say(f"Version {number} answered {share}; {served.wrong:,} of them wrongly as far as labels tell by now.\n")
     screen.say("Look at it:")
-    for line in (
-        f"modelyard rollout history {MODEL}",
-        f"modelyard rollout status {MODEL}",
-        f"modelyard history {MODEL}",
-    ):
-        screen.say(f"  {line}")
+    for words in ("rollout history", "rollout status", "history"):
+        screen.say(f"  modelyard {words} {MODEL}")
     return {
         "broken": "canary", "version": number, "seconds": seconds, "state": rollout.state,
         "why": standing.decisions[-1].why, "requests": served.requests, "bad": served.bad, "wrong": served.wrong,
