@@ -342,9 +342,11 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
 
     Blocks until it is stopped; with ``block=False`` it returns the running server, whose ``stop()`` ends it.
     """
+    from modelyard.scraping import Watched
     from modelyard.serving.server import Server
 
-    server = Server([str(ref) for ref in refs], trust=trusting(trust), **options)
+    watched = Watched(options.get("registry"))
+    server = Server([str(ref) for ref in refs], trust=trusting(trust), watched=watched, **options)
     _accompany(server.application, options.get("registry"))
     if block:
         server.run()
@@ -417,6 +419,16 @@ def monitor(
         else:
             made.multivariate = compare(places.segments, name, newest.version, hours)
     return made
+
+
+def metrics(*, registry: Any = None) -> str:
+    """What is watched in a registry, as Prometheus' text: drift, quality, alerts, rollouts. Raises RemoteFailed.
+
+    A server that serves from the registry tells it with its own metrics; this is for where none is scraped.
+    """
+    from modelyard.scraping import tell
+
+    return tell(open_registry(registry)).text()
 
 
 def try_sinks(sink: str | None = None, *, registry: Any = None) -> list[dict[str, Any]]:
