@@ -24,13 +24,14 @@ class OperationsWire:
     def __init__(
         self,
         metrics: Callable[[str], bytes],
-        registry_fault: Callable[[], str],
+        troubles: Callable[[], dict[str, str]],
         *,
         is_terse: bool = False,
         wants_keys: bool = False,
     ) -> None:
         self._metrics = metrics
-        self._registry_fault = registry_fault
+        #: What else is wrong, by what it is about.
+        self._troubles = troubles
         #: Readiness says yes or no, and keeps models and reasons to itself.
         self._is_terse = is_terse
         self._wants_keys = wants_keys
@@ -73,8 +74,7 @@ class OperationsWire:
             faults = catalog.faults()
             if faults:
                 told["faults"] = faults
-            if self._registry_fault():
-                told["registry"] = self._registry_fault()
+            told |= self._troubles()
         return Message(_encode(told), code="ok" if catalog.ready else "not_ready")
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:
