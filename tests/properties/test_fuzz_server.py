@@ -107,9 +107,13 @@ class Described:
             case "object":
                 return st.fixed_dictionaries({name: self.valid(each) for name, each in schema["properties"].items()})
             case "array":  # columns must be of one length, which no schema can say
-                return st.lists(self.valid(schema["items"]), min_size=schema["minItems"], max_size=schema["minItems"])
+                least = schema.get("minItems", 1)
+                return st.lists(self.valid(schema["items"]), min_size=least, max_size=least)
             case "string" if schema.get("format") == "date-time":
                 return st.datetimes(timezones=st.just(dt.UTC)).map(lambda when: when.isoformat())
+            case "string" if "pattern" in schema:
+                longest = schema.get("maxLength", 1_000)
+                return st.from_regex(schema["pattern"], fullmatch=True).filter(lambda text: len(text) <= longest)
             case "string":
                 return st.text(max_size=20)
             case "boolean":

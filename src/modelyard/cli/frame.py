@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "environment": ("environment", "Show or make the environment of a model."),
     },
     "Operate a model": {
+        "console": ("console", "Show models, traffic, drift, rollouts and alerts in a browser, and act there."),
         "records": ("records", "Search, follow and redact what was predicted."),
         "monitor": ("monitor", "Show drift, data quality, latency and findings of a model."),
         "labels": ("labels", "Send the truth about predictions, and see what it says of a model."),

@@ -113,7 +113,7 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
     if not windows:
         made.notes.append(
             f"no predictions were recorded in the last {hours:g} hours"
-            + ("" if known else f"; `modelyard serve {model} --record` does that")
+            + ("" if known else f"; `modelyard serve {model}` does that")
         )
     if not loop.get("alive"):
         made.notes.append("nobody watches: findings and alerts are made while `modelyard watch` runs")

@@ -281,8 +281,8 @@ def _cut_off(connection: Any, limit: float) -> Iterator[None]:
         yield
         if late.is_set():  # what was cut off may look like a whole answer
             raise TimeoutError
-    except (OSError, http.client.HTTPException, smtplib.SMTPException):
-        if late.is_set():
+    except (OSError, http.client.HTTPException, smtplib.SMTPException) as error:
+        if late.is_set() or isinstance(error, TimeoutError):  # the socket's own limit may come first
             raise TimeoutError(f"no answer within {limit:g} s") from None
         raise
     finally:

@@ -13,6 +13,7 @@ from time import monotonic
 
 import numpy as np
 
+from modelyard.recording.arms import read_arm
 from modelyard.recording.flags import Found
 from modelyard.recording.frames import Refusal
 from modelyard.recording.rows import Rows
@@ -186,8 +187,8 @@ class Counting:
 
 
 def arm_name(told: str) -> str:
-    """The arm of ``alias/revision/arm``."""
-    return told.rpartition("/")[2]
+    """The name of an arm, without its route."""
+    return read_arm(told).arm
 
 
 def moment(wall: float) -> str:

@@ -101,6 +101,11 @@ class Reading:
                 source.reader.release(there.position, there.rows)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether a ring was read to its end and waits to be removed."""
+        return any(source.is_done for source in self.sources.values())
+
+    @property
     def unread(self) -> bool:
         """Whether there is more than the last turn read."""
         return any(source.reader.unread for source in self.sources.values())

@@ -29,6 +29,7 @@ def tell(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequenc
     _counter(page, "modelyard_not_finite_calls_total", "Calls whose outputs held NaN or infinity.", meters, "gaps")
     _counter(page, "modelyard_cache_hits_total", "Requests answered from the cache.", meters, "cache_hits")
     _counter(page, "modelyard_fatal_requests_total", "Requests that ended their model's process.", meters, "fatal")
+    _counter(page, "modelyard_server_unrecorded_rows_total", "Rows that no recorder will see.", meters, "unrecorded")
     page.head("modelyard_stage_seconds", "histogram", "Of each request (decode, queue) or call (predict, encode).")
     for meter in meters:
         for stage in ("decode", "queue", "predict", "encode"):
@@ -58,6 +59,10 @@ def tell(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequenc
     page.single("modelyard_ready", "gauge", "1 when every declared model is loaded and verified.", int(ready > 0))
     registry_up = all(each.registry_up for each in vitals)
     page.single("modelyard_registry_up", "gauge", "1 while the registry answers.", int(registry_up))
+    for gauge, what in (("recorder_up", "records what is predicted here"), ("control_up", "watches and decides")):
+        ups = [up for each in vitals if (up := getattr(each, gauge)) is not None]
+        if ups:
+            page.single(f"modelyard_{gauge}", "gauge", f"1 while some process {what}.", int(all(ups)))
     page.single("modelyard_connections", "gauge", "Open connections.", sum(each.connections for each in vitals))
     page.head("modelyard_workers", "gauge", "Worker processes that live, by whether they are ready.")
     page.add({"state": "ready"}, ready)

@@ -61,6 +61,8 @@ class Meter:
     gaps: int = 0
     #: Requests that were answered from the cache.
     cache_hits: int = 0
+    #: Rows, and requests that were refused, that no recorder will ever see.
+    unrecorded: int = 0
     #: Requests under which, alone, a process of the model ended for good.
     fatal: int = 0
     #: Seconds in each stage: of each request; of predict and encode, of each call.
@@ -181,6 +183,10 @@ class Vitals(msgspec.Struct, array_like=True):
     in_flight: dict[tuple[str, str], int]
     #: Bytes that loaded versions take, where that was measured.
     memory: dict[tuple[str, str], int] = {}
+    #: Whether somebody records what is predicted here, and whether somebody decides for this registry: None where
+    #: nobody is to, and while that is not known.
+    recorder_up: bool | None = None
+    control_up: bool | None = None
 
 
 class Snapshot(msgspec.Struct, array_like=True):

@@ -24,7 +24,7 @@ class OperationsWire:
     def __init__(
         self,
         metrics: Callable[[], Page],
-        registry_fault: Callable[[], str],
+        troubles: Callable[[], dict[str, str]],
         *,
         watched: Callable[[], Page] | None = None,
         is_terse: bool = False,
@@ -33,7 +33,8 @@ class OperationsWire:
         self._metrics = metrics
         #: What others than servers count, of the same registry.
         self._watched = watched
-        self._registry_fault = registry_fault
+        #: What else is wrong, by what it is about.
+        self._troubles = troubles
         #: Readiness says yes or no, and keeps models and reasons to itself.
         self._is_terse = is_terse
         self._wants_keys = wants_keys
@@ -78,8 +79,7 @@ class OperationsWire:
             faults = catalog.faults()
             if faults:
                 told["faults"] = faults
-            if self._registry_fault():
-                told["registry"] = self._registry_fault()
+            told |= self._troubles()
         return Message(_encode(told), code="ok" if catalog.ready else "not_ready")
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:

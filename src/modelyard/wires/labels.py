@@ -37,6 +37,13 @@ MOST_TOLD = 1_000
 
 NAMES = ("prediction_id", "label", "time")
 
+#: Times as our documents write them; a few more forms are read.
+TIME = (
+    "^(19[1-9][0-9]|2[0-8][0-9]{2})-"
+    "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$"
+)
+
 _encode = msgspec.json.encode
 
 
@@ -93,7 +100,10 @@ def schema_of(served: Served, catalog: Catalog) -> dict[str, Any] | None:
             "description": "The request_id of the answer; of a request of several rows, request_id.N",
         },
         "label": {"type": "number"} if truth.task == "regression" else label,
-        "time": {"type": "string", "format": "date-time", "description": "When it became known"},
+        "time": {
+            "type": ["string", "null"], "pattern": TIME,
+            "description": "When it became known: ISO 8601, in UTC where it has no zone",
+        },
     }  # fmt: skip
     return {
         "type": "object", "properties": properties, "required": list(NAMES[:2]), "additionalProperties": False,
@@ -126,6 +136,8 @@ def _label(record: Any, truth: Truth) -> Label:
     extra = [name for name in record if name not in NAMES]
     if extra:
         raise InvalidInput.at(str(extra[0]), f"one of {', '.join(NAMES)}", "an unknown name")
+    if record.get("time") == "":
+        raise InvalidInput.at("time", "a time, or no such field", "nothing")
     return read_label(record.get("prediction_id"), record.get("label"), record.get("time"), truth)
 
 
@@ -174,4 +186,7 @@ def _cells(body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
             place = f"line {reader.line_num}"
             if len(cells) != len(header):
                 raise InvalidInput.at(place, f"{len(header)} cells", str(len(cells)))
-            yield place, dict(zip(header, cells, strict=True))
+            record = dict(zip(header, cells, strict=True))
+            if record.get("time") == "":
+                del record["time"]
+            yield place, record

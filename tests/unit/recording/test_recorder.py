@@ -281,6 +281,17 @@ def test_a_second_recorder_is_told_who_the_first_is(records: Path) -> None:
     Here(records, None).recorder.close()
 
 
+def test_the_ring_of_a_server_that_ends_long_after_its_last_call_is_removed(records: Path, shop: Shop) -> None:
+    here = Here(records, None, window_seconds=0.1)
+    shop.sell(["a"])
+    here.turn_until(lambda: here.totals.get(("churn", "1"), (0,))[0] == 1 and not here.recorder._counting._open)
+    post = here.recorder._posting.post
+    here.turn_until(lambda: not (post.sending or post.waiting or here.recorder._job or here.recorder._has_news))
+    shop.close()
+    here.turn_until(lambda: not list(shop.places.rings.glob("*.ring")))
+    here.recorder.close()
+
+
 def test_rows_are_kept_within_a_moment(records: Path, shop: Shop) -> None:
     here = Here(records, None, sample=1)
     shop.sell(["a", "b"])
@@ -462,6 +473,17 @@ def test_a_ring_stays_until_a_checkpoint_says_that_it_is_done(
     assert "rows were not recorded: the recorder before ended too soon" in again.events
 
 
+def test_a_ring_goes_with_its_server_however_long_nothing_was_predicted(records: Path, registry: Registry) -> None:
+    shop = Shop(records)
+    shop.sell(["a"])
+    here = Here(records, registry, window_seconds=0.01)
+    here.turn_until(registry.windows.newest)
+    here.turn_until(lambda: here.recorder._job is None and not here.recorder._has_news)
+    shop.close()
+    here.turn_until(lambda: not list(Places(records).rings.glob("*.ring")))
+    here.recorder.finish()
+
+
 def test_a_damaged_ring_is_told_and_given_up(records: Path, registry: Registry) -> None:
     shops = [Shop(records) for _ in range(2)]
     for number, shop in enumerate(shops):
@@ -528,8 +550,7 @@ def test_a_fault_in_one_version_costs_its_rows_only(
         take(self, rows, found)
 
     monkeypatch.setattr(Counting, "take", broken)
-    book = shop.notes.book(Served("risk"))  # type: ignore[arg-type]
-    assert book is not None
+    book = shop.notes.book(Served("risk"), shop.meter)  # type: ignore[arg-type]
     sample = some_rows(2)
     book.note([asked("x", 2)], [Message(b"")], 1.0, 2.0, sample.inputs, sample.outputs)
     shop.sell(["a"])
@@ -599,7 +620,7 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
 
         def __init__(self) -> None:
             self.seen: list[str] = []
-            self.safe = 0
+            self.safe: list[str] = []
 
         def take(self, rows: Any, found: Any) -> None:
             self.seen += rows.ids
@@ -613,17 +634,21 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
         def restore(self, state: bytes) -> None:
             self.seen = state.decode().split(",")
 
-        def kept(self) -> None:
-            self.safe += 1
+        def fail(self, unserved: Any) -> None:
+            self.seen.append(unserved.arm)
+
+        def kept(self, state: bytes) -> None:
+            self.safe.append(state.decode())
 
     first, second = Ids(), Ids()
     recorder = Recorder(Places(records), None, Log("error"), consumers=[first])
     shop.sell(["a", "b"])
     shop.book.note_refused(asked("c"), Message(b"", code="overloaded"), InvalidInput("no"))
+    shop.notes.note_unserved("churn", "production/2/canary", "no such file")
     recorder.finish()
-    assert first.seen == ["a", "b", "c"] and first.safe > 0
+    assert first.seen == ["a", "b", "c", "production/2/canary"] and first.safe[-1] == "a,b,c,production/2/canary"
     recorder = Recorder(Places(records), None, Log("error"), consumers=[second])
-    assert second.seen == ["a", "b", "c"]
+    assert second.seen == first.seen
     recorder.close()
 
 

@@ -310,7 +310,7 @@ def test_copies_that_were_never_made_look_neither_good_nor_bad() -> None:
         arms = {STABLE: Counts(requests=1000, errors=50), "shadow": Counts(requests=200, errors=10)}
         rollout = fed(rollout, Recorder().tally(rollout, 0, arms=arms))
     (finding,) = guard.explain(rollout).findings
-    assert list(rollout.evidence.strata) == ["0.17"]
+    assert list(rollout.evidence.strata) == ["0.17 copied"]
     assert finding.harm == pytest.approx(0.0)
     assert finding.at_most is not None and finding.at_most > 0.0025, "nothing was gained by dropping them"
 
