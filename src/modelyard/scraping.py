@@ -12,10 +12,8 @@ from time import monotonic
 from typing import Any
 
 from modelyard import settings
-from modelyard.monitoring import metrics as monitoring
 from modelyard.prometheus import Page
 from modelyard.registry import Registry
-from modelyard.rollouts import metrics as rollouts
 from modelyard.telemetry import Log
 
 #: Seconds for which a page is told again, that asking waits for a new one, and after which one is too old to be told.
@@ -24,6 +22,10 @@ FRESH_SECONDS, WAIT_SECONDS, OLD_SECONDS = 5.0, 0.5, 60.0
 
 def tell(registry: Registry) -> Page:
     """The page, as of now. Raises RemoteFailed."""
+    # Imported when somebody scrapes: four megabytes in each worker, of which those who do not would know nothing.
+    from modelyard.monitoring import metrics as monitoring
+    from modelyard.rollouts import metrics as rollouts
+
     page = monitoring.tell(registry)
     page.extend(rollouts.tell(registry))
     return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from commands import environment, type_in
 from modelyard.registry import Registry
@@ -86,6 +88,26 @@ def test_a_bad_version_is_taken_back(running: Running) -> None:
     registry.close()
 
 
+def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
+    url = json.loads((running.folder / "demo" / "running.json").read_bytes())["url"]
+    done = type_in(running.home, running.folder, "metrics")
+    assert done.code == 0, done.err
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        scraped = samples(answer.read().decode())
+    printed = samples(done.out)
+    assert {name for name, _ in printed} < {name for name, _ in scraped}
+    assert scraped["modelyard_watched_up", ()] == 1
+    version = (("arm", ""), ("model", "tumours"), ("version", "1"))
+    assert scraped["modelyard_recorded_rows_total", version] > 400
+    here = (("alias", "production"), ("model", "tumours"))
+    state = (here[0], ("candidate", "2"), here[1], ("rollout", "1"), ("stable", "1"), ("state", "rolled back"))
+    for found in (scraped, printed):
+        assert found["modelyard_rollout_info", state] == 1
+        assert found["modelyard_rollout_decisions_total", (("action", "roll back"), *here)] == 1
+        assert found["modelyard_rollout_served", (*here, ("what", "requests"))] > 0
+    assert scraped["modelyard_labelled_predictions", (("became", "matched"), ("model", "tumours"))] > 0
+
+
 def test_a_changed_unit_is_found_and_named(running: Running) -> None:
     done = type_in(running.home, running.folder, "demo", "--break", "drift", "--folder", "demo", "--json")
     assert done.code == 0, done.err
@@ -116,6 +138,12 @@ def test_ctrl_c_ends_it_and_all_that_it_started(running: Running) -> None:
     found = {finding.kind for finding in registry.findings.find("tumours") if finding.arm == ""}
     assert not found & {"drift", "stuck", "missing", "type", "category"}, found
     registry.close()
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Values by names and labels."""
+    families = list(text_string_to_metric_families(text))
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
 def _recorded(running: Running) -> int:

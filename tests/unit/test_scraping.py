@@ -141,6 +141,32 @@ def test_a_server_tells_it_once_with_its_own_counts_in_both_forms(tmp_path: Path
         assert share == ({"model": "line", "alias": "production", "arm": "v1", "version": "1", "mode": "live"}, 1)
 
 
+def test_a_server_whose_registry_is_gone_is_scraped_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import modelyard as my
+
+    monkeypatch.setattr(scraping, "FRESH_SECONDS", 0.0)
+    pd = pytest.importorskip("pandas")
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    table = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "z": [1.0, 0.0, 1.0, 0.0]})
+    home = tmp_path / "home"
+    fitted = linear_model.LinearRegression().fit(table, table.x)
+    my.package(fitted, sample=table, name="line", registry=str(home))
+    my.set_route("line", {1: 1.0}, registry=str(home))
+    server: Any = my.serve("line", block=False, port=0, registry=str(home), log_level="error", record=False)
+    try:
+        assert "\nmodelyard_watched_up 1\n" in _scrape(f"{server.url}/metrics", "*/*")
+        (home / "registry.db").rename(home / "gone.db")
+        assert waited(lambda: "\nmodelyard_watched_up 0\n" in _scrape(f"{server.url}/metrics", "*/*"))
+        told = _scrape(f"{server.url}/metrics", "*/*")
+        assert "\nmodelyard_ready 1\n" in told and "modelyard_route_share{" in told  # of a minute ago at most
+        (home / "gone.db").rename(home / "registry.db")
+        assert waited(lambda: "\nmodelyard_watched_up 1\n" in _scrape(f"{server.url}/metrics", "*/*"))
+    finally:
+        server.stop()
+
+
 def _scrape(url: str, accept: str) -> str:
     with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": accept}), timeout=30) as answer:
         text: str = answer.read().decode()

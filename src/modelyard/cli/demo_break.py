@@ -56,9 +56,10 @@ def break_drift(folder: Path, type_in: Callable[..., None]) -> dict[str, object]
 
 def _wait_for(registry: Registry, column: str, begun: float) -> Finding:
     """The finding about a column, and the alert that it belongs to."""
-    with screen.progress("waiting for the monitor") as advance:
-        while (passed := time.monotonic() - begun) < PATIENCE_SECONDS:
-            advance(passed, PATIENCE_SECONDS)
+    from rich.console import Console
+
+    with Console(stderr=True).status("waiting for the monitor: two of three looks have to show it"):
+        while time.monotonic() - begun < PATIENCE_SECONDS:
             for finding in registry.findings.find(MODEL, is_open=True):
                 if finding.subject == column:
                     return finding
