@@ -85,6 +85,15 @@ def sums_of(registry: Registry, model: str, since: str) -> Sums:
     return _sums(w for w in registry.windows.find(model, since=since, most=MOST_WINDOWS) if w.arm != "shadow")
 
 
+def by_version(registry: Registry, model: str, since: str) -> dict[str, Sums]:
+    """The same of each version that had requests after a moment."""
+    found: dict[str, list[Window]] = {}
+    for window in registry.windows.find(model, since=since, most=MOST_WINDOWS):
+        if window.arm != "shadow":
+            found.setdefault(window.version, []).append(window)
+    return {version: _sums(windows) for version, windows in found.items()}
+
+
 def _sums(windows: Iterable[Window]) -> Sums:
     found = list(windows)
     if not found:
