@@ -35,6 +35,18 @@ def heading(text: str, level: int = 1) -> ui.element:
     return made
 
 
+#: The pages about one model: below its own address, and what they are called.
+SECTIONS = (("", "Versions"), ("/endpoint", "Endpoint"), ("/monitoring", "Monitoring"), ("/try", "Try it"))
+
+
+def sections(model: str, here: str) -> None:
+    """The heading of a page about a model, and the way to the others. ``here``: which of ``SECTIONS`` it is."""
+    heading(model)
+    with ui.element("nav").classes("y-tabs").props(f'aria-label="About {_escaped(model)}"'):
+        for path, name in SECTIONS:
+            ui.link(name, f"/models/{model}{path}").props('aria-current="page"' if path == here else "")
+
+
 @contextmanager
 def card(title: str = "", about: str = "") -> Any:
     """A card with a heading and a line about what it shows."""
@@ -114,28 +126,49 @@ def tell(error: ModelyardError) -> None:
     ui.notify(text, type="negative", multi_line=True, timeout=10_000)
 
 
+@contextmanager
+def dialog(title: str) -> Any:
+    """A dialog; who opens it waits for what is submitted, and deletes it."""
+    with ui.dialog() as made, ui.card().classes("y-dialog"):
+        ui.label(title).props('role="heading" aria-level="2"').style("font-size: 18px; font-weight: 650")
+        yield made
+
+
 async def confirm(question: str, consequence: str, verb: str, *, asks_why: bool = True) -> str | None:
     """Ask before something is done: the reason that was given ("" for none), or None where it is not to be done."""
-    with ui.dialog() as dialog, ui.card().style("min-width: min(420px, 90vw)"):
-        ui.label(question).style("font-size: 18px; font-weight: 650")
+    with dialog(question) as asking:
         ui.label(consequence)
         why = ui.input("Why (kept in the history)").classes("w-full").props("autofocus") if asks_why else None
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat")
-            ui.button(verb, on_click=lambda: dialog.submit(why.value if why is not None else "")).props("unelevated")
-    answer: str | None = await dialog
-    dialog.delete()
+            ui.button("Cancel", on_click=lambda: asking.submit(None)).props("flat no-caps")
+            ui.button(verb, on_click=lambda: asking.submit(why.value if why is not None else "")).props(
+                "unelevated no-caps"
+            )
+    answer: str | None = await asking
+    asking.delete()
     return answer
 
 
 def action(label: str, on_click: Callable[[], Awaitable[Any]], *, icon: str = "", is_grave: bool = False) -> ui.button:
     """A button that does something."""
     colour = "negative" if is_grave else "primary"
-    return ui.button(label, icon=icon or None, on_click=on_click).props(f'outline no-caps color="{colour}"')
+    return ui.button(label, icon=icon or None, on_click=apart(on_click)).props(f'outline no-caps color="{colour}"')
+
+
+def apart(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+    """A handler whose dialogs stay while what it was called from is shown anew."""
+
+    async def handle(*given: Any) -> None:
+        with ui.context.client.content:
+            await handler(*given)
+
+    return handle
 
 
 class Column(NamedTuple):
-    """One column of a table. ``kind``: text, number, moment, mark, or link (the row's ``<name>_href``)."""
+    """One column of a table. ``kind``: text, number, moment, mark, link (the row's ``<name>_href``), or act: a button
+    that is called what the row says, and sends the row as the event ``act``.
+    """
 
     name: str
     label: str
@@ -148,6 +181,8 @@ _CELLS = {
     "moment": '<q-td :props="props"><time :data-utc="props.value"></time></q-td>',
     "mark": '<q-td :props="props"><span v-if="props.value" '
     ":class=\"'y-mark ' + (props.row[props.col.name + '_tone'] || '')\">{{ props.value }}</span></q-td>",
+    "act": '<q-td :props="props"><q-btn flat dense round icon="more_vert" :aria-label="props.value" '
+    "@click=\"() => $parent.$emit('act', props.row)\" /></q-td>",
     "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
     ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
 }
@@ -157,6 +192,36 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
     """Rows that can be sorted, paged, and taken along as CSV. ``key``: the column that tells rows apart; ``name``: of
     the file. Links are relative to the console's root.
     """
+    columns = _dressed(columns, rows)
+    heads = [
+        {
+            "name": each.name, "label": each.label, "field": each.name, "sortable": each.kind != "act",
+            "align": "right" if each.kind == "number" else "left",
+            "classes": "y-text" if each.kind == "text" else "y-cell",
+            "headerClasses": "y-head",
+        }
+        for each in columns
+    ]  # fmt: skip
+    made = ui.table(columns=heads, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
+    made.props("flat dense wrap-cells").classes("w-full")
+    for column in columns:
+        if column.kind in _CELLS:
+            made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
+    with ui.element("div").classes("y-row").style("justify-content: flex-end"):
+        told = [c for c in columns if c.kind != "act"]
+        _download(name, [c.label for c in told], lambda: [[row.get(c.name) for c in told] for row in made.rows])
+    return made
+
+
+def refill(made: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
+    """Show newer rows in a table. Raises Rebuild where they have something in other columns than the table shows."""
+    if [each.name for each in _dressed(columns, rows)] != [each["name"] for each in made.columns]:
+        raise Rebuild
+    made.rows = rows
+
+
+def _dressed(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[Column]:
+    """The columns in which these rows have something; adds to the rows what their links and marks need."""
     root = ui.context.client.request.scope.get("root_path", "")
     for row in rows:
         for column in columns:
@@ -164,24 +229,7 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
                 row[f"{column.name}_href"] = root + href
             if column.kind == "mark":
                 row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
-    columns = [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
-    told = [
-        {
-            "name": each.name, "label": each.label, "field": each.name, "sortable": True,
-            "align": "right" if each.kind == "number" else "left",
-            "classes": "y-text" if each.kind == "text" else "y-cell",
-            "headerClasses": "y-head",
-        }
-        for each in columns
-    ]  # fmt: skip
-    made = ui.table(columns=told, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
-    made.props("flat dense wrap-cells").classes("w-full")
-    for column in columns:
-        if column.kind in _CELLS:
-            made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
-    with ui.element("div").classes("y-row").style("justify-content: flex-end"):
-        _download(name, [c.label for c in columns], lambda: [[row.get(c.name) for c in columns] for row in made.rows])
-    return made
+    return [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
 
 
 def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], list[Sequence[Any]]], name: str,
