@@ -15,7 +15,7 @@ from modelyard.registry.records import PRODUCTION, Change, Version, now, stamp
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One version. ``size`` is bytes; ``metrics`` are those on rows that it did not learn from, where they are known."""
+    """One version. ``size`` is bytes; ``metrics`` are those on rows that it did not learn from, where it has any."""
 
     number: int
     aliases: tuple[str, ...]

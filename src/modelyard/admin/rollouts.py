@@ -78,7 +78,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rollout(registry: Registry, rollout: int) -> Standing:
-    """A rollout by its number: its plan, evidence, exposure and verdict, and every decision with what it was based on."""
+    """A rollout by its number: plan, evidence, exposure and verdict, and every decision with what it was based on."""
     return standing_of(registry, registry.rollouts.find(rollout))
 
 

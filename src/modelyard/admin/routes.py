@@ -45,7 +45,8 @@ def answering(registry: Registry, model: str, *, alias: str = PRODUCTION) -> Ans
     present = next((each for each in rollouts if each.ended is None), None)
     return Answering(
         model=model, alias=alias, aliases=aliases, version=aliases.get(alias),
-        versions=[each.number for each in reversed(versions)], route=api.find_route(model, alias=alias, registry=registry),
+        versions=[each.number for each in reversed(versions)],
+        route=api.find_route(model, alias=alias, registry=registry),
         rollout=None if present is None else standing_of(registry, present),
         rollouts=[row_of(each) for each in reversed(rollouts)],
     )  # fmt: skip

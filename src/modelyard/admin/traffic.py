@@ -51,8 +51,9 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     times: list[str]
     whole: Sums
     series: list[Series]
-    #: By code word, of all requests that failed.
+    #: By code word, of all requests that failed; and of those of each point.
     codes: dict[str, int]
+    failures: dict[str, list[int]]
 
 
 def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int = 60) -> Traffic:
@@ -63,20 +64,20 @@ def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int 
     times = [stamp(begin + step * i) for i in range(points)]
     windows = registry.windows.find(model, since=stamp(begin), most=MOST_WINDOWS)
     groups: dict[tuple[str, str], list[list[Window]]] = {}
-    codes: dict[str, int] = {}
+    failures: dict[str, list[int]] = {}
     for window in windows:
         group = groups.setdefault((window.version, window.arm), [[] for _ in times])
-        opened = dt.datetime.fromisoformat(window.opened)
-        group[min(max(int((opened - begin) / step), 0), points - 1)].append(window)
+        place = min(max(int((dt.datetime.fromisoformat(window.opened) - begin) / step), 0), points - 1)
+        group[place].append(window)
         for code, count in window.counted.codes.items():
-            codes[code] = codes.get(code, 0) + count
+            failures.setdefault(code, [0] * points)[place] += count
     return Traffic(
         model=model, since=stamp(begin), until=now(), step=step.total_seconds(), times=times, whole=_sums(windows),
         series=[
             Series(version=version, arm=arm, points=[_sums(each) for each in group])
             for (version, arm), group in sorted(groups.items())
         ],
-        codes=codes,
+        codes={code: sum(counts) for code, counts in failures.items()}, failures=failures,
     )  # fmt: skip
 
 

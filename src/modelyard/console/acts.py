@@ -27,9 +27,9 @@ async def choose(view: View, said: told.Model, number: int, again: Again) -> Non
             )
         with ui.element("div").classes("y-row"):
             ui.link("Try it", f"/models/{said.model}/try?version={number}").classes("y-link")
-            ui.link(
-                "Training report", f"/models/{said.model}/versions/{number}/report", new_tab=True
-            ).classes("y-link").props('rel="noopener"')
+            ui.link("Training report", f"/models/{said.model}/versions/{number}/report", new_tab=True).classes(
+                "y-link"
+            ).props('rel="noopener"')
         with ui.element("pre").classes("y-small y-soft").style("overflow-wrap: anywhere; white-space: pre-wrap"):
             ui.label(row.digest)
         with ui.row().classes("w-full justify-end"):
@@ -52,7 +52,7 @@ async def promote(view: View, said: told.Model, number: int, again: Again) -> No
         if before == number:
             return f"{alias} names version {number} already."
         did = f"; version {before} did" if before else ""
-        return f"Version {number} answers for {alias} from now on{did}. Servers follow within a second, no request is lost."
+        return f"Version {number} answers for {alias} from now on{did}. Servers follow within a second."
 
     with widgets.dialog(f"Promote version {number} of {said.model}") as asking:
         alias = ui.input("Alias", value=PRODUCTION, autocomplete=[*said.aliases, PRODUCTION]).classes("w-full")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 #: Each is imported for its pages.
-_PAGES = ("overview", "model")
+_PAGES = ("overview", "model", "endpoint", "try_it")
 
 
 def application(registry: Registry, *, keys: bool, is_local: bool = True, log: Log | None = None) -> FastAPI:

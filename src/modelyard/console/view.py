@@ -83,14 +83,17 @@ class View:
         with acting(self.visitor.name):
             return function(self.house.registry, **arguments)
 
-    async def act(self, function: Callable[..., Any], *, done: str, **arguments: Any) -> bool:
-        """Do something, and say that it is done or why not; whether it was done."""
+    async def act(
+        self, function: Callable[..., Any], *, done: str, tell: Callable[[ModelyardError], None] = widgets.tell,
+        **arguments: Any,
+    ) -> bool:  # fmt: skip
+        """Do something, and say that it is done or, by ``tell``, why not; whether it was done."""
         try:
             if not self.visitor.may_act:
                 raise Refused("this key allows to look only", hint="log in with a key whose scope is admin")
             await self.load(function, **arguments)
         except ModelyardError as error:
-            widgets.tell(error)
+            tell(error)
             return False
         except Exception as error:
             self.house.log.write("error", "an action failed", error=error)

@@ -59,14 +59,25 @@ def card(title: str = "", about: str = "") -> Any:
         yield made
 
 
-def tile(name: str, value: str, about: str = "", tone: str = "") -> None:
+class Tile(NamedTuple):
+    """One figure as it is shown, so that a newer one can take its place."""
+
+    value: ui.label
+    about: ui.label
+
+    def tell(self, value: str, about: str = "") -> None:
+        """Show another figure."""
+        self.value.text = value
+        self.about.text = about
+
+
+def tile(name: str, value: str, about: str = "", tone: str = "") -> Tile:
     """One figure, large, with its name."""
     with ui.element("div").classes("y-card y-tile").style("gap: 2px"):
         ui.label(name).classes("y-soft y-small")
         with ui.element("b").classes(tone):
-            ui.label(value)
-        if about:
-            ui.label(about).classes("y-soft y-small")
+            figure = ui.label(value)
+        return Tile(figure, ui.label(about).classes("y-soft y-small"))
 
 
 def mark(text: str, tone: str = "") -> None:
@@ -105,8 +116,18 @@ def command(text: str) -> None:
         )
 
 
-def failure(error: Exception) -> None:
-    """What went wrong, and what to do."""
+def copied(text: str, label: str) -> None:
+    """A text of several lines that can be copied."""
+    with ui.element("div").classes("y-row").style("align-items: flex-start; flex-wrap: nowrap"):
+        with ui.element("pre").classes("y-grow"):
+            ui.label(text)
+        ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(text)).props(
+            f'flat round dense size="sm" aria-label="{_escaped(label)}"'
+        )
+
+
+def failure(error: Exception, *, again: bool = True) -> None:
+    """What went wrong, and what to do. ``again``: whether the page tries again by itself."""
     message, hint = "An error of Modelyard: its log tells more.", ""
     if isinstance(error, ModelyardError):
         message, hint = error.message, error.hint
@@ -117,7 +138,8 @@ def failure(error: Exception) -> None:
         if hint:
             with ui.element("pre"):
                 ui.label(hint)
-        ui.label("This page tries again by itself.").classes("y-soft y-small")
+        if again:
+            ui.label("This page tries again by itself.").classes("y-soft y-small")
 
 
 def tell(error: ModelyardError) -> None:
@@ -240,6 +262,12 @@ def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], lis
     with ui.element("div").classes("y-row").style("justify-content: flex-end"):
         _download(name, header, rows)
     return made
+
+
+def redraw(made: ui.echart, options: dict[str, Any]) -> None:
+    """Show newer data in a chart."""
+    made.options.update(options)
+    made.update()
 
 
 #: Greys that can be read on light and dark ground; no movement, which would draw the eye to nothing.
