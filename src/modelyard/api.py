@@ -316,12 +316,25 @@ def load(ref: str | Path, *, trust: Iterable[str] = (), registry: Any = None, de
 
 
 def predict(ref: str | Path, input: str | Path, output: str | Path, **options: Any) -> Scored:
-    """Score a file that may be larger than memory; see ``modelyard.scoring.score`` for the options."""
+    """Score a file that may be larger than memory; see ``modelyard.scoring.score`` for the options.
+
+    The job of a registered version is told in its registry, as far as that may be written.
+    """
     from modelyard import scoring
+    from modelyard.jobs import Told
 
     trust = trusting(options.pop("trust", ()))
-    bundle, _ = open_bundle(ref, options.pop("registry", None))
-    return scoring.score(bundle, Path(input), Path(output), trust=trust, **options)
+    registry = options.pop("registry", None)
+    bundle, version = open_bundle(ref, registry)
+    source, target = Path(input), Path(output)
+    if version is None:
+        return scoring.score(bundle, source, target, trust=trust, **options)
+    places = str(source.absolute()), str(target.absolute())
+    with Told(open_registry(registry), version.model, version.number, *places) as told:
+        progress = told.progress(options.pop("progress", None))
+        scored = scoring.score(bundle, source, target, trust=trust, progress=progress, **options)
+        told.ended(scored)
+        return scored
 
 
 def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **options: Any) -> Server | None:

@@ -179,7 +179,7 @@ def tab(chromium: Any, yard: Yard) -> Iterator[Callable[..., Tab]]:
         return made
 
     yield make
-    for context, each in opened:
+    for context, _ in opened:
         context.close()
     faults = [fault for _, each in opened for fault in each.faults]
     assert not faults, faults

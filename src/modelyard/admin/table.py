@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from modelyard.admin import comparison, models, rollouts, routes, trying
+from modelyard.admin.jobs import job, jobs
 from modelyard.admin.operation import Operation
 from modelyard.admin.overview import overview
+from modelyard.admin.settings import create_key, keys, revoke_key, settings
 from modelyard.admin.traffic import traffic
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -29,4 +31,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/models/{model}/rollout/end", rollouts.end_rollout, "admin"),
     Operation("GET", "/models/{model}/versions/{version}/form", trying.form),
     Operation("POST", "/models/{model}/versions/{version}/try", trying.try_out, "admin"),
+    Operation("GET", "/jobs", jobs),
+    Operation("GET", "/jobs/{number}", job),
+    Operation("GET", "/settings", settings),
+    Operation("GET", "/keys", keys, "admin"),
+    Operation("POST", "/keys", create_key, "admin"),
+    Operation("DELETE", "/keys/{key}", revoke_key, "admin"),
 )

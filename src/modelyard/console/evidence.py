@@ -107,7 +107,7 @@ def table(said: Standing) -> Update:
         return lambda newer: None
     name = f"{said.rollout.model} rollout {said.rollout.id} findings"
     made = widgets.table(_COLUMNS, rows, key="guard", name=name)
-    return lambda newer: widgets.refill(made, _COLUMNS, [_row(each, newer) for each in newer.findings])
+    return lambda newer: widgets.refresh(made, _COLUMNS, [_row(each, newer) for each in newer.findings])
 
 
 def _row(each: Finding, said: Standing) -> dict[str, Any]:

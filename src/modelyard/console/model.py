@@ -94,7 +94,7 @@ def _versions(view: View, said: told.Model, again: acts.Again) -> Callable[[told
         if newer.aliases != now.aliases or len(newer.versions) != len(now.versions):
             raise widgets.Rebuild
         with card:
-            widgets.refill(made, _COLUMNS, _rows(newer))
+            widgets.refresh(made, _COLUMNS, _rows(newer))
         now = newer
 
     return update
@@ -130,7 +130,7 @@ def _told(metrics: dict[str, float]) -> str:
 
 def _history(said: list[Change]) -> Callable[[list[Change]], None]:
     made = widgets.table(_HISTORY, [_line(each) for each in said], key="id", name="history", page=10)
-    return lambda newer: widgets.refill(made, _HISTORY, [_line(each) for each in newer])
+    return lambda newer: widgets.refresh(made, _HISTORY, [_line(each) for each in newer])
 
 
 def _line(each: Change) -> dict[str, Any]:

@@ -1,29 +1,9 @@
-"""What people type into dialogs, read; and where a dialog says what is wrong with it."""
+"""What people type into dialogs, read."""
 
 from __future__ import annotations
 
-from nicegui import ui
-
-from modelyard.errors import InvalidInput, ModelyardError
+from modelyard.errors import InvalidInput
 from modelyard.registry.routes import Pin
-
-
-class Fault:
-    """A place in a dialog for why something was refused, as the dialog stays open."""
-
-    def __init__(self) -> None:
-        self._place = ui.element("div").props('role="alert"').classes("y-bad").style("overflow-wrap: anywhere")
-
-    def clear(self) -> None:
-        self._place.clear()
-
-    def tell(self, error: ModelyardError) -> None:
-        """Show why it was refused, and what to do."""
-        self._place.clear()
-        with self._place:
-            ui.label(error.message)
-            if error.hint:
-                ui.label(error.hint).classes("y-soft y-small")
 
 
 def percent(what: str, text: str) -> float:

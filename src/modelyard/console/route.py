@@ -7,7 +7,7 @@ from nicegui import ui
 from modelyard.admin import routes as told
 from modelyard.console import widgets
 from modelyard.console.acts import WHY, Again
-from modelyard.console.reading import Fault, percent, pins_of
+from modelyard.console.reading import percent, pins_of
 from modelyard.console.view import View
 from modelyard.console.widgets import Column
 from modelyard.errors import ModelyardError
@@ -89,30 +89,31 @@ async def _edit(view: View, said: told.Answering, look: Again) -> None:
         pins = ui.textarea("Always there, one a line: header: value = arm (v4 is version 4)", value="\n".join(lines))
         pins.classes("w-full").props("autogrow")
         why = ui.input(WHY).classes("w-full")
-        wrong = Fault()
+        wrong = ui.label().classes("y-bad").props('role="alert"')
 
         async def keep() -> None:
-            wrong.clear()
             try:
                 told_shares = {n: percent(f"version {n}", each.value) for n, each in live.items() if each.value}
                 told_copies = {n: percent(f"copies of {n}", each.value) for n, each in shadows.items() if each.value}
                 told_pins = pins_of(pins.value)
             except ModelyardError as error:
-                wrong.tell(error)
+                wrong.text = error.message
                 return
-            if await view.act(
-                told.set_route, done=f"{said.model}@{said.alias} is parted anew", tell=wrong.tell, model=said.model,
-                shares=told_shares, shadows=told_copies, key=key.value.strip(), pins=told_pins, alias=said.alias,
-                why=why.value,
-            ):  # fmt: skip
-                asking.submit(True)
+            made = await view.try_(
+                told.set_route, wrong, model=said.model, shares=told_shares, shadows=told_copies,
+                key=key.value.strip(), pins=told_pins, alias=said.alias, why=why.value,
+            )  # fmt: skip
+            if made is not None:
+                asking.submit(made)
 
         with ui.row().classes("w-full justify-end"):
             ui.button("Cancel", on_click=lambda: asking.submit(None)).props("flat no-caps")
             ui.button("Put in force", on_click=keep).props("unelevated no-caps")
-    await asking
+    made = await asking
     asking.delete()
-    await look()
+    if made is not None:
+        ui.notify(f"{said.model}@{said.alias} is parted anew", type="positive")
+        await look()
 
 
 def _share(label: str, share: float | None) -> ui.input:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modelyard.errors import MissingDependency, Refused
+from modelyard.errors import MissingDependency, Refused, RemoteFailed
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 #: Each is imported for its pages.
-_PAGES = ("overview", "model", "endpoint", "try_it")
+_PAGES = ("overview", "model", "endpoint", "try_it", "jobs", "settings")
 
 
 def application(registry: Registry, *, keys: bool, is_local: bool = True, log: Log | None = None) -> FastAPI:
@@ -73,7 +73,13 @@ def run(registry: Registry, *, host: str, port: int, keys: bool, public: bool, r
     server = uvicorn.Server(config)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise RemoteFailed(
+                f"cannot listen at {host}:{port}: {error.strerror}", hint="modelyard console --port 0 picks a free one"
+            ) from error
+        listening.listen()  # who calls from now on waits until the pages are there
         if ready is not None:
             ready(f"http://{host}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])

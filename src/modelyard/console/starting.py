@@ -10,7 +10,7 @@ from modelyard.admin import routes as told
 from modelyard.admin.rollouts import start_rollout
 from modelyard.console import widgets
 from modelyard.console.acts import WHY, Again
-from modelyard.console.reading import Fault, percent, percents, pins_of, seconds
+from modelyard.console.reading import percent, percents, pins_of, seconds
 from modelyard.console.view import View
 from modelyard.errors import ModelyardError
 from modelyard.registry.plans import GUARDS
@@ -45,7 +45,10 @@ async def _ask(view: View, said: told.Answering, others: list[int], look: Again)
     form = _Form(view, said, others)
     started = await form.asking
     form.asking.delete()
-    if started:
+    if started is not None:
+        ui.notify(f"rollout {started.rollout.id} has begun", type="positive")
+        for note in started.notes:
+            ui.notify(note, multi_line=True, timeout=10_000)
         await look()
 
 
@@ -79,12 +82,11 @@ class _Form:
                 }
                 self.pins = ui.textarea("Always there, one a line: header: value = canary").classes("w-full")
                 self.hold = ui.checkbox("End with a verdict instead of taking over")
-            self.force = ui.checkbox("Even if callers may break: its signature differs")
-            self.force.visible = False
+            self.force = ui.checkbox("Even if callers may break, because its signature differs")
             self.why = ui.input(WHY).classes("w-full")
-            self.wrong = Fault()
+            self.wrong = ui.label().classes("y-bad").props('role="alert"')
             with ui.row().classes("w-full justify-end"):
-                ui.button("Cancel", on_click=lambda: self.asking.submit(False)).props("flat no-caps")
+                ui.button("Cancel", on_click=lambda: self.asking.submit(None)).props("flat no-caps")
                 ui.button("Start", on_click=self._start).props("unelevated no-caps")
 
     def _consequence(self, to: Any) -> str:
@@ -93,23 +95,15 @@ class _Form:
             "shown to do harm, and lets it go on once the harm is shown to be tolerable."
         )
 
-    def _refused(self, error: ModelyardError) -> None:
-        self.wrong.tell(error)
-        if error.details.get("differences"):
-            self.force.visible = True
-
     async def _start(self) -> None:
-        self.wrong.clear()
         try:
             given = self._given()
         except ModelyardError as error:
-            self.wrong.tell(error)
+            self.wrong.text = error.message
             return
-        done = f"version {self.to.value} begins to answer for {self._said.model}@{self._said.alias}"
-        if await self._view.act(
-            start_rollout, done=done, tell=self._refused, model=self._said.model, alias=self._said.alias, **given
-        ):
-            self.asking.submit(True)
+        made = await self._view.try_(start_rollout, self.wrong, model=self._said.model, alias=self._said.alias, **given)
+        if made is not None:
+            self.asking.submit(made)
 
     def _given(self) -> dict[str, Any]:
         """What was said, as the operation takes it. Raises InvalidInput."""

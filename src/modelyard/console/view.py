@@ -73,6 +73,8 @@ class View:
         self._session = session_in(request.headers)
         self.visitor = self.house.door.of(self._session)
         self.root: str = request.scope.get("root_path", "")
+        #: Looks at once at what ``live`` shows: a page sets it to what its actions change.
+        self.look: Callable[[], Awaitable[None]] = _nothing
 
     async def load(self, function: Callable[..., _T], **arguments: Any) -> _T:
         """What a function says of the registry. Raises what it raises, Unauthenticated where the session is over."""
@@ -83,17 +85,14 @@ class View:
         with acting(self.visitor.name):
             return function(self.house.registry, **arguments)
 
-    async def act(
-        self, function: Callable[..., Any], *, done: str, tell: Callable[[ModelyardError], None] = widgets.tell,
-        **arguments: Any,
-    ) -> bool:  # fmt: skip
-        """Do something, and say that it is done or, by ``tell``, why not; whether it was done."""
+    async def act(self, function: Callable[..., Any], *, done: str, **arguments: Any) -> bool:
+        """Do something, and say that it is done or why not; whether it was done."""
         try:
             if not self.visitor.may_act:
                 raise Refused("this key allows to look only", hint="log in with a key whose scope is admin")
             await self.load(function, **arguments)
         except ModelyardError as error:
-            tell(error)
+            widgets.tell(error)
             return False
         except Exception as error:
             self.house.log.write("error", "an action failed", error=error)
@@ -101,6 +100,16 @@ class View:
             return False
         ui.notify(done, type="positive")
         return True
+
+    async def try_(self, function: Callable[..., _T], fault: ui.label, **arguments: Any) -> _T | None:
+        """Do what a dialog asks for; where that cannot be done ``fault`` says why, and the dialog stays."""
+        try:
+            if not self.visitor.may_act:
+                raise Refused("this key allows to look only", hint="log in with a key whose scope is admin")
+            return await self.load(function, **arguments)
+        except ModelyardError as error:
+            fault.text = f"{error.message} – {error.hint}" if error.hint else error.message
+            return None
 
     async def live(
         self, function: Callable[..., _T], build: Build, *, every: float = LOOK_SECONDS, **arguments: Any
@@ -146,6 +155,10 @@ class View:
         await look()
         ui.timer(every, look)
         return look
+
+
+async def _nothing() -> None:
+    """A page that shows nothing that changes."""
 
 
 def _show(

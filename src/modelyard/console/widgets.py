@@ -21,6 +21,7 @@ TONES = {
     "ok": "y-good", "promoted": "y-good", "running": "y-info", "watching": "y-info", "done": "y-good",
     "info": "y-info", "warning": "y-warn", "paused": "y-warn", "silenced": "y-warn", "error": "y-bad",
     "critical": "y-bad", "rolled back": "y-bad", "aborted": "y-bad", "failed": "y-bad", "open": "y-bad",
+    "lost": "y-warn",
 }  # fmt: skip
 
 
@@ -88,6 +89,21 @@ def mark(text: str, tone: str = "") -> None:
 def moment(text: str | None) -> None:
     """A moment of the registry (ISO 8601, UTC), shown in the viewer's zone."""
     ui.element("time").props(f'data-utc="{text or ""}"')
+
+
+class Moment(str):
+    """A moment among ``pairs``."""
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what they have; rows that have nothing are left out."""
+    with ui.element("dl").classes("y-pairs"):
+        for name, value in rows:
+            if value:
+                with ui.element("dt").classes("y-soft"):
+                    ui.label(name)
+                with ui.element("dd"):
+                    moment(value) if isinstance(value, Moment) else ui.label(value)
 
 
 def loading() -> None:
@@ -235,15 +251,19 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
     return made
 
 
-def refill(made: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
-    """Show newer rows in a table. Raises Rebuild where they have something in other columns than the table shows."""
-    if [each.name for each in _dressed(columns, rows)] != [each["name"] for each in made.columns]:
+def refresh(table: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
+    """Show newer rows in a table, where it is sorted and paged as somebody left it. Raises Rebuild where they have
+    something in other columns than the table shows.
+    """
+    if [each.name for each in _dressed(columns, rows)] != [each["name"] for each in table.columns]:
         raise Rebuild
-    made.rows = rows
+    table.rows = rows
 
 
 def _dressed(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[Column]:
-    """The columns in which these rows have something; adds to the rows what their links and marks need."""
+    """The columns in which these rows have something. Adds to the rows what their cells want: whole addresses, colours
+    of marks.
+    """
     root = ui.context.client.request.scope.get("root_path", "")
     for row in rows:
         for column in columns:

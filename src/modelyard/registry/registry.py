@@ -19,6 +19,7 @@ from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
 from modelyard.registry.findings import Findings
 from modelyard.registry.index import refresh_index
+from modelyard.registry.jobs import Jobs
 from modelyard.registry.keys import Keys
 from modelyard.registry.labels import Labels
 from modelyard.registry.leases import Lease, holder_of
@@ -75,6 +76,8 @@ class Registry:
         #: What detectors found, and who was told of it.
         self.findings = Findings(database)
         self.alerts = Alerts(database)
+        #: Batch jobs that are under way, and that were.
+        self.jobs = Jobs(database)
         #: The truth about predictions.
         self.labels = Labels(database)
 
