@@ -34,8 +34,7 @@ async def choose(view: View, said: told.Model, number: int, again: Again) -> Non
             ui.label(row.digest)
         with ui.row().classes("w-full justify-end"):
             ui.button("Close", on_click=lambda: asking.submit(None)).props("flat no-caps")
-    verb = await asking
-    asking.delete()
+    verb = await widgets.answered(asking)
     if verb == "Promote":
         await promote(view, said, number, again)
     elif verb == "Tag":
@@ -59,7 +58,7 @@ async def promote(view: View, said: told.Model, number: int, again: Again) -> No
         ui.label().bind_text_from(alias, "value", lambda value: consequence(value or ""))
         why = ui.input(WHY).classes("w-full")
         _buttons(asking, "Promote")
-    if await asking:
+    if await widgets.answered(asking):
         name = alias.value.strip()
         before = said.aliases.get(name, 0)
         done = f"{said.model}@{name} is version {number} now"
@@ -67,7 +66,6 @@ async def promote(view: View, said: told.Model, number: int, again: Again) -> No
             told.promote, done=done, model=said.model, version=number, alias=name, why=why.value, expect=before
         ):
             await again()
-    asking.delete()
 
 
 async def roll_back(view: View, model: str, alias: str, number: int, again: Again) -> None:
@@ -104,7 +102,7 @@ async def retag(view: View, model: str, row: told.VersionRow, again: Again) -> N
     with widgets.dialog(f"Tags of {model}, version {row.number}") as asking:
         lines = ui.textarea("One a line: name=value", value=text).classes("w-full").props("autogrow")
         _buttons(asking, "Keep")
-    if await asking:
+    if await widgets.answered(asking):
         wanted = {
             key.strip(): value.strip()
             for key, _, value in (line.partition("=") for line in lines.value.splitlines() if line.strip())
@@ -115,7 +113,6 @@ async def retag(view: View, model: str, row: told.VersionRow, again: Again) -> N
             told.tag, done=f"the tags of version {row.number} are kept", model=model, version=row.number, tags=changed
         ):
             await again()
-    asking.delete()
 
 
 def _buttons(asking: ui.dialog, verb: str) -> None:

@@ -15,14 +15,14 @@ from modelyard.registry.decisions import Finding
 
 Update = Callable[[Standing], None]
 
-#: Odds that are drawn at most and at least.
+#: What is drawn at most and at least.
 _MOST, _LEAST = 1e9, 1e-6
 
 _COLUMNS = (
     Column("guard", "Guard"), Column("ours", "Of the candidate", "number"), Column("theirs", "Of the stable", "number"),
     Column("harm", "Harm", "number"), Column("at_most", "At most", "number"),
     Column("tolerance", "Tolerated", "number"), Column("is_tolerable", "Shown tolerable", "mark"),
-    Column("odds", "Evidence, to 1", "number"), Column("needed", "Needed", "number"),
+    Column("odds", "Evidence, to 1", "number"),
 )  # fmt: skip
 
 
@@ -34,7 +34,11 @@ def chart(said: Standing) -> Update:
         return _rebuild_when_drawn
     name = f"{said.rollout.model} rollout {said.rollout.id} evidence"
     made = widgets.chart(
-        _options(said), ("moment", "requests", "guard", "evidence, to 1"), lambda: _rows(now), name, height=300
+        _options(said),
+        ("moment", "requests", "guard", "evidence of what is needed"),
+        lambda: _rows(now),
+        name,
+        height=300,
     )
 
     def update(newer: Standing) -> None:
@@ -55,37 +59,28 @@ def _has_points(said: Standing) -> bool:
 
 
 def _options(said: Standing) -> dict[str, Any]:
-    needed = {finding.guard: finding.needed for finding in said.findings}
-    lines = []
-    for place, guard in enumerate(said.plan.guards):
-        colour = widgets.COLOURS[place % len(widgets.COLOURS)]
-        line: dict[str, Any] = {
-            "name": guard, "type": "line", "showSymbol": False, "color": colour, "data": [
-                [point.requests, _odds(point.logs[guard])]
-                for point in said.curve if point.requests > 0 and guard in point.logs
-            ],
-        }  # fmt: skip
-        if guard in needed:
-            line["markLine"] = {
-                "symbol": "none", "silent": True, "lineStyle": {"type": "dashed", "color": colour},
-                "label": {"show": False}, "data": [{"yAxis": _odds(needed[guard])}],
-            }  # fmt: skip
-        lines.append(line)
-    highest = max([_odds(each) for each in needed.values()], default=1.0)
+    lines: list[dict[str, Any]] = [
+        {"name": guard, "type": "line", "showSymbol": False, "data": [
+            [point.requests, _part(point.logs[guard])]
+            for point in said.curve if point.requests > 0 and guard in point.logs
+        ]}
+        for guard in said.plan.guards
+    ]  # fmt: skip
+    lines[0]["markLine"] = {
+        "symbol": "none", "silent": True, "lineStyle": {"type": "dashed", "color": "#ef4444", "width": 2},
+        "label": {"formatter": "takes it back", "position": "insideEndTop", "color": "#ef4444"}, "data": [{"yAxis": 1}],
+    }  # fmt: skip
+    most = max((_part(log) for point in said.curve for log in point.logs.values()), default=1.0)
     return {
-        "xAxis": {"type": "log", "name": "requests", "nameLocation": "middle", "nameGap": 28, **AXIS},
-        "yAxis": {"type": "log", "name": "evidence of harm, to 1 (dashed: needed)", "nameLocation": "end", **AXIS,
-                  "nameTextStyle": {"color": "#7a8594", "align": "left"}, "max": _ceiling(said, highest)},
-        "legend": {"top": 0, "right": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}, "width": "60%"},
+        "xAxis": {"type": "log", "name": f"requests to version {said.rollout.candidate}", "nameLocation": "middle",
+                  "nameGap": 28, **AXIS},
+        "yAxis": {"type": "log", "name": "evidence of harm, of what takes it back", **AXIS,
+                  "nameTextStyle": {"color": "#7a8594", "align": "left"},
+                  "max": 10.0 ** max(1, math.ceil(math.log10(most)))},
+        "legend": {"top": 0, "right": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}, "width": "70%"},
         "grid": {"left": 8, "right": 20, "top": 52, "bottom": 28, "containLabel": True},
         "series": lines,
     }  # fmt: skip
-
-
-def _ceiling(said: Standing, highest: float) -> float:
-    """A power of ten above all that is drawn, and above what is needed."""
-    seen = max([_odds(log) for point in said.curve for log in point.logs.values()], default=1.0)
-    return 10.0 ** math.ceil(math.log10(max(seen, highest)) + 0.2)
 
 
 def _rows(said: Standing) -> list[Any]:
@@ -96,7 +91,7 @@ def _rows(said: Standing) -> list[Any]:
     ]
 
 
-def _odds(log: float) -> float:
+def _part(log: float) -> float:
     return float(f"{min(max(math.exp(min(log, 600.0)), _LEAST), _MOST):.4g}")
 
 
@@ -118,7 +113,7 @@ def _row(each: Finding, said: Standing) -> dict[str, Any]:
         "harm": _points(each.harm), "at_most": _points(each.at_most), "tolerance": _points(each.tolerance),
         "is_tolerable": "harm is shown" if is_harm else "yes" if each.is_tolerable else "not yet",
         "is_tolerable_tone": "y-bad" if is_harm else "y-good" if each.is_tolerable else "",
-        "odds": odds(each.log_e), "needed": odds(each.needed),
+        "odds": f"{odds(each.log_e)} of {odds(each.needed)}",
     }  # fmt: skip
 
 

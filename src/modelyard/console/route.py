@@ -80,7 +80,6 @@ async def _edit(view: View, said: told.Answering, look: Again) -> None:
         ui.label("Shares in percent. Those that answer add up to 100; copies come on top, their answers are dropped.")
         for number in said.versions:
             with ui.element("div").classes("y-row"):
-                ui.label(f"Version {number}").style("min-width: 84px")
                 live[number] = _share(f"Version {number} answers, %", shares.get(number))
                 shadows[number] = _share(f"Version {number} gets copies, %", copies.get(number))
         key = ui.input("What sticks", value=before.key if before else "request").classes("w-full")
@@ -109,8 +108,7 @@ async def _edit(view: View, said: told.Answering, look: Again) -> None:
         with ui.row().classes("w-full justify-end"):
             ui.button("Cancel", on_click=lambda: asking.submit(None)).props("flat no-caps")
             ui.button("Put in force", on_click=keep).props("unelevated no-caps")
-    made = await asking
-    asking.delete()
+    made = await widgets.answered(asking)
     if made is not None:
         ui.notify(f"{said.model}@{said.alias} is parted anew", type="positive")
         await look()

@@ -42,9 +42,7 @@ def card(view: View, said: told.Answering, look: Again) -> None:
 
 
 async def _ask(view: View, said: told.Answering, others: list[int], look: Again) -> None:
-    form = _Form(view, said, others)
-    started = await form.asking
-    form.asking.delete()
+    started = await widgets.answered(_Form(view, said, others).asking)
     if started is not None:
         ui.notify(f"rollout {started.rollout.id} has begun", type="positive")
         for note in started.notes:

@@ -24,7 +24,9 @@ Options = dict[str, Any]
 async def charts(view: View, model: str) -> None:
     """The card with the charts of a model's traffic."""
     with widgets.card("Traffic", "What callers got, by version and arm; a shadow's copies are nobody's answers"):
-        span = ui.toggle(_NAMES, value=1.0).props('no-caps dense unelevated aria-label="How far back"')
+        span = ui.toggle(_NAMES, value=1.0).props(
+            'no-caps dense unelevated padding="4px 10px" aria-label="How far back"'
+        )
         room = ui.element("div").style("display: contents")
 
         async def show() -> None:
@@ -38,7 +40,7 @@ async def charts(view: View, model: str) -> None:
 
 def _show(said: Traffic) -> Callable[[Traffic], None]:
     if not said.whole.requests:
-        widgets.empty("No request was recorded in this time.", "modelyard serve MODEL --record")
+        widgets.empty("No request was recorded in this time.", f"modelyard serve {said.model} --record")
         return _rebuild_when_there_is_some
     now = said
     with ui.element("div").classes("y-grid"):

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 from nicegui import ui
@@ -166,7 +167,7 @@ def tell(error: ModelyardError) -> None:
 
 @contextmanager
 def dialog(title: str) -> Any:
-    """A dialog; who opens it waits for what is submitted, and deletes it."""
+    """A dialog; ``answered`` opens it and waits."""
     with ui.dialog() as made, ui.card().classes("y-dialog"):
         ui.label(title).props('role="heading" aria-level="2"').style("font-size: 18px; font-weight: 650")
         yield made
@@ -182,8 +183,15 @@ async def confirm(question: str, consequence: str, verb: str, *, asks_why: bool 
             ui.button(verb, on_click=lambda: asking.submit(why.value if why is not None else "")).props(
                 "unelevated no-caps"
             )
-    answer: str | None = await asking
-    asking.delete()
+    answer: str | None = await answered(asking)
+    return answer
+
+
+async def answered(asking: ui.dialog) -> Any:
+    """What is submitted in a dialog, which is gone then; None where it is left, or where whoever looked has left."""
+    answer = await asking
+    if not asking.is_deleted:
+        asking.delete()
     return answer
 
 
@@ -196,6 +204,7 @@ def action(label: str, on_click: Callable[[], Awaitable[Any]], *, icon: str = ""
 def apart(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
     """A handler whose dialogs stay while what it was called from is shown anew."""
 
+    @wraps(handler)  # the framework gives the event to handlers whose signature wants one
     async def handle(*given: Any) -> None:
         with ui.context.client.content:
             await handler(*given)
