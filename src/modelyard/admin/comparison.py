@@ -93,9 +93,10 @@ def compare(registry: Registry, model: str, before: int, after: int, *, hours: f
 
 def _metrics(before: Version, after: Version) -> list[Metric]:
     ours, theirs = measured(before.metrics), measured(after.metrics)
-    main = before.metrics.get("metric")
-    names = sorted(dict.fromkeys([*ours, *theirs]), key=lambda name: name != main)
-    return [_metric(name, ours, theirs, _range(before, name), _range(after, name)) for name in names]
+    return [
+        _metric(name, ours, theirs, _range(before, name), _range(after, name))
+        for name in dict.fromkeys([*ours, *theirs])
+    ]
 
 
 def _metric(

@@ -68,10 +68,13 @@ def row_of(version: Version, traffic: Sums) -> VersionRow:
 
 
 def measured(metrics: dict[str, Any]) -> dict[str, float]:
-    """The metrics that are one number: those on held-out rows where the model was trained here."""
+    """The metrics that are one number, the one it was chosen by first: those on held-out rows where it was trained
+    here.
+    """
     held_out = metrics.get("held_out")
     found = held_out if isinstance(held_out, dict) else metrics
-    values = {name: each.get("value") if isinstance(each, dict) else each for name, each in found.items()}
+    names = sorted(found, key=lambda name: name != metrics.get("metric"))
+    values = {name: each.get("value") if isinstance(each := found[name], dict) else each for name in names}
     return {name: float(v) for name, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 
