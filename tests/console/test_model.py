@@ -53,7 +53,9 @@ def test_two_versions_are_compared(tab: Callable[..., Tab]) -> None:
     assert rows["signature", "input colour is gone"][2] == "differs"
     metrics = {name: cells for (what, name), cells in rows.items() if what == "metric"}
     assert {"roc auc", "accuracy", "log loss"} <= metrics.keys()
-    assert all(cells[2] in ("", "better", "worse") or cells[2].endswith("within the error") for cells in metrics.values())
+    assert all(
+        cells[2] in ("", "better", "worse") or cells[2].endswith("within the error") for cells in metrics.values()
+    )
     assert rows["lineage", "seed"][:2] == ["0", "0"]
     assert rows["rows", "reference"][0] == rows["rows", "learnt from"][0]
     assert rows["served by", "runtime"][:2] == ["onnx", "onnx"]

@@ -109,6 +109,10 @@ def _number(what: str, name: str, before: str, after: str, a: float | None, b: f
 def _fact(what: str, each: Fact) -> dict[str, Any]:
     says = "differs" if each.differs else ""
     return {
-        "what": what, "name": each.name.replace("_", " "), "before": each.before or "–", "after": each.after or "–",
+        "what": what, "name": each.name.replace("_", " "), "before": _short(each.before), "after": _short(each.after),
         "says": says, "says_tone": "y-info",
     }  # fmt: skip
+
+
+def _short(text: str) -> str:
+    return text[:19] + "…" if text.startswith("sha256:") else text or "–"

@@ -93,6 +93,7 @@ def _input(field: Field) -> ValueElement[Any]:
         elif field.is_numeric:
             made.props('inputmode="decimal"')
     made.props["hint"] = hint
+    made.props("hide-bottom-space")  # what is said below a field takes the room that it needs
     return made
 
 

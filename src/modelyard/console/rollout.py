@@ -63,7 +63,7 @@ def card(view: View, said: Standing, look: Again) -> Update:
             tiles = [widgets.tile(name, *figure) for name, figure in _figures(said).items()]
         curve = evidence.chart(said)
         findings = evidence.table(said)
-        if view.visitor.may_act and row.ended is None:
+        if row.ended is None:
             _actions(view, said, look)
     with widgets.card("Decisions", f"about rollout {row.id}, each with what it was based on"):
         rows = [_decision(each) for each in reversed(said.decisions)]

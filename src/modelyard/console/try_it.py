@@ -138,7 +138,8 @@ def _show(made: Form, versions: list[int], found: list[Tried | ModelyardError]) 
     if len(answers) == 2:
         a, b = answers.values()
         same = a.outputs.get(main) == b.outputs.get(main)
-        widgets.mark("the same answer" if same else "another answer", "y-good" if same else "y-warn")
+        with ui.element("div").classes("y-row"):
+            widgets.mark("the same answer" if same else "another answer", "y-good" if same else "y-warn")
     for name in dict.fromkeys(name for each in answers.values() for name in each.labels):
         with widgets.card(name.capitalize()):
             _bars(made.model, name, {n: each for n, each in answers.items() if name in each.labels})
@@ -157,12 +158,13 @@ def _bars(model: str, name: str, answers: dict[int, Tried]) -> None:
     shares = {n: dict(zip(each.labels[name], each.outputs[name], strict=False)) for n, each in answers.items()}
     options = {
         "tooltip": {"trigger": "axis", "confine": True, "axisPointer": {"type": "shadow"}},
+        "grid": {"left": 8, "right": 60, "top": 34, "bottom": 8, "containLabel": True},
         "xAxis": {"type": "value", "min": 0, "max": 1, **AXIS},
         "yAxis": {"type": "category", "data": labels, "inverse": True, **AXIS},
         "series": [
             {"name": f"version {n}", "type": "bar", "barMaxWidth": 22, "data": [each.get(label) for label in labels],
-             "label": {"show": True, "position": "insideLeft", "color": "#1d2430", "textBorderColor": "#fff",
-                       "textBorderWidth": 2, ":formatter": "p => p.value === null ? '' : p.value.toFixed(4)"}}
+             "label": {"show": True, "position": "right", "color": "#7a8594",
+                       ":formatter": "p => p.value === null ? '' : p.value.toFixed(4)"}}
             for n, each in shares.items()
         ],
     }  # fmt: skip
