@@ -48,8 +48,8 @@ def _case(view: View, changed: Callable[[], Awaitable[None]]) -> Build:
                 ("Model", lambda: ui.link(f"{found.model}:{found.version}", f"/models/{found.model}/monitoring?version="
                                           f"{found.version}").classes("y-link")),
                 ("Arm", found.arm), ("About", found.about), ("Rule", found.rule),
-                ("Since", lambda: widgets.moment(found.opened)),
-                ("Over", (lambda: widgets.moment(found.closed)) if found.closed else ""),
+                ("Since", widgets.Moment(found.opened)),
+                ("Over", widgets.Moment(found.closed or "")),
                 ("Looked after by", found.acknowledged), ("Command", found.links.get("command", "")),
             ])  # fmt: skip
             if view.visitor.may_act and not found.closed:

@@ -70,7 +70,7 @@ def _board(view: View, state: str) -> Build:
             there = (newer.silences, newer.dead, newer.open, bool(newer.alerts))
             if there != (said.silences, said.dead, said.open, bool(said.alerts)) or not said.alerts:
                 raise widgets.Rebuild
-            table.rows = [_row(each) for each in newer.alerts]
+            widgets.refresh(table, _COLUMNS, [_row(each) for each in newer.alerts])
 
         return update
 

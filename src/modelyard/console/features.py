@@ -111,7 +111,7 @@ def show(chosen: Chosen) -> Build:
             if {each.name for each in said.features} != set(names):
                 raise widgets.Rebuild
             now = said
-            made.rows = [_row(each) for each in said.features[:MOST]]
+            widgets.refresh(made, _COLUMNS, [_row(each) for each in said.features[:MOST]])
             shown = next((each for each in said.features if each.name == select.value), None)
             if shown is not None:
                 picture(shown, said)
@@ -141,8 +141,7 @@ class _Picture:
         options = [_histograms(feature), _over_time(feature, said.times)]
         if self._name == feature.name:
             for chart, made in zip(self._charts, options, strict=True):
-                chart.options.update(made)
-                chart.update()
+                widgets.redraw(chart, made)
             return
         self._name = feature.name
         sides = (

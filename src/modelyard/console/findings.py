@@ -52,8 +52,7 @@ def time_line(said: Report) -> Callable[[Report], None] | None:
     def update(newer: Report) -> None:
         if [_row(each) for each in newer.findings] != [_row(each) for each in said.findings]:
             raise widgets.Rebuild
-        made.options.update(_bars(newer.findings[:MOST], newer.until))
-        made.update()
+        widgets.redraw(made, _bars(newer.findings[:MOST], newer.until))
 
     return update
 
@@ -87,8 +86,8 @@ def _show(said: told.Found) -> None:
             ("Kind", f"{found.kind}: {said.means}"), ("Subject", found.subject),
             ("Model", lambda: ui.link(f"{found.model}:{found.version}", f"/models/{found.model}/monitoring?version="
                                       f"{found.version}").classes("y-link")),
-            ("Arm", found.arm), ("Since", lambda: widgets.moment(found.opened)),
-            ("Over", (lambda: widgets.moment(found.closed)) if found.closed else ""), ("Because", found.why),
+            ("Arm", found.arm), ("Since", widgets.Moment(found.opened)),
+            ("Over", widgets.Moment(found.closed or "")), ("Because", found.why),
             ("Rests on", said.rests_on), ("Seen last", said.lately), ("Looks", found.looks),
             ("False alarms", said.expected), ("Alerts", _alerts(said.alerts)),
         ])  # fmt: skip
@@ -102,7 +101,7 @@ def _show(said: told.Found) -> None:
             ("Rows", f"{evidence.live:,} live against {evidence.reference:,} of the reference"),
             ("Effect", f"{evidence.value:.3g}, from {evidence.low:.3g} to {evidence.high:.3g}"),
             ("Matters above", f"{evidence.floor:.3g}"), ("Chance", chance(evidence.p).removeprefix("; ")),
-            ("From", lambda: widgets.moment(evidence.since)), ("To", lambda: widgets.moment(evidence.until)),
+            ("From", widgets.Moment(evidence.since)), ("To", widgets.Moment(evidence.until)),
             ("Windows", f"{evidence.windows[0]} to {evidence.windows[1]}" if any(evidence.windows) else ""),
             *((name, _plain_of(value)) for name, value in evidence.more.items() if name not in ("distances", "texts")),
         ])  # fmt: skip

@@ -43,7 +43,7 @@ def _one(said: told.Prediction, *, is_alone: bool) -> None:
             for odd in said.odd:
                 widgets.mark(odd, "y-warn")
         widgets.pairs([
-            ("When", lambda: widgets.moment(said.time)),
+            ("When", widgets.Moment(said.time)),
             ("Model", lambda: ui.link(f"{said.model}:{said.version}", f"/models/{said.model}").classes("y-link")),
             ("Route", f"{said.alias}, revision {said.revision}" if said.alias else ""), ("Arm", said.arm),
             ("Client", said.client), ("Why not", said.reason),
@@ -140,13 +140,14 @@ def _waterfall(rows: list[tuple[str, float, float]]) -> dict[str, Any]:
     return {
         "legend": {"show": False}, "tooltip": {"trigger": "item", "confine": True},
         "grid": {"left": 8, "right": 24, "top": 8, "bottom": 8, "containLabel": True},
-        "xAxis": {"type": "value", "name": "ms", **AXIS},
+        "xAxis": {"type": "value", **AXIS},
         "yAxis": {"type": "category", "inverse": True, "data": [name for name, _, _ in rows], **AXIS},
         "series": [
             {**bar, "name": "begins", "data": [_ms(begun) for _, begun, _ in rows], "silent": True,
              "itemStyle": {"color": "transparent"}},
             {**bar, "name": "takes, ms", "data": [_ms(seconds) for _, _, seconds in rows],
-             "itemStyle": {"color": "#3b82f6"}, "label": {"show": True, "position": "right", "color": "#7a8594"}},
+             "itemStyle": {"color": "#3b82f6"},
+             "label": {"show": True, "position": "right", "color": "#7a8594", "formatter": "{c} ms"}},
         ],
     }  # fmt: skip
 

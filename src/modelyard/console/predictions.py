@@ -155,7 +155,7 @@ def _rows(asked: dict[str, str], after: str) -> Callable[[Page], Callable[[Page]
         def update(newer: Page) -> None:
             if bool(newer.next) != bool(said.next) or not newer.rows:
                 raise widgets.Rebuild
-            made.rows = [_row(each) for each in newer.rows]
+            widgets.refresh(made, _COLUMNS, [_row(each) for each in newer.rows])
 
         return update
 

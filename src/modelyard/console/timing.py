@@ -54,10 +54,9 @@ def latency(said: tuple[list[str], Arm]) -> Callable[[tuple[list[str], Arm]], No
         if newer[1].changes != arm.changes or set(newer[1].latency) != set(arm.latency):
             raise widgets.Rebuild
         now = newer
-        stages.rows = _stages(newer[1])
+        widgets.refresh(stages, _STAGES, _stages(newer[1]))
         for chart, lines in ((whole, newer[1].latency_line), (parts, newer[1].stage_lines)):
-            chart.options.update(_lines(newer[0], lines, arm.changes))
-            chart.update()
+            widgets.redraw(chart, _lines(newer[0], lines, arm.changes))
 
     return update
 

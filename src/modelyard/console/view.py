@@ -60,6 +60,11 @@ def settle(house: House) -> None:
     _houses[:] = [house]
 
 
+def registry() -> Registry:
+    """The registry of the console."""
+    return _houses[0].registry
+
+
 class View:
     """One visit of a page."""
 
@@ -69,6 +74,8 @@ class View:
         self._session = session_in(request.headers)
         self.visitor = self.house.door.of(self._session)
         self.root: str = request.scope.get("root_path", "")
+        #: Looks at once at what ``live`` shows: a page sets it to what its actions change.
+        self.look: Callable[[], Awaitable[None]] = _nothing
 
     async def shown(self) -> None:
         """Let the page be seen as far as it is, before what takes its time."""
@@ -99,6 +106,16 @@ class View:
             return False
         ui.notify(done, type="positive")
         return True
+
+    async def try_(self, function: Callable[..., _T], fault: ui.label, **arguments: Any) -> _T | None:
+        """Do what a dialog asks for; where that cannot be done ``fault`` says why, and the dialog stays."""
+        try:
+            if not self.visitor.may_act:
+                raise Refused("this key allows to look only", hint="log in with a key whose scope is admin")
+            return await self.load(function, **arguments)
+        except ModelyardError as error:
+            fault.text = f"{error.message} – {error.hint}" if error.hint else error.message
+            return None
 
     async def live(
         self, function: Callable[..., _T], build: Build, *, every: float = LOOK_SECONDS, **arguments: Any
@@ -177,6 +194,10 @@ def together(*parts: tuple[Build, Callable[[Any], Any]]) -> Build:
         return update
 
     return build
+
+
+async def _nothing() -> None:
+    """A page that shows nothing that changes."""
 
 
 def _show(

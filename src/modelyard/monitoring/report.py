@@ -21,7 +21,8 @@ from modelyard.registry.alerts import Alert
 from modelyard.registry.findings import Finding
 from modelyard.registry.leases import CONTROL
 from modelyard.registry.records import now, stamp
-from modelyard.registry.windows import STAGES, Counted, Window, bins_of, profile_of
+from modelyard.registry.stages import STAGES, quantile_of
+from modelyard.registry.windows import Counted, Window, bins_of, profile_of
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
@@ -115,7 +116,7 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
     if not windows:
         made.notes.append(
             f"no predictions were recorded in the last {hours:g} hours"
-            + ("" if known else f"; `modelyard serve {model} --record` does that")
+            + ("" if known else f"; `modelyard serve {model}` does that")
         )
     if not loop.get("alive"):
         made.notes.append("nobody watches: findings and alerts are made while `modelyard watch` runs")
@@ -185,7 +186,7 @@ def _arm(
     for stage in STAGES:
         counts = whole.stages.get(stage, [])
         if sum(counts):
-            made.latency[stage] = {name: latency.quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
+            made.latency[stage] = {name: quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
     sums = [_sum(each) if each else Counted() for each in parted]
     made.latency_line = {name: _line(sums, "total", q) for name, q in latency.QUANTILES.items()}
     made.stage_lines = {stage: _line(sums, stage, 0.95) for stage in made.latency if stage != "total"}
@@ -203,7 +204,7 @@ def _arm(
 
 def _line(sums: Sequence[Counted], stage: str, q: float) -> list[float | None]:
     counts = [each.stages.get(stage, []) for each in sums]
-    return [latency.quantile_of(each, q) if sum(each) else None for each in counts]
+    return [quantile_of(each, q) if sum(each) else None for each in counts]
 
 
 def _sum(windows: Sequence[Window]) -> Counted:
