@@ -65,7 +65,7 @@ def test_a_finding_says_what_it_rests_on(tab: Open, drifting: Home, size: str) -
     number = next(f.id for f in drifting[1].registry.findings.find("churn") if f.kind == "category")
     look, page = page_of(tab, drifting, f"/findings/{number}", size)
     for text in ("1,500 live against 5,000 reference", "matters above 0.01", "such findings a month", "Quito"):
-        assert page.get_by_text(text).first.is_visible(), text
+        page.get_by_text(text).first.wait_for()
     assert table_of(page, "Texts")[0][0] == "Quito"
     assert [row[0] for row in table_of(page, "Distances")] == ["PSI", "Jensen-Shannon", "chi-square"]
     assert page.get_by_text("open", exact=True).count() == 0
