@@ -24,7 +24,7 @@ Make = Callable[..., Bundle]
 #: What a test leaves behind in a database, in the order in which it can be emptied.
 TABLES = (
     "aliases", "tags", "blobs", "versions", "changes", "api_keys", "routes", "decisions", "rollouts", "tallies",
-    "windows", "findings", "alerts", "deliveries", "silences", "labels", "cohorts", "states", "leases",
+    "windows", "findings", "alerts", "deliveries", "silences", "labels", "cohorts", "states", "leases", "jobs",
 )  # fmt: skip
 
 

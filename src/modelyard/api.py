@@ -316,12 +316,25 @@ def load(ref: str | Path, *, trust: Iterable[str] = (), registry: Any = None, de
 
 
 def predict(ref: str | Path, input: str | Path, output: str | Path, **options: Any) -> Scored:
-    """Score a file that may be larger than memory; see ``modelyard.scoring.score`` for the options."""
+    """Score a file that may be larger than memory; see ``modelyard.scoring.score`` for the options.
+
+    The job of a registered version is told in its registry, as far as that may be written.
+    """
     from modelyard import scoring
+    from modelyard.jobs import Told
 
     trust = trusting(options.pop("trust", ()))
-    bundle, _ = open_bundle(ref, options.pop("registry", None))
-    return scoring.score(bundle, Path(input), Path(output), trust=trust, **options)
+    registry = options.pop("registry", None)
+    bundle, version = open_bundle(ref, registry)
+    source, target = Path(input), Path(output)
+    if version is None:
+        return scoring.score(bundle, source, target, trust=trust, **options)
+    places = str(source.absolute()), str(target.absolute())
+    with Told(open_registry(registry), version.model, version.number, *places) as told:
+        progress = told.progress(options.pop("progress", None))
+        scored = scoring.score(bundle, source, target, trust=trust, progress=progress, **options)
+        told.ended(scored)
+        return scored
 
 
 def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **options: Any) -> Server | None:
@@ -330,6 +343,7 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
     Blocks until it is stopped; with ``block=False`` it returns the running server, whose ``stop()`` ends it.
     """
     from modelyard.companion import accompany
+    from modelyard.scraping import Watched
     from modelyard.serving.server import Server
 
     named = [str(ref) for ref in refs]
@@ -341,7 +355,8 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
         if told is not None:
             told(server)
 
-    server = Server(named, trust=trusting(trust), on_ready=ready, **options)
+    watched = Watched(options.get("registry"))
+    server = Server(named, trust=trusting(trust), on_ready=ready, watched=watched, **options)
     accompany(server.application, options.get("registry"), begun)
     if block:
         server.run()
@@ -423,6 +438,16 @@ def monitor(
     return made
 
 
+def metrics(*, registry: Any = None) -> str:
+    """What is watched in a registry, as Prometheus' text: drift, quality, alerts, rollouts. Raises RemoteFailed.
+
+    A server that serves from the registry tells it with its own metrics; this is for where none is scraped.
+    """
+    from modelyard.scraping import tell
+
+    return tell(open_registry(registry)).text()
+
+
 def try_sinks(sink: str | None = None, *, registry: Any = None) -> list[dict[str, Any]]:
     """Send a test alert to every sink, or to one, from this process; says what went wrong, "" for nothing."""
     from modelyard.monitoring import sinks
@@ -478,12 +503,13 @@ def join_labels(
     """
     from modelyard.monitoring.labelling import Labelling
     from modelyard.recording.places import Places
+    from modelyard.rollouts.truths import Truths
 
     places = Places.chosen(records)
     if places is None or not places.segments.is_dir():
         where = f" in {places.folder}" if places is not None else ": the setting records is off"
         raise NotFound(f"no predictions are recorded{where}", hint="modelyard records status")
-    joiner = Labelling(open_registry(registry), places, sample=settings.get("record_sample"))
+    joiner = Labelling(open_registry(registry), places, sample=settings.get("record_sample"), tell=[Truths()])
     try:
         return joiner.turn(None if models is None else list(models))
     finally:

@@ -137,6 +137,13 @@ TABLE: tuple[Setting, ...] = (
         "a whole number from 0 to 65535",
     ),
     Setting(
+        "console_port",
+        _whole(0, 65535),
+        "8090",
+        "port that the console binds to; 0 picks a free one",
+        "a whole number from 0 to 65535",
+    ),
+    Setting(
         "wires",
         _some_words,
         "native,oip,tfserving,kserve,mlflow,seldon",

@@ -50,11 +50,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "environment": ("environment", "Show or make the environment of a model."),
     },
     "Operate a model": {
+        "console": ("console", "Show models, traffic, drift, rollouts and alerts in a browser, and act there."),
         "records": ("records", "Search, follow and redact what was predicted."),
         "monitor": ("monitor", "Show drift, data quality, latency and findings of a model."),
         "labels": ("labels", "Send the truth about predictions, and see what it says of a model."),
         "alerts": ("alerts", "List, acknowledge and silence alerts, and try the sinks."),
         "watch": ("watch", "Record what servers predict, and make findings, alerts and decisions of it."),
+        "metrics": ("watch", "Print what is watched as Prometheus' text."),
     },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),

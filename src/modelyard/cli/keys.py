@@ -42,7 +42,9 @@ class Words(click.ParamType[tuple[str, ...]]):
     "create", examples="modelyard keys create shop --scope predict,label --models churn --rate 100/s --expires 90d"
 )
 @click.argument("name")
-@click.option("--scope", type=Words(), default="predict", metavar="WORDS", help="Any of predict, label and admin.")
+@click.option(
+    "--scope", type=Words(), default="predict", metavar="WORDS", help="Any of predict, label, view and admin."
+)
 @click.option(
     "--models", type=Words(), default=(), show_default=False, metavar="NAMES", help="The models it is for.  [all]"
 )

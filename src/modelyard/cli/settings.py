@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
 import click
 
 from modelyard.cli import exits, screen
@@ -28,23 +25,17 @@ def settings() -> Answer:
 
     A command's option wins over the environment, the environment over the default.
     """
-    from modelyard import settings as room
-    from modelyard.telemetry import masked
+    from modelyard.admin.settings import every_setting
 
-    rows: list[dict[str, Any]] = []
-    for row in room.TABLE:
-        value = room.get(row.name)
-        plain = ",".join(value) if isinstance(value, tuple) else str(value)
-        shown = masked(plain.encode()).decode()  # the registry's URL may have a password
-        origin = "environment" if row.variable in os.environ else "default"
-        rows.append(
-            {"name": row.name, "variable": row.variable, "value": shown, "from": origin, "purpose": row.purpose}
-        )
+    found = every_setting()
+    rows = [
+        {"name": s.name, "variable": s.variable, "value": s.value, "from": s.origin, "purpose": s.purpose}
+        for s in found
+    ]
 
     def show() -> None:
         screen.table(
-            ("variable", "value", "from", "purpose"),
-            [(r["variable"], r["value"], r["from"], r["purpose"]) for r in rows],
+            ("variable", "value", "from", "purpose"), [(s.variable, s.value, s.origin, s.purpose) for s in found]
         )
 
     return Answer(rows, show)

@@ -1,4 +1,4 @@
-"""watch: the process that turns what was recorded into findings, alerts and decisions."""
+"""watch: the process that turns what was recorded into findings, alerts and decisions; metrics: what it knows."""
 
 from __future__ import annotations
 
@@ -42,3 +42,16 @@ def watch(once: bool, beside: bool, records: str | None) -> Answer | None:
         signal.signal(number, lambda *_: watching.stop())
     watching.run()
     return None
+
+
+@command("metrics", examples="modelyard metrics\nmodelyard metrics > /var/lib/node_exporter/modelyard.prom")
+def metrics() -> Answer:
+    """Print what is watched as Prometheus' text.
+
+    That is drift, quality, alerts, rollouts and the control loop. A server tells the same at its /metrics. This is for
+    a timer where no server is scraped: node_exporter's textfile collector takes the file.
+    """
+    from modelyard import api
+
+    text = api.metrics()
+    return Answer({"metrics": text}, lambda: screen.say(text.removesuffix("\n")))

@@ -18,7 +18,7 @@ from modelyard.recording.ring import RingWriter
 from modelyard.schema import Array, Columns, Signature
 
 #: Kinds of frames; 0 is the ring's own.
-CALL, REFUSED = 1, 2
+CALL, REFUSED, UNSERVED = 1, 2, 3
 
 #: Bytes of the body of a request that could not be read, which are kept to tell why.
 MOST_BODY = 16_384
@@ -92,9 +92,18 @@ class Refusal(msgspec.Struct, array_like=True, gc=False):
     body: bytes
 
 
+class Unserved(msgspec.Struct, array_like=True, gc=False):
+    """The whole of a frame that tells of an arm of a rollout's route whose version the server cannot serve, and why."""
+
+    model: str
+    arm: str
+    reason: str
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _read_call = msgspec.msgpack.Decoder(Call).decode
 _read_refusal = msgspec.msgpack.Decoder(Refusal).decode
+_read_unserved = msgspec.msgpack.Decoder(Unserved).decode
 
 
 class LaneWriter:
@@ -241,6 +250,16 @@ def read_call(head: bytes | memoryview, rest: memoryview, lane: Lane) -> tuple[C
 def read_refusal(head: bytes | memoryview) -> Refusal:
     """A refusal from its frame."""
     return _read_refusal(head)
+
+
+def write_unserved(ring: RingWriter, unserved: Unserved) -> bool:
+    """Write such a frame. False where it found no room."""
+    return ring.put(UNSERVED, _encode(unserved), [], 0, 0)
+
+
+def read_unserved(head: bytes | memoryview) -> Unserved:
+    """What such a frame tells."""
+    return _read_unserved(head)
 
 
 def lanes_path(ring: Path) -> Path:

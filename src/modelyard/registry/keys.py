@@ -15,8 +15,8 @@ from modelyard.registry import journal
 from modelyard.registry.database import Database, Row, Work
 from modelyard.registry.records import author, check_name, now, read_moment, shown, stamp
 
-#: What a key may allow. ``admin`` allows all the rest.
-SCOPES = ("predict", "label", "admin")
+#: What a key may allow. ``view``: to look at everything in the console and its API. ``admin`` allows all the rest.
+SCOPES = ("predict", "label", "view", "admin")
 
 _KEY = re.compile(r"my_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _ID = re.compile(r"(my_)?(?P<id>[0-9a-f]{12})(_.*)?")

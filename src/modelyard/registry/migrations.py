@@ -109,6 +109,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (name, model, version))""",
         "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, term BIGINT NOT NULL, beat BIGINT NOT NULL)",
     ),
+    (
+        # Batch jobs, as whoever runs one tells of it.
+        """CREATE TABLE jobs (
+            id BIGINT PRIMARY KEY, model TEXT NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL,
+            started TEXT NOT NULL, seen TEXT NOT NULL, content TEXT NOT NULL)""",
+        "CREATE INDEX jobs_by_model ON jobs (model, id)",
+    ),
 )
 
 

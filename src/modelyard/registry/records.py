@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -150,9 +153,22 @@ def shown(value: object) -> str:
     return quoted if len(quoted) <= 60 else f"{quoted[:57]}… ({len(str(value))} characters)"
 
 
+_acting: ContextVar[str] = ContextVar("acting", default="")
+
+
+@contextmanager
+def acting(who: str) -> Iterator[None]:
+    """What happens inside is done for ``who``, as history will say; "" for whoever runs this process."""
+    token = _acting.set(who)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
 def author() -> str:
     """Who history says it was; what no database could keep of the name is replaced."""
-    return settings.who().encode("utf-8", "replace").decode().replace("\0", "?")
+    return (_acting.get() or settings.who()).encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def now() -> str:

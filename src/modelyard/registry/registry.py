@@ -19,6 +19,7 @@ from modelyard.registry.collecting import collect, forget
 from modelyard.registry.database import Database, is_url, open_database
 from modelyard.registry.findings import Findings
 from modelyard.registry.index import refresh_index
+from modelyard.registry.jobs import Jobs
 from modelyard.registry.keys import Keys
 from modelyard.registry.labels import Labels
 from modelyard.registry.leases import Lease, holder_of
@@ -75,6 +76,8 @@ class Registry:
         #: What detectors found, and who was told of it.
         self.findings = Findings(database)
         self.alerts = Alerts(database)
+        #: Batch jobs that are under way, and that were.
+        self.jobs = Jobs(database)
         #: The truth about predictions.
         self.labels = Labels(database)
 
@@ -86,8 +89,7 @@ class Registry:
         registry's own, or where the setting ``store`` says, which several machines may share.
         Raises RemoteFailed where the database cannot be used, Refused where a newer Modelyard made it.
         """
-        home: Path = settings.get("home")
-        place = str(where) if where is not None else settings.get("registry") or str(home)
+        home, place = _place(where)
         if "://" in place and not is_url(place):  # what it says may be a password: neither shown nor made a folder
             raise InvalidInput.at(
                 "registry", "a folder, or postgresql://user:password@host:port/database", "a URL of another kind"
@@ -106,6 +108,12 @@ class Registry:
         with _tolerated("the index of images is stale"):
             refresh_index(database, blobs)
         return registry
+
+    @staticmethod
+    def is_there(where: str | Path | None = None) -> bool:
+        """Whether somebody has made the registry that ``open`` would open; one on a server counts as made."""
+        _, place = _place(where)
+        return "://" in place or (Path(place).expanduser() / "registry.db").exists()
 
     def __repr__(self) -> str:
         return f"<Registry {self._database.where}>"
@@ -347,6 +355,12 @@ class Registry:
     def _forget(self, parts: Iterable[Part]) -> None:
         with _tolerated("blobs were left for modelyard collect"):
             forget(self._database, self._store, parts)
+
+
+def _place(where: str | Path | None) -> tuple[Path, str]:
+    """The home folder, and the folder or URL of a registry."""
+    home: Path = settings.get("home")
+    return home, str(where) if where is not None else settings.get("registry") or str(home)
 
 
 def _make(folder: Path) -> None:

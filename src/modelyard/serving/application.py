@@ -45,6 +45,7 @@ from modelyard.wires.reflection_grpc import ReflectionGrpcWire
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
     from modelyard.messages import Call
+    from modelyard.prometheus import Page
     from modelyard.serving.spans import Spans
 
 #: What the metrics of a version end with where it is a shadow, and how many copies may wait for it.
@@ -59,8 +60,9 @@ MOST_WAITING = 256
 class Application:
     """Serves the models that ``references`` name (see ``serving.catalog``) on one event loop.
 
-    ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests. The other
-    options are settings by their names (``modelyard settings`` lists them).
+    ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests; ``watched``
+    makes what ``GET /metrics`` tells beside the server's own counts. The other options are settings by their names
+    (``modelyard settings`` lists them).
     """
 
     #: Whether requests are answered in threads of their own, rather than on the loop's.
@@ -74,6 +76,7 @@ class Application:
         trust: Trust | None = None,
         wires: Sequence[str | Wire] | None = None,
         source: Callable[[], Source] | None = None,
+        watched: Callable[[], Page] | None = None,
         log_stream: TextIO | None = None,
         **options: Any,
     ) -> None:
@@ -96,8 +99,9 @@ class Application:
         self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
         chosen = self.settings
         operations = OperationsWire(
-            self._render_metrics,
+            lambda: self.metrics.tell(self._lanes.values()),
             self._troubles,
+            watched=watched,
             is_terse=chosen.production,
             wants_keys=chosen.keys,
         )
@@ -345,6 +349,10 @@ class Application:
         routed = {loaded for route in table.routes.values() for _, loaded, _ in route.live}
         for loaded in table.versions:
             self.lane(loaded).is_routed = loaded in routed
+        if self.notes is not None:
+            for route in table.routes.values():
+                for arm, reason in route.unserved:
+                    self.notes.note_unserved(route.route.model, arm, reason)
         shadows = {loaded for route in table.routes.values() for _, loaded in route.shadows}
         for loaded in [loaded for loaded in self._shadows if loaded not in shadows]:
             del self._shadows[loaded]
@@ -356,9 +364,6 @@ class Application:
     def _forget(self) -> None:
         for forget in self.on_change:
             forget()
-
-    def _render_metrics(self, kind: str) -> bytes:
-        return self.metrics.render(self._lanes.values(), kind)
 
     def _vitals(self) -> Vitals:
         times = os.times()

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from modelyard.interfaces import Stats
+from modelyard.prometheus import Page
 from modelyard.serving import exposition
 from modelyard.telemetry import COUNTS, SECONDS, Histogram
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 #: Requests that wait to be sorted into histograms.
 MOST_UNSORTED = 4096
 
-#: Held by the one thread that sorts. Nobody forks meanwhile: in the new process it would be held for ever.
+#: Held by the one thread that sorts or publishes. Nobody forks meanwhile: in the new process it would be held for ever.
 _SORTING = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_SORTING.acquire, after_in_parent=_SORTING.release, after_in_child=_SORTING.release)
@@ -239,16 +240,18 @@ class Metrics:
         """Tell the other workers. What they read of us never falls, whichever of them is asked."""
         if self.board is not None:
             self._sort_in()
-            self.board.publish(Snapshot(self.counts, self.vitals()))
+            snapshot = Snapshot(self.counts, self.vitals())
+            with _SORTING:
+                self.board.publish(snapshot)
 
     def stats(self, model: str, version: str) -> Stats:
         """The counts of a version, in all workers."""
         return self._gather()[0].meters.get((model, version), Meter(model, version)).stats()
 
-    def render(self, lanes: Iterable[Lane], kind: str = exposition.PROMETHEUS) -> bytes:
-        """Prometheus' text, of all workers, in one of its forms."""
+    def tell(self, lanes: Iterable[Lane]) -> Page:
+        """All of it, of all workers, as a page."""
         counts, vitals, restarts = self._gather()
-        return exposition.render(counts, vitals, restarts, list(lanes), kind)
+        return exposition.tell(counts, vitals, restarts, list(lanes))
 
     def _sort_in(self) -> None:
         for meter in list(self.meters.values()):

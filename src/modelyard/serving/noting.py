@@ -76,6 +76,14 @@ class Notes:
             return NoBook(meter)
         return self._kind(self, self._ring, lane, meter, self._log)
 
+    def note_unserved(self, model: str, arm: str, reason: str) -> None:
+        """A version of a rollout's arm cannot be served. Where there is no room for that, it is told again later, as
+        whoever loads versions tries again.
+        """
+        if self._ring is not None:
+            with self.lock:
+                frames.write_unserved(self._ring, frames.Unserved(model, arm, reason[:1_000]))
+
     def told(self, has_room: bool) -> None:
         """Log that records begin to be lost, or that they are no longer."""
         self.is_full = not has_room

@@ -8,7 +8,7 @@ import msgspec
 
 from modelyard.interfaces import Catalog, Codec, Served
 from modelyard.messages import Call, Message
-from modelyard.serving import exposition
+from modelyard.prometheus import Page, form
 from modelyard.wires import segments
 from modelyard.wires.native import NativeWire
 
@@ -23,13 +23,16 @@ class OperationsWire:
 
     def __init__(
         self,
-        metrics: Callable[[str], bytes],
+        metrics: Callable[[], Page],
         troubles: Callable[[], dict[str, str]],
         *,
+        watched: Callable[[], Page] | None = None,
         is_terse: bool = False,
         wants_keys: bool = False,
     ) -> None:
         self._metrics = metrics
+        #: What others than servers count, of the same registry.
+        self._watched = watched
         #: What else is wrong, by what it is about.
         self._troubles = troubles
         #: Readiness says yes or no, and keeps models and reasons to itself.
@@ -44,7 +47,7 @@ class OperationsWire:
             case ("health", "live" | "ready" as which):
                 return Call(which, scope="open")
             case ("metrics",):
-                return Call("metrics", scope="admin")
+                return Call("metrics", scope="admin", is_lengthy=self._watched is not None)
             case ("openapi.json",):
                 return Call("openapi")
         return None
@@ -56,8 +59,10 @@ class OperationsWire:
         if call.action == "live":
             return Message(b'{"live":true}')
         if call.action == "metrics":
-            kind = exposition.form(message.headers.get("accept", ""))
-            return Message(self._metrics(kind), content_type=kind)
+            kind, page = form(message.headers.get("accept", "")), self._metrics()
+            if self._watched is not None:
+                page.extend(self._watched())
+            return Message(page.text(kind).encode(), content_type=kind)
         if call.action == "openapi":
             from modelyard.serving import openapi
 

@@ -59,6 +59,6 @@ def test_mistakes_have_hints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys"]) == 2
     assert "hint: `modelyard keys --help` shows how" in capsys.readouterr().err
     assert main(["keys", "create", "shop", "--scope", "root"]) == 2
-    assert "expected one of predict, label, admin" in capsys.readouterr().err
+    assert "expected one of predict, label, view, admin" in capsys.readouterr().err
     assert main(["keys", "revoke", "nobody"]) == 3
     assert "no such key: nobody (there are none)" in capsys.readouterr().err

@@ -609,7 +609,7 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
 
         def __init__(self) -> None:
             self.seen: list[str] = []
-            self.safe = 0
+            self.safe: list[str] = []
 
         def take(self, rows: Any, found: Any) -> None:
             self.seen += rows.ids
@@ -623,17 +623,21 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
         def restore(self, state: bytes) -> None:
             self.seen = state.decode().split(",")
 
-        def kept(self) -> None:
-            self.safe += 1
+        def fail(self, unserved: Any) -> None:
+            self.seen.append(unserved.arm)
+
+        def kept(self, state: bytes) -> None:
+            self.safe.append(state.decode())
 
     first, second = Ids(), Ids()
     recorder = Recorder(Places(records), None, Log("error"), consumers=[first])
     shop.sell(["a", "b"])
     shop.book.note_refused(asked("c"), Message(b"", code="overloaded"), InvalidInput("no"))
+    shop.notes.note_unserved("churn", "production/2/canary", "no such file")
     recorder.finish()
-    assert first.seen == ["a", "b", "c"] and first.safe > 0
+    assert first.seen == ["a", "b", "c", "production/2/canary"] and first.safe[-1] == "a,b,c,production/2/canary"
     recorder = Recorder(Places(records), None, Log("error"), consumers=[second])
-    assert second.seen == ["a", "b", "c"]
+    assert second.seen == first.seen
     recorder.close()
 
 

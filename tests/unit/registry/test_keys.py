@@ -96,7 +96,7 @@ def test_a_name_is_given_once(registry: Registry) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "no spaces"}, "key name: expected 1 to 100"),
     ({"name": ""}, "key name"),
-    ({"scopes": ["predict", "root"]}, "scope: expected one of predict, label, admin, got 'root'"),
+    ({"scopes": ["predict", "root"]}, "scope: expected one of predict, label, view, admin, got 'root'"),
     ({"scopes": []}, "scope: expected at least one"),
     ({"models": ["a b"]}, "model name"),
     ({"rate": "100"}, "rate: expected calls in a second, minute, hour or day, like 100/s or 6000/m, got '100'"),

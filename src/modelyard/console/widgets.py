@@ -1,0 +1,346 @@
+"""What pages are made of: cards, figures, marks, moments, tables and charts whose data can be taken along."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, NamedTuple
+
+from nicegui import ui
+
+from modelyard.charts import number
+from modelyard.errors import ModelyardError
+
+#: Colours of a chart's lines, which can be told apart on light and dark ground, also by those who see few colours.
+COLOURS = ("#3b82f6", "#d97706", "#10b981", "#d946ef", "#64748b", "#ef4444", "#06b6d4", "#a3a300")
+
+#: Classes of severities and states.
+TONES = {
+    "ok": "y-good", "promoted": "y-good", "running": "y-info", "watching": "y-info", "done": "y-good",
+    "info": "y-info", "warning": "y-warn", "paused": "y-warn", "silenced": "y-warn", "error": "y-bad",
+    "critical": "y-bad", "rolled back": "y-bad", "aborted": "y-bad", "failed": "y-bad", "open": "y-bad",
+    "lost": "y-warn",
+}  # fmt: skip
+
+
+class Rebuild(Exception):
+    """What is shown cannot be changed in place to show newer data."""
+
+
+def heading(text: str, level: int = 1) -> ui.element:
+    """A heading; of a page (1) or a card (2)."""
+    with ui.element(f"h{level}") as made:
+        ui.html(_escaped(text), sanitize=False).props("tag=span")
+    return made
+
+
+#: The pages about one model: below its own address, and what they are called.
+SECTIONS = (("", "Versions"), ("/endpoint", "Endpoint"), ("/monitoring", "Monitoring"), ("/try", "Try it"))
+
+
+def sections(model: str, here: str) -> None:
+    """The heading of a page about a model, and the way to the others. ``here``: which of ``SECTIONS`` it is."""
+    heading(model)
+    with ui.element("nav").classes("y-tabs").props(f'aria-label="About {_escaped(model)}"'):
+        for path, name in SECTIONS:
+            ui.link(name, f"/models/{model}{path}").props('aria-current="page"' if path == here else "")
+
+
+@contextmanager
+def card(title: str = "", about: str = "") -> Any:
+    """A card with a heading and a line about what it shows."""
+    with ui.element("section").classes("y-card") as made:
+        if title:
+            with ui.element("div"):
+                heading(title, 2)
+                if about:
+                    ui.label(about).classes("y-soft y-small")
+        yield made
+
+
+class Tile(NamedTuple):
+    """One figure as it is shown, so that a newer one can take its place."""
+
+    value: ui.label
+    about: ui.label
+
+    def tell(self, value: str, about: str = "") -> None:
+        """Show another figure."""
+        self.value.text = value
+        self.about.text = about
+
+
+def tile(name: str, value: str, about: str = "", tone: str = "") -> Tile:
+    """One figure, large, with its name."""
+    with ui.element("div").classes("y-card y-tile").style("gap: 2px"):
+        ui.label(name).classes("y-soft y-small")
+        with ui.element("b").classes(tone):
+            figure = ui.label(value)
+        return Tile(figure, ui.label(about).classes("y-soft y-small"))
+
+
+def mark(text: str, tone: str = "") -> None:
+    """A word in a frame: a state, a severity."""
+    ui.label(text).classes(f"y-mark {tone or TONES.get(text, '')}")
+
+
+def moment(text: str | None) -> None:
+    """A moment of the registry (ISO 8601, UTC), shown in the viewer's zone."""
+    ui.element("time").props(f'data-utc="{text or ""}"')
+
+
+class Moment(str):
+    """A moment among ``pairs``."""
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what they have; rows that have nothing are left out."""
+    with ui.element("dl").classes("y-pairs"):
+        for name, value in rows:
+            if value:
+                with ui.element("dt").classes("y-soft"):
+                    ui.label(name)
+                with ui.element("dd"):
+                    moment(value) if isinstance(value, Moment) else ui.label(value)
+
+
+def loading() -> None:
+    """While something is asked for."""
+    with ui.element("div").classes("y-card").props('aria-busy="true"'):
+        ui.skeleton("text", width="30%")
+        ui.skeleton("rect", height="80px")
+
+
+def empty(text: str, hint: str = "") -> None:
+    """Where there is nothing yet: what it would be, and the command that makes some."""
+    with ui.element("div").classes("y-card y-empty"):
+        ui.icon("inbox", size="32px")
+        ui.label(text)
+        if hint:
+            command(hint)
+
+
+def command(text: str) -> None:
+    """A command that can be copied."""
+    with ui.element("div").classes("y-row").style("width: auto; justify-content: center"):
+        with ui.element("pre"):
+            ui.label(text)
+        ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(text)).props(
+            'flat round dense size="sm" aria-label="Copy the command"'
+        )
+
+
+def copied(text: str, label: str) -> None:
+    """A text of several lines that can be copied."""
+    with ui.element("div").classes("y-row").style("align-items: flex-start; flex-wrap: nowrap"):
+        with ui.element("pre").classes("y-grow"):
+            ui.label(text)
+        ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(text)).props(
+            f'flat round dense size="sm" aria-label="{_escaped(label)}"'
+        )
+
+
+def failure(error: Exception, *, again: bool = True) -> None:
+    """What went wrong, and what to do. ``again``: whether the page tries again by itself."""
+    message, hint = "An error of Modelyard: its log tells more.", ""
+    if isinstance(error, ModelyardError):
+        message, hint = error.message, error.hint
+    with ui.element("div").classes("y-card").props('role="alert"'):
+        with ui.element("div").classes("y-row y-bad"):
+            ui.icon("error_outline", size="24px")
+            ui.label(message)
+        if hint:
+            with ui.element("pre"):
+                ui.label(hint)
+        if again:
+            ui.label("This page tries again by itself.").classes("y-soft y-small")
+
+
+def tell(error: ModelyardError) -> None:
+    """Say why something was not done."""
+    text = f"{error.message} – {error.hint}" if error.hint else error.message
+    ui.notify(text, type="negative", multi_line=True, timeout=10_000)
+
+
+@contextmanager
+def dialog(title: str) -> Any:
+    """A dialog; ``answered`` opens it and waits."""
+    with ui.dialog() as made, ui.card().classes("y-dialog"):
+        ui.label(title).props('role="heading" aria-level="2"').style("font-size: 18px; font-weight: 650")
+        yield made
+
+
+async def confirm(question: str, consequence: str, verb: str, *, asks_why: bool = True) -> str | None:
+    """Ask before something is done: the reason that was given ("" for none), or None where it is not to be done."""
+    with dialog(question) as asking:
+        ui.label(consequence)
+        why = ui.input("Why (kept in the history)").classes("w-full").props("autofocus") if asks_why else None
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Cancel", on_click=lambda: asking.submit(None)).props("flat no-caps")
+            ui.button(verb, on_click=lambda: asking.submit(why.value if why is not None else "")).props(
+                "unelevated no-caps"
+            )
+    answer: str | None = await answered(asking)
+    return answer
+
+
+async def answered(asking: ui.dialog) -> Any:
+    """What is submitted in a dialog, which is gone then; None where it is left, or where whoever looked has left."""
+    answer = await asking
+    if not asking.is_deleted:
+        asking.delete()
+    return answer
+
+
+def action(label: str, on_click: Callable[[], Awaitable[Any]], *, icon: str = "", is_grave: bool = False) -> ui.button:
+    """A button that does something."""
+    colour = "negative" if is_grave else "primary"
+    return ui.button(label, icon=icon or None, on_click=apart(on_click)).props(f'outline no-caps color="{colour}"')
+
+
+def apart(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+    """A handler whose dialogs stay while what it was called from is shown anew."""
+
+    @wraps(handler)  # the framework gives the event to handlers whose signature wants one
+    async def handle(*given: Any) -> None:
+        with ui.context.client.content:
+            await handler(*given)
+
+    return handle
+
+
+class Column(NamedTuple):
+    """One column of a table. ``kind``: text, number, moment, mark, link (the row's ``<name>_href``), or act: a button
+    that is called what the row says, and sends the row as the event ``act``.
+    """
+
+    name: str
+    label: str
+    kind: str = "text"
+
+
+_CELLS = {
+    "number": '<q-td :props="props">{{ typeof props.value === "number" ? props.value.toLocaleString() : props.value }}'
+    "</q-td>",
+    "moment": '<q-td :props="props"><time :data-utc="props.value"></time></q-td>',
+    "mark": '<q-td :props="props"><span v-if="props.value" '
+    ":class=\"'y-mark ' + (props.row[props.col.name + '_tone'] || '')\">{{ props.value }}</span></q-td>",
+    "act": '<q-td :props="props"><q-btn flat dense round icon="more_vert" :aria-label="props.value" '
+    "@click=\"() => $parent.$emit('act', props.row)\" /></q-td>",
+    "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
+    ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
+}
+
+
+def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, name: str, page: int = 25) -> ui.table:
+    """Rows that can be sorted, paged, and taken along as CSV. ``key``: the column that tells rows apart; ``name``: of
+    the file. Links are relative to the console's root.
+    """
+    columns = _dressed(columns, rows)
+    heads = [
+        {
+            "name": each.name, "label": each.label, "field": each.name, "sortable": each.kind != "act",
+            "align": "right" if each.kind == "number" else "left",
+            "classes": "y-text" if each.kind == "text" else "y-cell",
+            "headerClasses": "y-head",
+        }
+        for each in columns
+    ]  # fmt: skip
+    made = ui.table(columns=heads, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
+    made.props("flat dense wrap-cells").classes("w-full")
+    for column in columns:
+        if column.kind in _CELLS:
+            made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
+    with ui.element("div").classes("y-row").style("justify-content: flex-end"):
+        told = [c for c in columns if c.kind != "act"]
+        _download(name, [c.label for c in told], lambda: [[row.get(c.name) for c in told] for row in made.rows])
+    return made
+
+
+def refresh(table: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
+    """Show newer rows in a table, where it is sorted and paged as somebody left it. Raises Rebuild where they have
+    something in other columns than the table shows.
+    """
+    if [each.name for each in _dressed(columns, rows)] != [each["name"] for each in table.columns]:
+        raise Rebuild
+    table.rows = rows
+
+
+def _dressed(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[Column]:
+    """The columns in which these rows have something. Adds to the rows what their cells want: whole addresses, colours
+    of marks.
+    """
+    root = ui.context.client.request.scope.get("root_path", "")
+    for row in rows:
+        for column in columns:
+            if column.kind == "link" and (href := row.get(f"{column.name}_href")):
+                row[f"{column.name}_href"] = root + href
+            if column.kind == "mark":
+                row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
+    return [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
+
+
+def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], list[Sequence[Any]]], name: str,
+          *, height: int = 240) -> ui.echart:  # fmt: skip
+    """A chart of ECharts, and its data as CSV. ``rows`` gives them when they are asked for; ``name`` is the file's."""
+    made = ui.echart({**_LOOK, **options}).style(f"height: {height}px; width: 100%")
+    made.props(f'role="img" aria-label="{_escaped(name)}"')
+    with ui.element("div").classes("y-row").style("justify-content: flex-end"):
+        _download(name, header, rows)
+    return made
+
+
+def redraw(made: ui.echart, options: dict[str, Any]) -> None:
+    """Show newer data in a chart."""
+    made.options.update(options)
+    made.update()
+
+
+#: Greys that can be read on light and dark ground; no movement, which would draw the eye to nothing.
+_LOOK: dict[str, Any] = {
+    "animation": False,
+    "color": list(COLOURS),
+    "textStyle": {"color": "#7a8594", "fontFamily": "inherit"},
+    "tooltip": {"trigger": "axis", "confine": True},
+    "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
+    "legend": {"top": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}},
+}
+
+AXIS: dict[str, Any] = {
+    "axisLine": {"lineStyle": {"color": "#8a94a3"}}, "axisLabel": {"color": "#7a8594"},
+    "splitLine": {"lineStyle": {"color": "rgba(128,138,152,.25)"}}, "nameTextStyle": {"color": "#7a8594"},
+}  # fmt: skip
+
+
+def _download(name: str, header: Sequence[str], rows: Callable[[], list[Sequence[Any]]]) -> None:
+    def save() -> None:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(header)
+        writer.writerows([["" if cell is None else cell for cell in row] for row in rows()])
+        ui.download.content(text.getvalue().encode(), f"{name}.csv", "text/csv")
+
+    ui.button("CSV", icon="download", on_click=save).props(
+        f'flat dense no-caps size="sm" aria-label="Download {_escaped(name)} as CSV"'
+    ).style("color: var(--soft)")
+
+
+def seconds(value: float | None) -> str:
+    """A duration as a person would write it: ``1.2 ms``; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{number(value * 1e3)} ms" if value < 1 else f"{number(value)} s"
+
+
+def share(part: int, whole: int) -> str:
+    """A part of a whole in per cent; a dash of nothing."""
+    return f"{part / whole:.3%}".replace(".000%", "%") if whole else "–"
+
+
+def _escaped(text: str) -> str:
+    import html
+
+    return html.escape(text, quote=True)

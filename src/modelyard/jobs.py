@@ -1,0 +1,84 @@
+"""A batch job that tells the registry how it does, from a thread of its own: a slow registry holds up nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelyard.errors import ModelyardError
+
+if TYPE_CHECKING:
+    from modelyard.registry import Registry
+    from modelyard.registry.jobs import Job
+    from modelyard.scoring import Scored
+
+#: Seconds between two tellings.
+TELL_SECONDS = 2.0
+
+
+class Told:
+    """Use as a context around the job; what goes wrong in it is told as its end."""
+
+    def __init__(self, registry: Registry, model: str, version: int, input: str, output: str) -> None:
+        self._registry = registry
+        self._what = (model, version, input, output)
+        self._job: Job | None = None
+        self._lock = threading.Lock()
+        self._done = (0, 0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="modelyard-job", daemon=True)
+
+    def progress(self, then: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+        """What the job calls with how far it is; ``then`` is called too."""
+
+        def tell(done: int, total: int) -> None:
+            self._done = (done, total)
+            if then is not None:
+                then(done, total)
+
+        return tell
+
+    def ended(self, scored: Scored) -> None:
+        """The job is done."""
+        self._end(
+            state="done", scored=scored.scored, rejected=scored.rejected, rejected_file=scored.rejected_file or "",
+            seconds=scored.seconds,
+        )  # fmt: skip
+
+    def __enter__(self) -> Told:
+        try:
+            self._job = self._registry.jobs.begin(*self._what)
+        except ModelyardError:  # a registry that may not be written: the job itself needs none
+            return self
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            told = error.message if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
+            self._end(state="failed", error="stopped" if isinstance(error, KeyboardInterrupt) else told)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(TELL_SECONDS):
+            self._tell()
+
+    def _tell(self, **changes: object) -> None:
+        with self._lock:
+            if self._job is None:
+                return
+            done, total = self._done
+            try:
+                job = msgspec.structs.replace(self._job, done=done, total=total, **changes)
+                self._job = self._registry.jobs.tell(job)
+            except ModelyardError:  # the next telling says the same and more
+                pass
+
+    def _end(self, **changes: object) -> None:
+        self._stop.set()
+        self._tell(**changes)

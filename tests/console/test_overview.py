@@ -1,0 +1,61 @@
+"""The frame of the console, and its first page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+
+import pytest
+
+from console.conftest import Tab, Yard, table_of
+
+
+@pytest.mark.parametrize(("size", "dark"), [("wide", False), ("phone", False), ("wide", True)])
+def test_every_model_is_told_at_a_glance(tab: Callable[..., Tab], size: str, dark: bool) -> None:
+    look = tab(size, dark=dark)
+    page = look.open("/")
+    (row,) = table_of(page, "Models")
+    assert row[:3] == ["flowers", "1", "401"]
+    assert page.get_by_text("Watched").is_visible()
+    assert page.title() == "Overview – Modelyard"
+    assert look.fits()
+    look.look("overview")
+
+
+def test_moments_are_those_of_the_viewer(tab: Callable[..., Tab], yard: Yard) -> None:
+    page = tab().open("/")
+    shown = page.locator("tbody time").first
+    shown.wait_for()
+    said = shown.get_attribute("data-utc")
+    hour = (int(said[11:13]) + 9) % 24  # Tokyo
+    assert f"{hour % 12 or 12:02d}:{said[14:16]}" in shown.inner_text()
+
+
+def test_a_table_can_be_taken_along(tab: Callable[..., Tab]) -> None:
+    page = tab().open("/")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download models as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text())))
+    assert [row["Model"] for row in rows] == ["flowers"]
+
+
+def test_the_keyboard_is_enough(tab: Callable[..., Tab]) -> None:
+    page = tab().open("/")
+    page.locator("tbody a").first.wait_for()
+    page.locator("body").click(position={"x": 2, "y": 400})  # a browser in no window has to be given the focus
+    page.keyboard.press("Tab")
+    page.get_by_text("Skip to the page").and_(page.locator(":focus")).wait_for()
+    page.keyboard.press("Enter")
+    page.locator("tbody a").first.wait_for()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('tbody a')"):
+            break
+    assert page.evaluate("document.activeElement.textContent") == "flowers"
+
+
+def test_light_and_dark_can_be_chosen(tab: Callable[..., Tab]) -> None:
+    page = tab().open("/")
+    page.get_by_role("button", name="Light or dark").click()
+    page.locator("body.body--dark").wait_for()

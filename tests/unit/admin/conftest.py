@@ -1,0 +1,3 @@
+from registries import make, place, postgres_schema, quick_folder, registry
+
+__all__ = ["make", "place", "postgres_schema", "quick_folder", "registry"]
