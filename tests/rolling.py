@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import canaries
 from commands import environment
@@ -25,6 +25,17 @@ from receivers import waited
 QUICK = {"MODELYARD_WINDOW_SECONDS": "1", "MODELYARD_RECORD_SAMPLE": "0"}
 
 
+class Answer(NamedTuple):
+    """One answer, and when it came, in seconds since 1970."""
+
+    moment: float
+    status: int
+    id: str
+    x: float
+    #: None where there is none, or it is no number.
+    prediction: float | None
+
+
 class Load:
     """Threads that ask one after the other, each over a connection of its own; every answer is noted."""
 
@@ -33,13 +44,10 @@ class Load:
         self._rows = rows
         self._headers = {"content-type": "application/json", **headers}
         self._stop = threading.Event()
+        self.answers: list[Answer] = []
         #: Answers by status; requests that got none, and why.
         self.codes: Counter[int] = Counter()
         self.dropped: list[str] = []
-        #: The newest answers: request id, input, prediction.
-        self.answers: list[tuple[str, float, float]] = []
-        #: Called with each status and its moment.
-        self.hear: Callable[[int, float], None] = lambda status, moment: None
         #: Seconds between two requests of a thread.
         self.pause = 0.002
         #: Nothing is asked for as long as it is set.
@@ -62,10 +70,8 @@ class Load:
                 self.dropped.append(repr(error))
                 connection.close()
                 continue
-            self.hear(answer.status, time.time())
             self.codes[answer.status] += 1
-            if answer.status == 200 and told["prediction"] is not None:
-                self.answers.append((told["request_id"], x, float(told["prediction"])))
+            self.answers.append(Answer(time.time(), answer.status, told["request_id"], x, told.get("prediction")))
         connection.close()
 
     def stop(self) -> None:

@@ -89,7 +89,7 @@ def test_a_bad_canary_is_taken_back(yard: Rolling, load: Load, kind: str, guard:
 def test_wrong_labels_take_a_canary_back(yard: Rolling, load: Load) -> None:
     yard.start("wrong", "--canary", "30%", "--guard", "labels,errors")
     assert waited(lambda: len(load.answers) > 3_000, 60)
-    labels = [f"{id},{canaries.truth(x)}" for id, x, _ in load.answers[-2_500:]]
+    labels = [f"{answer.id},{canaries.truth(answer.x)}" for answer in load.answers[-2_500:]]
     (yard.folder / "labels.csv").write_text("\n".join(["prediction_id,label", *labels]))
     yard.cli("labels", "send", "m", "labels.csv")
     assert yard.until("rolled back", "promoted", "aborted") == "rolled back"
@@ -105,7 +105,7 @@ def test_a_shadow_that_answers_otherwise_is_ended_and_never_answered(yard: Rolli
     assert last["why"].startswith("disagreement: ")
     pairs = last["evidence"]["pairs"]
     assert 0.9 * pairs["n"] < pairs["differ"] <= pairs["n"]
-    assert all(abs(answer - canaries.truth(x)) < 1e-9 for _, x, answer in load.answers)
+    assert all(answer.prediction == pytest.approx(canaries.truth(answer.x)) for answer in load.answers)
 
 
 def test_an_equal_shadow_passes(yard: Rolling, load: Load) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from modelyard.monitoring import budget, latency
 from modelyard.registry import Registry
 from modelyard.registry.records import now, stamp
+from modelyard.registry.stages import quantile_of
 from modelyard.registry.windows import Counted, Window
 
 #: Windows that are read for one question.
@@ -51,8 +52,9 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     times: list[str]
     whole: Sums
     series: list[Series]
-    #: By code word, of all requests that failed.
+    #: By code word, of all requests that failed; and of those of each point.
     codes: dict[str, int]
+    failures: dict[str, list[int]]
 
 
 def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int = 60) -> Traffic:
@@ -63,20 +65,20 @@ def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int 
     times = [stamp(begin + step * i) for i in range(points)]
     windows = registry.windows.find(model, since=stamp(begin), most=MOST_WINDOWS)
     groups: dict[tuple[str, str], list[list[Window]]] = {}
-    codes: dict[str, int] = {}
+    failures: dict[str, list[int]] = {}
     for window in windows:
         group = groups.setdefault((window.version, window.arm), [[] for _ in times])
-        opened = dt.datetime.fromisoformat(window.opened)
-        group[min(max(int((opened - begin) / step), 0), points - 1)].append(window)
+        place = min(max(int((dt.datetime.fromisoformat(window.opened) - begin) / step), 0), points - 1)
+        group[place].append(window)
         for code, count in window.counted.codes.items():
-            codes[code] = codes.get(code, 0) + count
+            failures.setdefault(code, [0] * points)[place] += count
     return Traffic(
         model=model, since=stamp(begin), until=now(), step=step.total_seconds(), times=times, whole=_sums(windows),
         series=[
             Series(version=version, arm=arm, points=[_sums(each) for each in group])
             for (version, arm), group in sorted(groups.items())
         ],
-        codes=codes,
+        codes={code: sum(counts) for code, counts in failures.items()}, failures=failures,
     )  # fmt: skip
 
 
@@ -85,13 +87,22 @@ def sums_of(registry: Registry, model: str, since: str) -> Sums:
     return _sums(w for w in registry.windows.find(model, since=since, most=MOST_WINDOWS) if w.arm != "shadow")
 
 
+def by_version(registry: Registry, model: str, since: str) -> dict[str, Sums]:
+    """The same of each version that had requests after a moment."""
+    found: dict[str, list[Window]] = {}
+    for window in registry.windows.find(model, since=since, most=MOST_WINDOWS):
+        if window.arm != "shadow":
+            found.setdefault(window.version, []).append(window)
+    return {version: _sums(windows) for version, windows in found.items()}
+
+
 def _sums(windows: Iterable[Window]) -> Sums:
     found = list(windows)
     if not found:
         return Sums()
     counted = [window.counted for window in found]
     times = _total_times(counted)
-    p50, p95, p99 = (latency.quantile_of(times, q) if sum(times) else None for q in latency.QUANTILES.values())
+    p50, p95, p99 = (quantile_of(times, q) if sum(times) else None for q in latency.QUANTILES.values())
     return Sums(
         requests=sum(c.requests for c in counted), failed=sum(budget.failed_of(c) for c in counted),
         rows=sum(c.rows for c in counted), invalid=sum(c.invalid for c in counted), lost=sum(c.lost for c in counted),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 #: Each is imported for its pages.
-_PAGES = ("overview", "jobs", "settings")
+_PAGES = ("overview", "model", "endpoint", "try_it", "jobs", "settings")
 
 
 def application(registry: Registry, *, keys: bool, is_local: bool = True, log: Log | None = None) -> FastAPI:

@@ -59,6 +59,11 @@ def settle(house: House) -> None:
     _houses[:] = [house]
 
 
+def registry() -> Registry:
+    """The registry of the console."""
+    return _houses[0].registry
+
+
 class View:
     """One visit of a page."""
 

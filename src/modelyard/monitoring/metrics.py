@@ -15,6 +15,7 @@ from modelyard.monitoring.watch import Alive
 from modelyard.prometheus import Page
 from modelyard.registry import states
 from modelyard.registry.leases import CONTROL
+from modelyard.registry.stages import quantile_of
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
@@ -65,7 +66,7 @@ def _versions(registry: Registry, page: Page) -> None:
     for labels, arm in arms:
         if arm.latency.recent:
             for name, q in latency.QUANTILES.items():
-                seconds = latency.quantile_of(arm.latency.recent[-1].total, q)
+                seconds = quantile_of(arm.latency.recent[-1].total, q)
                 page.add({**labels, "quantile": name.replace("p", "0.")}, seconds)
 
 

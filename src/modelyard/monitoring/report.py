@@ -21,7 +21,8 @@ from modelyard.registry.alerts import Alert
 from modelyard.registry.findings import Finding
 from modelyard.registry.leases import CONTROL
 from modelyard.registry.records import now, stamp
-from modelyard.registry.windows import STAGES, Counted, Window, bins_of, profile_of
+from modelyard.registry.stages import STAGES, quantile_of
+from modelyard.registry.windows import Counted, Window, bins_of, profile_of
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
@@ -183,11 +184,11 @@ def _arm(
     for stage in STAGES:
         counts = whole.stages.get(stage, [])
         if sum(counts):
-            made.latency[stage] = {name: latency.quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
+            made.latency[stage] = {name: quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
     sums = [_sum(each) if each else Counted() for each in parted]
     for name, q in latency.QUANTILES.items():
         lines = [each.stages.get("total", []) for each in sums]
-        made.latency_line[name] = [latency.quantile_of(line, q) if sum(line) else None for line in lines]
+        made.latency_line[name] = [quantile_of(line, q) if sum(line) else None for line in lines]
     if reference is None:
         return made
     made.limits = words.limits(reference, rules.drift)

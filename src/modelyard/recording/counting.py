@@ -20,7 +20,8 @@ from modelyard.recording.rows import Rows
 from modelyard.recording.subject import Subject
 from modelyard.recording.unseen import Unseen
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window
+from modelyard.registry.stages import STAGE_BOUNDS, STAGES
+from modelyard.registry.windows import Counted, Window
 from modelyard.schema import Array
 
 #: Seconds after its end at which a window closes: what was answered at its end comes a little later.

@@ -101,14 +101,14 @@ class Reading:
                 source.reader.release(there.position, there.rows)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether a ring was read to its end and waits to be removed."""
-        return any(source.is_done for source in self.sources.values())
-
-    @property
     def unread(self) -> bool:
         """Whether there is more than the last turn read."""
         return any(source.reader.unread for source in self.sources.values())
+
+    @property
+    def has_done(self) -> bool:
+        """Whether a ring is there of which all was read, and which nobody writes any more."""
+        return any(source.is_done for source in self.sources.values())
 
     @property
     def fullest(self) -> float:

@@ -136,7 +136,7 @@ class Recorder:
                     consumer.fail(unserved)
             if read.lost:
                 self._lose(read.subject, read.lost)
-        if self._posting.add(self._counting.close(time())) or self._reading.has_ended:
+        if self._posting.add(self._counting.close(time())):
             self._has_news = True
         self._look()
         if self._job is None:
@@ -248,7 +248,8 @@ class Recorder:
     def _is_due(self) -> bool:
         waited = monotonic() - self._kept_at
         is_much = self._reading.fullest > 0.25 or self._held > MOST_HELD // 4
-        return self._is_urgent or is_much or (self._has_news and waited >= KEEP_SECONDS)
+        has_news = self._has_news or self._reading.has_done  # a ring goes once a checkpoint says that it is done
+        return self._is_urgent or is_much or (has_news and waited >= KEEP_SECONDS)
 
     @property
     def _is_urgent(self) -> bool:

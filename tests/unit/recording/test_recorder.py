@@ -281,17 +281,6 @@ def test_a_second_recorder_is_told_who_the_first_is(records: Path) -> None:
     Here(records, None).recorder.close()
 
 
-def test_the_ring_of_a_server_that_ends_long_after_its_last_call_is_removed(records: Path, shop: Shop) -> None:
-    here = Here(records, None, window_seconds=0.1)
-    shop.sell(["a"])
-    here.turn_until(lambda: here.totals.get(("churn", "1"), (0,))[0] == 1 and not here.recorder._counting._open)
-    post = here.recorder._posting.post
-    here.turn_until(lambda: not (post.sending or post.waiting or here.recorder._job or here.recorder._has_news))
-    shop.close()
-    here.turn_until(lambda: not list(shop.places.rings.glob("*.ring")))
-    here.recorder.close()
-
-
 def test_rows_are_kept_within_a_moment(records: Path, shop: Shop) -> None:
     here = Here(records, None, sample=1)
     shop.sell(["a", "b"])
