@@ -195,7 +195,8 @@ def test_a_model_inside_a_framework(name: str, start: Start, bundles: list[Bundl
     status, body = ask(port, "POST", "/ml/predict", b'{"x1": "one", "x2": 0}')
     assert status == 400 and json.loads(body)["error"]["problems"][0]["path"] == "x1"
     assert ask(port, "POST", "/ml/models/other/predict", b"{}")[0] == 404
-    assert b"modelyard_requests_total" in ask(port, "GET", "/ml/metrics")[1]
+    told = ask(port, "GET", "/ml/metrics")[1]
+    assert b"modelyard_requests_total" in told and b"\nmodelyard_watched_up 1\n" in told
 
     with ThreadPoolExecutor(100) as callers:
         answers = list(callers.map(lambda x1: predict(port, x1), range(200)))
