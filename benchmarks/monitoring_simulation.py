@@ -22,7 +22,8 @@ from modelyard.monitoring.rules import DEFAULTS
 from modelyard.monitoring.turn import Hour, State
 from modelyard.profile import Counts, Profile
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, Counted, Part, Window
+from modelyard.registry.stages import STAGE_BOUNDS
+from modelyard.registry.windows import Counted, Part, Window
 from modelyard.statistics.special import normal_sf
 
 FEATURES, WINDOWS, BINS = 200, 200, 20

@@ -6,16 +6,19 @@ skipped, except under ``CI``, where they fail.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -79,6 +82,57 @@ def start(programs: Path, folder: Path) -> subprocess.Popen[bytes]:
             raise RuntimeError(f"PostgreSQL did not start: {(folder / 'log').read_text()}")
         time.sleep(0.02)
     return server
+
+
+class Wire:
+    """The way to a server that is reached by a socket, which can be cut and mended."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        there = parse_qs(urlsplit(url).query)["host"][0]
+        self._there = f"{there}/.s.PGSQL.5432"
+        self._here = folder / ".s.PGSQL.5432"
+        #: The server's URL by this way.
+        self.url = url.replace(quote(there, safe=""), quote(str(folder), safe=""))
+        self._ends: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self.mend()
+
+    def mend(self) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self._here))
+        listener.listen(50)
+        self._ends = [listener]
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections, and take no more."""
+        self._here.unlink()
+        with self._lock:
+            for end in self._ends:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+            self._ends = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, server = listener.accept()[0], socket.socket(socket.AF_UNIX)
+                server.connect(self._there)
+                with self._lock:
+                    self._ends += [client, server]
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=_pass_on, args=(one, other), daemon=True).start()
+
+
+def _pass_on(one: socket.socket, other: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+    for end in (one, other):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
 
 
 def _exists(user: str) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 from modelyard.bundle import Bundle
 from modelyard.profile import Profile
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window, bins_of, magnitudes, parts_of
+from modelyard.registry.stages import STAGE_BOUNDS, STAGES
+from modelyard.registry.windows import Counted, Window, bins_of, magnitudes, parts_of
 from modelyard.schema import Array, Field
 from registries import tiny_bundle
 

@@ -14,5 +14,6 @@ def app(*refs: str, trust: Iterable[str] = (), **options: Any) -> AsgiApp:
     Its models are loaded with the life of the application that it is, or with the first request.
     """
     from modelyard.api import trusting
+    from modelyard.companion import accompany
 
-    return AsgiApp(refs, trust=trusting(trust), **options)
+    return AsgiApp(refs, accompany=accompany, trust=trusting(trust), **options)

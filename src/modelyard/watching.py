@@ -27,6 +27,8 @@ from modelyard.recording.places import Places
 from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
 from modelyard.rollouts.controller import Controller
+from modelyard.rollouts.tallying import Tallying
+from modelyard.rollouts.truths import Truths
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ LOOPS: list[MakeLoop] = [Monitor, Judge, Controller]
 MakeConsumer = Callable[["Registry", Log], Consumer]
 
 #: Those of every recorder.
-CONSUMERS: list[MakeConsumer] = []
+CONSUMERS: list[MakeConsumer] = [Tallying]
 
 #: A loop that takes longer for one step stands still: the lease is left to others.
 STUCK_SECONDS = 60.0
@@ -100,7 +102,8 @@ class Watch:
         was, failing = -1, False
         if self._places is not None:
             self._start(self._record, "recorder")
-            self._start(partial(labelling.follow, self._registry, self._places, self._stop, self._log), "labels")
+            given = self._registry, self._places, self._stop, self._log, [Truths()]
+            self._start(partial(labelling.follow, *given), "labels")
         try:
             while True:
                 if any(running.is_stuck for running in self._running):

@@ -14,8 +14,9 @@ def app(*refs: str, wait: bool = True, trust: Iterable[str] = (), **options: Any
     Loads the models now, and raises what stands in the way; with ``wait=False`` it loads them beside.
     """
     from modelyard.api import trusting
+    from modelyard.companion import accompany
 
-    return WsgiApp(refs, wait=wait, trust=trusting(trust), **options)
+    return WsgiApp(refs, wait=wait, accompany=accompany, trust=trusting(trust), **options)
 
 
 def mounted(outer: Callable[..., Any], prefix: str, inner: WsgiApp) -> Callable[..., Any]:

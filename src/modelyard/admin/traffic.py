@@ -10,6 +10,7 @@ import msgspec
 from modelyard.monitoring import budget, latency
 from modelyard.registry import Registry
 from modelyard.registry.records import now, stamp
+from modelyard.registry.stages import quantile_of
 from modelyard.registry.windows import Counted, Window
 
 #: Windows that are read for one question.
@@ -101,7 +102,7 @@ def _sums(windows: Iterable[Window]) -> Sums:
         return Sums()
     counted = [window.counted for window in found]
     times = _total_times(counted)
-    p50, p95, p99 = (latency.quantile_of(times, q) if sum(times) else None for q in latency.QUANTILES.values())
+    p50, p95, p99 = (quantile_of(times, q) if sum(times) else None for q in latency.QUANTILES.values())
     return Sums(
         requests=sum(c.requests for c in counted), failed=sum(budget.failed_of(c) for c in counted),
         rows=sum(c.rows for c in counted), invalid=sum(c.invalid for c in counted), lost=sum(c.lost for c in counted),

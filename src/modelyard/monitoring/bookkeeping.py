@@ -12,6 +12,7 @@ from modelyard.monitoring.grading import Answers, Grader
 from modelyard.monitoring.recorded import Recorded
 from modelyard.recording.capture import is_in_sample
 from modelyard.registry.cohorts import Counts, Key, plus
+from modelyard.registry.labels import Joined
 from modelyard.schema import Array
 from modelyard.truth import PREDICTION, PROBABILITIES
 
@@ -24,7 +25,7 @@ MOST_COLUMNS, MOST_VALUES, LONGEST_VALUE = 5, 32, 60
 #: What is not one of the values that are told apart, and what is missing.
 OTHER, MISSING = "(other)", "(missing)"
 
-_HEAD = ("prediction_id", "request_id", "time", "arm", "alias", "revision", "client", "code", "kept")
+_HEAD = ("prediction_id", "request_id", "time", "arm", "alias", "revision", "pinned", "client", "code", "kept")
 
 #: A row: the part that it is in, and its number there.
 Place = tuple[str, int]
@@ -62,21 +63,6 @@ class Version(NamedTuple):
 
 #: How a version's predictions are counted; None where labels say nothing about them, or nobody knows it any more.
 Versions = Callable[[str], Version | None]
-
-
-class Joined(NamedTuple):
-    """A prediction whose label was counted for the first time."""
-
-    request: str
-    version: str
-    arm: str
-    #: Of the route that parted the requests; "" and 0 where none did.
-    alias: str
-    revision: int
-    client: str
-    #: The predicted class, or the number, as text; what turned out to be true.
-    predicted: str
-    label: str
 
 
 class _Page:
@@ -117,9 +103,10 @@ class _Page:
         value = self.answers.predicted[place]
         classes = self.how.grader.classes
         alias, revision, client = (self._table[name][i].as_py() for name in ("alias", "revision", "client"))
+        pinned = self._table["pinned"][i].as_py() if "pinned" in self._table.column_names else None
         return Joined(
-            self.requests[i], self.version, self.arms[i], alias or "", revision or 0, client or "",
-            classes[value] if classes else repr(value.item()), label,
+            self.ids[i], self.requests[i], self.version, self.arms[i], alias or "", revision or 0, bool(pinned),
+            client or "", classes[value] if classes else repr(value.item()), label,
         )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from modelyard.monitoring.looks import seconds_between
 from modelyard.monitoring.rules import BudgetRules
 from modelyard.registry.findings import Evidence, Severity
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, Counted, Window
+from modelyard.registry.stages import STAGE_BOUNDS
+from modelyard.registry.windows import Counted, Window
 from modelyard.statistics import special
 from modelyard.statistics.confidence import PRIOR, bound_rate
 from modelyard.statistics.sequential import log_beta_binomial

@@ -9,16 +9,16 @@ those whose predictions it recorded.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
 
-from modelyard.monitoring.bookkeeping import Book, Joined, Versions
+from modelyard.monitoring.bookkeeping import Book, Versions
 from modelyard.monitoring.recorded import Hit, Part, Recorded, hash_of, hashes
 from modelyard.registry import cohorts, states
-from modelyard.registry.labels import Waiting, mark_counted, totals, write_totals
+from modelyard.registry.labels import Joined, Tell, Waiting, mark_counted, totals, write_totals
 from modelyard.registry.records import stamp
 
 if TYPE_CHECKING:
@@ -87,9 +87,6 @@ class _Counted(msgspec.Struct, array_like=True):
 
 _read_counted = msgspec.json.Decoder(_Counted).decode
 _encode = msgspec.json.encode
-
-#: Called inside the transaction that counts labels for the first time.
-Tell = Callable[["Work", Sequence[Joined]], None]
 
 
 class Joiner:
@@ -206,7 +203,8 @@ class Joiner:
         places = [(hit.part, hit.row) for _, hits in ready for hit in hits]
         places += [(names[number], row) for each in before.values() for number, row in each.rows if number in names]
         book.read(places, [name for each in before.values() for name in each.columns])
-        done, written, told = Turn(), [], []
+        done, written = Turn(), []
+        told: list[Joined] = []
         with self._registry.database.write() as work:
             there = work.among(
                 "SELECT prediction, sequence FROM labels WHERE model = ? AND state = 'open' AND prediction IN ({})",
@@ -233,7 +231,7 @@ class Joiner:
                     done.joined += 1
                 written.append((label.prediction, _encode(counted).decode()))
             for each in self._tell:
-                each(work, told)
+                each(work, self._model, told)
             cohorts.add(work, self._model, self._source, book.increments())
             mark_counted(work, self._model, self._source, written)
             total = totals(work, self._model)

@@ -14,11 +14,12 @@ from modelyard import settings
 from modelyard.errors import BadBundle, Conflict, InvalidInput, MissingDependency, ModelyardError, NotFound
 from modelyard.monitoring.bookkeeping import LONGEST_VALUE, MOST_COLUMNS, MOST_VALUES, Segmenting, Version
 from modelyard.monitoring.grading import Grader
-from modelyard.monitoring.joining import HORIZON_DAYS, SETTLE_SECONDS, Joiner, Tell, Turn
+from modelyard.monitoring.joining import HORIZON_DAYS, SETTLE_SECONDS, Joiner, Turn
 from modelyard.monitoring.recorded import Recorded
 from modelyard.monitoring.rules import load
 from modelyard.recording.checkpoint import read_checkpoint
 from modelyard.recording.places import Places
+from modelyard.registry.labels import Tell
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Labelling:
 
     def __init__(
         self, registry: Registry, places: Places, *, columns: Columns | None = None, sample: int = 100,
-        tell: Mapping[str, Sequence[Tell]] | None = None, horizon_days: float = HORIZON_DAYS,
+        tell: Sequence[Tell] = (), horizon_days: float = HORIZON_DAYS,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:  # fmt: skip
         self._registry = registry
@@ -50,7 +51,7 @@ class Labelling:
         #: By model, in this turn.
         self._asked: dict[str, tuple[str, ...]] = {}
         self._sample = sample
-        self._tell = tell or {}
+        self._tell = tell
         self._horizon_days = horizon_days
         self._settle_seconds = settle_seconds
         self._joiners: dict[str, Joiner] = {}
@@ -82,7 +83,7 @@ class Labelling:
             recorded = Recorded(model, self._places.segments, self._places.state / "ids", self._spools)
             self._joiners[model] = Joiner(
                 self._registry, model, recorded, self._source, lambda version: self._version(model, version),
-                self._tell.get(model, ()), horizon_days=self._horizon_days, settle_seconds=self._settle_seconds,
+                self._tell, horizon_days=self._horizon_days, settle_seconds=self._settle_seconds,
             )  # fmt: skip
         return self._joiners[model]
 
@@ -101,14 +102,16 @@ class Labelling:
         return self._versions[key]
 
 
-def follow(registry: Registry, places: Places, stop: threading.Event, log: Log) -> None:
+def follow(
+    registry: Registry, places: Places, stop: threading.Event, log: Log, tell: Sequence[Tell] = ()
+) -> None:  # fmt: skip
     """Join labels now and then until told to ``stop``, or wait until the process that does has ended. Without the
     library that reads records, say so and return.
     """
     failing = False
     while not stop.is_set():
         try:
-            labelling = Labelling(registry, places, sample=settings.get("record_sample"))
+            labelling = Labelling(registry, places, sample=settings.get("record_sample"), tell=tell)
         except (ModelyardError, OSError):  # mostly that another process joins
             stop.wait(_CONFLICT_SECONDS)
             continue

@@ -21,7 +21,7 @@ import numpy as np
 from modelyard.monitoring.looks import Look, seconds_between
 from modelyard.monitoring.rules import LatencyRules
 from modelyard.registry.findings import Evidence
-from modelyard.registry.windows import STAGE_BOUNDS, STAGES
+from modelyard.registry.stages import STAGE_BOUNDS, STAGES, mean_of, quantile_of
 from modelyard.schema import Array
 from modelyard.statistics import special
 from modelyard.statistics.streaming import WEIGHTS, ConformalMartingale, Detector
@@ -102,26 +102,6 @@ def point_of(look: Look) -> Point:
         since=look.since, until=look.until, total=list(stages["total"]), windows=(look.first, look.last),
         means={stage: mean_of(stages[stage]) for stage in STAGES if sum(stages.get(stage, []))},
     )  # fmt: skip
-
-
-def quantile_of(counts: Sequence[int], q: float) -> float:
-    """A quantile of a histogram on ``STAGE_BOUNDS``, in seconds; NaN of an empty one. Within a bin in equal ratios."""
-    total = sum(counts)
-    if not total:
-        return math.nan
-    passed = np.cumsum(counts)
-    at = int(np.searchsorted(passed, q * total, side="left"))
-    high = STAGE_BOUNDS[min(at, len(STAGE_BOUNDS) - 1)]
-    low = high / 10**0.1
-    before = int(passed[at - 1]) if at else 0
-    inside = (q * total - before) / max(counts[at], 1)
-    return float(low * (high / low) ** min(max(inside, 0.0), 1.0))
-
-
-def mean_of(counts: Sequence[int]) -> float:
-    """The mean of a histogram on ``STAGE_BOUNDS``, each request at the middle of its bin, in seconds."""
-    middles = np.append(np.array(STAGE_BOUNDS) / 10**0.05, STAGE_BOUNDS[-1])
-    return float((np.array(counts) * middles[: len(counts)]).sum() / max(sum(counts), 1))
 
 
 def _begin(pace: Pace) -> None:

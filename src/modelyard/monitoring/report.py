@@ -21,7 +21,8 @@ from modelyard.registry.alerts import Alert
 from modelyard.registry.findings import Finding
 from modelyard.registry.leases import CONTROL
 from modelyard.registry.records import now, stamp
-from modelyard.registry.windows import STAGES, Counted, Window, bins_of, profile_of
+from modelyard.registry.stages import STAGES, quantile_of
+from modelyard.registry.windows import Counted, Window, bins_of, profile_of
 
 if TYPE_CHECKING:
     from modelyard.registry import Registry
@@ -113,7 +114,7 @@ def report(registry: Registry, model: str, version: str | None = None, *, hours:
     if not windows:
         made.notes.append(
             f"no predictions were recorded in the last {hours:g} hours"
-            + ("" if known else f"; `modelyard serve {model} --record` does that")
+            + ("" if known else f"; `modelyard serve {model}` does that")
         )
     if not loop.get("alive"):
         made.notes.append("nobody watches: findings and alerts are made while `modelyard watch` runs")
@@ -183,11 +184,11 @@ def _arm(
     for stage in STAGES:
         counts = whole.stages.get(stage, [])
         if sum(counts):
-            made.latency[stage] = {name: latency.quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
+            made.latency[stage] = {name: quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
     sums = [_sum(each) if each else Counted() for each in parted]
     for name, q in latency.QUANTILES.items():
         lines = [each.stages.get("total", []) for each in sums]
-        made.latency_line[name] = [latency.quantile_of(line, q) if sum(line) else None for line in lines]
+        made.latency_line[name] = [quantile_of(line, q) if sum(line) else None for line in lines]
     if reference is None:
         return made
     made.limits = words.limits(reference, rules.drift)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelyard.errors import MissingDependency
+from modelyard.recording.arms import read_arm
 from modelyard.recording.capture import REASONS
 from modelyard.recording.flags import Found
 from modelyard.recording.frames import Refusal
@@ -160,10 +161,14 @@ class Recipe:
 
 
 def _arms(told: Sequence[str]) -> dict[str, list[Any]]:
-    """``alias/revision/arm`` as three columns."""
-    parts = {text: text.split("/") if text.count("/") == 2 else (None, None, text or None) for text in set(told)}
-    columns = [[parts[text][place] for text in told] for place in range(3)]
-    return {"alias": columns[0], "revision": [n and int(n) for n in columns[1]], "arm": columns[2]}
+    """Which arm each took, as columns."""
+    took = [read_arm(text) for text in told]
+    return {
+        "alias": [each.alias or None for each in took],
+        "revision": [each.revision or None for each in took],
+        "arm": [each.arm or None for each in took],
+        "pinned": [each.is_pinned if each.arm else None for each in took],
+    }
 
 
 def _at_fault(refusal: Refusal) -> str:
@@ -180,8 +185,8 @@ def _head_schema() -> Any:
     return pa.schema(
         [
             ("prediction_id", text), ("request_id", text), ("time", pa.timestamp("us", "UTC")), ("arm", text),
-            ("alias", text), ("revision", number), ("code", text), ("client", text), ("rows", number),
-            *((name, pa.float64()) for name in STAGE_COLUMNS),
+            ("alias", text), ("revision", number), ("pinned", pa.bool_()), ("code", text), ("client", text),
+            ("rows", number), *((name, pa.float64()) for name in STAGE_COLUMNS),
             ("batch", number), ("worker", number), ("flags", texts), ("kept", text), ("removed", texts),
             ("reason", text), ("body", pa.binary()),
         ]

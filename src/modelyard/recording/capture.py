@@ -10,7 +10,7 @@ import numpy as np
 
 from modelyard.recording.flags import Found
 from modelyard.recording.rows import Rows
-from modelyard.registry.windows import STAGE_BOUNDS
+from modelyard.registry.stages import STAGE_BOUNDS
 from modelyard.schema import Array
 
 #: Why a row's inputs are kept; the number of a word is its place. The first that holds is told.

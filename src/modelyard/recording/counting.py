@@ -13,13 +13,15 @@ from time import monotonic
 
 import numpy as np
 
+from modelyard.recording.arms import read_arm
 from modelyard.recording.flags import Found
 from modelyard.recording.frames import Refusal
 from modelyard.recording.rows import Rows
 from modelyard.recording.subject import Subject
 from modelyard.recording.unseen import Unseen
 from modelyard.registry.records import stamp
-from modelyard.registry.windows import STAGE_BOUNDS, STAGES, Counted, Window
+from modelyard.registry.stages import STAGE_BOUNDS, STAGES
+from modelyard.registry.windows import Counted, Window
 from modelyard.schema import Array
 
 #: Seconds after its end at which a window closes: what was answered at its end comes a little later.
@@ -186,8 +188,8 @@ class Counting:
 
 
 def arm_name(told: str) -> str:
-    """The arm of ``alias/revision/arm``."""
-    return told.rpartition("/")[2]
+    """The name of an arm, without its route."""
+    return read_arm(told).arm
 
 
 def moment(wall: float) -> str:

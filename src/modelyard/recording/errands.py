@@ -49,6 +49,7 @@ class Errands:
         self._path = places.state / "policies"
         self._registry_thread = ThreadPoolExecutor(1, "registry")
         self._disk_thread = ThreadPoolExecutor(1, "disk")
+        self._consumers_thread = ThreadPoolExecutor(1, "consumers")
         self._pending: dict[str, Future[object]] = {}
         later = monotonic() + RETAIN_SECONDS
         self._due = {"policies": 0.0, "retain": 0.0, "merge": later}
@@ -100,16 +101,16 @@ class Errands:
         self._pending["convert"] = self._disk_thread.submit(self._guarded, partial(self._convert_all, list(names)))
         return True
 
-    def do(self, function: Callable[[], object]) -> None:
-        """Have something done on the thread that may wait for the registry."""
-        self._registry_thread.submit(self._guarded, function)
+    def do(self, tell: Callable[[bytes], object], state: bytes) -> None:
+        """Tell a consumer what is kept, on a thread that may wait for the registry, and has nothing else to do."""
+        self._pending["consumers"] = self._consumers_thread.submit(self._guarded, partial(tell, state))
 
     def wait(self, seconds: float) -> None:
         """Wait for what was begun."""
         wait(list(self._pending.values()), max(0.0, seconds))
 
     def close(self) -> None:
-        for thread in (self._registry_thread, self._disk_thread):
+        for thread in (self._registry_thread, self._disk_thread, self._consumers_thread):
             thread.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, name: str, thread: ThreadPoolExecutor, function: Callable[[], object], seconds: float) -> None:

@@ -18,7 +18,7 @@ from modelyard.recording.ring import RingWriter
 from modelyard.schema import Array, Columns, Signature
 
 #: Kinds of frames; 0 is the ring's own.
-CALL, REFUSED = 1, 2
+CALL, REFUSED, UNSERVED = 1, 2, 3
 
 #: Bytes of the body of a request that could not be read, which are kept to tell why.
 MOST_BODY = 16_384
@@ -92,15 +92,24 @@ class Refusal(msgspec.Struct, array_like=True, gc=False):
     body: bytes
 
 
+class Unserved(msgspec.Struct, array_like=True, gc=False):
+    """The whole of a frame that tells of an arm of a rollout's route whose version the server cannot serve, and why."""
+
+    model: str
+    arm: str
+    reason: str
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _read_call = msgspec.msgpack.Decoder(Call).decode
 _read_refusal = msgspec.msgpack.Decoder(Refusal).decode
+_read_unserved = msgspec.msgpack.Decoder(Unserved).decode
 
 
 class LaneWriter:
     """Writes the calls and refusals of one lane."""
 
-    __slots__ = ("_inputs", "_lost", "_outputs", "_ring", "unfit")
+    __slots__ = ("_inputs", "_lost", "_outputs", "_ring", "unfit", "unwritten")
 
     def __init__(self, ring: RingWriter, signature: Signature) -> None:
         self._ring = ring
@@ -108,6 +117,8 @@ class LaneWriter:
         self._outputs = Form.of(signature.output_layout)
         #: Rows that there was no room for since the last frame that there was room for.
         self._lost = 0
+        #: The same since the caller set it to 0.
+        self.unwritten = 0
         #: Sides of calls that could not be written, because they are not what the signature says.
         self.unfit = 0
 
@@ -139,8 +150,7 @@ class LaneWriter:
             is_written = ring.put(CALL, head, blocks, size, rows)
         except ValueError:  # an array that does not lie in memory row after row
             is_written = ring.put(CALL, head, [np.ascontiguousarray(block) for block in blocks], size, rows)
-        self._lost = 0 if is_written else self._lost + rows
-        return is_written
+        return self._note(is_written, rows)
 
     def write_refusal(self, refusal: Refusal) -> bool:
         """Write a refusal's frame. False where it found no room."""
@@ -152,13 +162,20 @@ class LaneWriter:
                 setattr(refusal, name, _writable(getattr(refusal, name)))
             frame = _encode(refusal)
         is_written = self._ring.put(REFUSED, frame, [], 0, 1)
-        self._lost = 0 if is_written else self._lost + 1
-        return is_written
+        return self._note(is_written, 1)
 
     def lose(self, rows: int) -> None:
         """Count rows that could not be written."""
-        self._lost += rows
+        self._note(False, rows)
         self._ring.lose(1, rows)
+
+    def _note(self, is_written: bool, rows: int) -> bool:
+        if is_written:
+            self._lost = 0
+        else:
+            self._lost += rows
+            self.unwritten += rows
+        return is_written
 
     def _without(self, call: Call, inputs: Columns | None, outputs: Columns | None) -> bool:
         self.unfit += 1
@@ -233,6 +250,16 @@ def read_call(head: bytes | memoryview, rest: memoryview, lane: Lane) -> tuple[C
 def read_refusal(head: bytes | memoryview) -> Refusal:
     """A refusal from its frame."""
     return _read_refusal(head)
+
+
+def write_unserved(ring: RingWriter, unserved: Unserved) -> bool:
+    """Write such a frame. False where it found no room."""
+    return ring.put(UNSERVED, _encode(unserved), [], 0, 0)
+
+
+def read_unserved(head: bytes | memoryview) -> Unserved:
+    """What such a frame tells."""
+    return _read_unserved(head)
 
 
 def lanes_path(ring: Path) -> Path:

@@ -21,7 +21,7 @@ from modelyard.recording.checkpoint import Checkpoint, Total, read_checkpoint
 from modelyard.recording.counting import Counting
 from modelyard.recording.errands import Errands, taken
 from modelyard.recording.flags import Found
-from modelyard.recording.frames import Refusal
+from modelyard.recording.frames import Refusal, Unserved
 from modelyard.recording.keeping import Held, Job, Keeper, Kept, Refused
 from modelyard.recording.options import Options
 from modelyard.recording.places import Places
@@ -49,8 +49,10 @@ class Consumer(Protocol):
     """What else looks at everything that is recorded. What it knows is in each checkpoint, under its name."""
 
     name: str
-    #: Whether it knows something that should be in a checkpoint soon.
-    is_urgent: bool
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it knows something that should be in a checkpoint soon."""
 
     def take(self, rows: Rows, found: Found) -> None:
         """Rows that were predicted, with their flags."""
@@ -58,14 +60,17 @@ class Consumer(Protocol):
     def refuse(self, subject: Subject, refusal: Refusal) -> None:
         """A request for which no model was called."""
 
+    def fail(self, unserved: Unserved) -> None:
+        """A server cannot serve the version of a rollout's arm."""
+
     def state(self) -> bytes:
         """What its successor has to know."""
 
     def restore(self, state: bytes) -> None:
         """Go on from what its predecessor knew."""
 
-    def kept(self) -> None:
-        """What ``state`` said last is safe. Called on a thread that may wait for the registry."""
+    def kept(self, state: bytes) -> None:
+        """What ``state`` said is safe now. Called on a thread that may wait for the registry."""
 
 
 class Recorder:
@@ -125,6 +130,10 @@ class Recorder:
                 self._guarded(rows.subject, rows.rows, self._take, rows)
             for subject, refusal in read.gathered.refusals:
                 self._guarded(subject, 1, self._refuse, subject, refusal, read.worker)
+            for unserved in read.gathered.unserved:
+                self._has_news = True
+                for consumer in self._consumers:
+                    consumer.fail(unserved)
             if read.lost:
                 self._lose(read.subject, read.lost)
         if self._posting.add(self._counting.close(time())):
@@ -149,7 +158,7 @@ class Recorder:
             self._wait()
             self._errands.wait(until - monotonic())
             self._look()
-            if monotonic() >= until or not (self._has_news or self._errands.is_busy):
+            if monotonic() >= until or not (self._has_news or self._errands.is_busy or self._is_urgent):
                 break
         self.close()
 
@@ -238,10 +247,13 @@ class Recorder:
 
     def _is_due(self) -> bool:
         waited = monotonic() - self._kept_at
-        is_urgent = any(consumer.is_urgent for consumer in self._consumers)
         is_much = self._reading.fullest > 0.25 or self._held > MOST_HELD // 4
         has_news = self._has_news or self._reading.has_done  # a ring goes once a checkpoint says that it is done
-        return is_urgent or is_much or (has_news and waited >= KEEP_SECONDS)
+        return self._is_urgent or is_much or (has_news and waited >= KEEP_SECONDS)
+
+    @property
+    def _is_urgent(self) -> bool:
+        return any(consumer.is_urgent for consumer in self._consumers)
 
     def _keep(self, *, is_last: bool = False) -> None:
         checkpoint = Checkpoint(
@@ -267,7 +279,7 @@ class Recorder:
                     self._has_news = True
                 self._safe_batch, self._sealed = job.checkpoint.post.batch, kept.sealed
                 for consumer in self._consumers:
-                    self._errands.do(consumer.kept)
+                    self._errands.do(consumer.kept, job.checkpoint.consumers[consumer.name])
         for batch in taken(self._errands.sent):
             self._posting.sent(batch)
             self._has_news = True

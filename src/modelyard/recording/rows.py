@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from modelyard.recording import frames
-from modelyard.recording.frames import Call, Refusal
+from modelyard.recording.frames import Call, Refusal, Unserved
 from modelyard.recording.ring import Frame
 from modelyard.recording.subject import Subject
 from modelyard.schema import Array, Columns
@@ -163,6 +163,7 @@ class Gathered:
     def __init__(self) -> None:
         self.rows: list[Rows] = []
         self.refusals: list[tuple[Subject, Refusal]] = []
+        self.unserved: list[Unserved] = []
         #: Rows of frames that could not be understood.
         self.unknown = 0
 
@@ -207,6 +208,9 @@ def gather(found: Iterable[Frame], subjects: Mapping[int, Subject], worker: int)
             if kind == frames.REFUSED:
                 refusal = frames.read_refusal(head)
                 gathered.refusals.append((subjects[refusal.lane], refusal))
+                continue
+            if kind == frames.UNSERVED:
+                gathered.unserved.append(frames.read_unserved(head))
                 continue
             call = frames.read_head(head)
             shapes = tuple(map(tuple, call.shapes)) if call.shapes else ()

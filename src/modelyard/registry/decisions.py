@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from modelyard.errors import NotFound
-from modelyard.registry import journal, routes
+from modelyard.registry import journal, routes, states
 from modelyard.registry.database import Row, Work
 from modelyard.registry.evidence import Evidence, Exposure
 from modelyard.registry.plans import ACTIVE, Plan, Rollout, State
@@ -17,6 +17,10 @@ from modelyard.registry.records import author, now
 from modelyard.registry.routes import Route
 
 COLUMNS = "id, model, alias, state, started, ended, content, evidence, position"
+
+
+#: The row of ``states`` that has the clients of a rollout whose labels are counted, by its model and its id.
+LABELLED = "labelled"
 
 
 class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -104,6 +108,8 @@ def settle(
         ended=None if state in ACTIVE else now(),
     )  # fmt: skip
     save(work, after)
+    if after.ended:
+        states.drop(work, LABELLED, rollout.model, str(rollout.id))
     last = work.row("SELECT max(id) AS id FROM decisions")
     kept = msgspec.structs.replace(rollout.evidence, clocks={}, curve=[] if state in ACTIVE[:2] else evidence.curve)
     decision = Decision(

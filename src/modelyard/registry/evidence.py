@@ -59,7 +59,7 @@ class Exposure(msgspec.Struct, frozen=True, omit_defaults=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was folded in up to the rollout's position. A value: whoever changes it makes another."""
 
-    #: By the share, as ``share_key`` writes it.
+    #: By the share, as ``share_key`` writes it; ``COPIED`` follows where the candidate got copies.
     strata: dict[str, Stratum] = {}
     #: Answers of shadows beside those that were given.
     pairs: Pairs = Pairs()
@@ -94,5 +94,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, curve=curve)
 
 
+#: What follows the share of those that were copies: a copy waits for its turn, so that its time tells nothing.
+COPIED = " copied"
+
+
 def share_key(share: float) -> str:
     return f"{share:.6g}"
+
+
+def share_of(key: str) -> float:
+    return float(key.removesuffix(COPIED))

@@ -78,17 +78,20 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         below = list(itertools.accumulate(counts))
         return [*counts, *below[1:-1], *(below[-1] - each for each in below[:-2])]
 
-    def count(self, outputs: Array) -> list[int]:
-        """How many of these values of the field, one a row, lie in each bin. What is missing or NaN is in none."""
-        rows = outputs if self.at is None else outputs.reshape(len(outputs), -1)[:, self.at]
+    def places(self, outputs: Array) -> Array:
+        """The bin that each of these values of the field, one a row, lies in; -1 for what is missing, NaN, or no number
+        where numbers are wanted.
+        """
+        rows = outputs if self.at is None else outputs.reshape(len(outputs), -1)[:, self.at : self.at + 1].ravel()
+        nowhere = np.full(len(outputs), -1)
         if self.values:
             places = {value: place for place, value in enumerate(self.values)}
-            found = [places.get(str(value), len(places)) for value in rows.tolist() if value is not None]
-        else:
-            numbers = rows.astype("float64")
-            found = np.searchsorted(self.edges, numbers[~np.isnan(numbers)], side="right").tolist()
-        counts: list[int] = np.bincount(np.array(found, dtype="int64"), minlength=self.bins).tolist()
-        return counts
+            told = [-1 if value is None else places.get(str(value), len(places)) for value in rows.tolist()]
+            return np.array(told, dtype="int64")
+        if rows.dtype.kind not in "fiub" or rows.shape != nowhere.shape:
+            return nowhere
+        numbers = rows.astype("float64")
+        return np.where(np.isnan(numbers), nowhere, np.searchsorted(self.edges, numbers, side="right"))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,7 +122,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Seconds that half, 5 % and 1 % of the stable version's requests took longer than, before.
     thresholds: tuple[float, ...] = ()
     scores: Scores | None = None
-    #: A label that is further than this from a predicted number is a wrong prediction; None where labels are classes.
+    #: A label that is further than this from a predicted number is a wrong prediction, and the answer of a shadow that
+    #: is as far from the one that was given is another answer. None for classes, and where nobody knows.
     miss: float | None = None
     #: The label that is a success, whatever was predicted; "" where a success is a right prediction.
     outcome: str = ""

@@ -91,12 +91,11 @@ class Routes:
 
     def revision(self, model: str, alias: str, number: int) -> Route:
         """The route that an arm's text (``alias/revision/arm``) tells of. Raises NotFound."""
-        rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? AND revision = ?", model, alias, number
-        )
-        if not rows:
+        with self._database.read() as work:
+            found = of_revision(work, model, alias, number)
+        if found is None:
             raise NotFound(f"{model}@{alias} never had a route of revision {number}")
-        return _route(rows[0])
+        return found
 
     def set(self, route: Route, *, why: str = "") -> Route:
         """Put a route in force in place of the one before; an equal one stays as it is. Raises InvalidInput, NotFound
@@ -129,6 +128,14 @@ class Routes:
 def current(work: Work, model: str, alias: str) -> Route | None:
     """The route in force."""
     row = work.row(f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? AND ended IS NULL", model, alias)
+    return _route(row) if row else None
+
+
+def of_revision(work: Work, model: str, alias: str, revision: int) -> Route | None:
+    """The route of a revision, in force or not; None where there never was one."""
+    row = work.row(
+        f"SELECT {_COLUMNS} FROM routes WHERE model = ? AND alias = ? AND revision = ?", model, alias, revision
+    )
     return _route(row) if row else None
 
 

@@ -143,19 +143,22 @@ class Tallies:
 
 def insert(work: Work, tally: Tally) -> bool:
     """Keep one row; False where its source has sent it, or a later one, before."""
-    sent = work.row(
-        "SELECT max(sequence) AS n FROM tallies WHERE rollout = ? AND source = ?", tally.rollout, tally.source
-    )
-    if sent and sent["n"] is not None and tally.sequence <= sent["n"]:
+    if tally.sequence <= last(work, tally.rollout, tally.source):
         return False
-    last = work.row("SELECT max(id) AS id FROM tallies")
+    newest = work.row("SELECT max(id) AS id FROM tallies")
     content = msgspec.json.encode(_Content(tally.arms, tally.pairs, tally.failed)).decode()
     work.do(
         f"INSERT INTO tallies ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        ((last and last["id"]) or 0) + 1, tally.rollout, tally.revision, tally.source, tally.sequence, tally.moment,
+        ((newest and newest["id"]) or 0) + 1, tally.rollout, tally.revision, tally.source, tally.sequence, tally.moment,
         content,
     )  # fmt: skip
     return True
+
+
+def last(work: Work, rollout: int, source: str) -> int:
+    """The number of the last row that a source has sent; -1 where it has sent none."""
+    sent = work.row("SELECT max(sequence) AS n FROM tallies WHERE rollout = ? AND source = ?", rollout, source)
+    return -1 if sent is None or sent["n"] is None else int(sent["n"])
 
 
 def after(work: Work, rollout: int, position: int, most: int = 1_000) -> list[Tally]:

@@ -51,7 +51,7 @@ class Counted(msgspec.Struct, array_like=True):
     invalid: int = 0
     inputs: list[Part] = []
     outputs: list[Part] = []
-    #: Requests by the time that each of ``STAGES`` took, on the bounds ``STAGE_BOUNDS``; those beyond come last.
+    #: Requests by the time that each of ``stages.STAGES`` took, on the bounds ``STAGE_BOUNDS``; those beyond come last.
     stages: dict[str, list[int]] = {}
     #: Texts that the reference did not have, by field and text.
     unseen: dict[str, dict[str, int]] = {}
@@ -110,12 +110,6 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
             closed=max(self.closed, more.closed),
             counted=self.counted.plus(more.counted),
         )
-
-
-#: Upper bounds of the histograms of stages, in seconds: 10 us to 100 s, ten to a decade, so that a quantile read off
-#: them is right within 12 %.
-STAGE_BOUNDS: tuple[float, ...] = tuple(1e-5 * 10 ** (step / 10) for step in range(71))
-STAGES = ("decode", "queue", "predict", "encode", "total")
 
 
 class Windows:

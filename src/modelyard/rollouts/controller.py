@@ -84,7 +84,7 @@ class Controller:
                 decision, now = self._turn(work, now)
             if decision is not None:
                 made.append(decision)
-                level = "warning" if now.ended and now.state != "promoted" else "info"
+                level = "warning" if now.state in ("rolled back", "aborted") else "info"
                 told = {"rollout": now.id, "model": now.model, "alias": now.alias, "why": decision.why}
                 self._log.write(level, f"rollout: {decision.action}", **told)
             if now.ended or now.position == rollout.position:

@@ -15,7 +15,8 @@ import msgspec
 from modelyard.errors import Conflict
 from modelyard.profile import Counts
 from modelyard.registry.plans import Scores
-from modelyard.registry.windows import STAGE_BOUNDS, Window, profile_of
+from modelyard.registry.stages import quantile_of
+from modelyard.registry.windows import Window, profile_of
 
 if TYPE_CHECKING:
     from modelyard.bundle import Bundle
@@ -45,7 +46,7 @@ def freeze(bundle: Bundle, windows: Sequence[Window], outcome: str = "") -> Froz
     for window in windows:
         counts = window.counted.stages.get("total", [])
         total = [a + b for a, b in zip(total, counts, strict=True)] if total and counts else total or list(counts)
-    thresholds = quantiles(total)
+    thresholds = tuple(quantile_of(total, q) for q in _QUANTILES) if sum(total) >= LEAST_REQUESTS else ()
     if not thresholds:
         lacking["latency"] = f"{sum(total):,} requests recorded in the last day, and it takes {LEAST_REQUESTS}"
     scores, lacking_scores = _scores(bundle, windows)
@@ -55,20 +56,6 @@ def freeze(bundle: Bundle, windows: Sequence[Window], outcome: str = "") -> Froz
     if bundle.manifest.task == "regression" and miss is None and not outcome:
         lacking["labels"] = "the bundle does not say how far its predictions usually are from the truth"
     return Frozen(thresholds=thresholds, scores=scores, miss=miss, lacking=lacking)
-
-
-def quantiles(counts: Sequence[int]) -> tuple[float, ...]:
-    """The median, the 95th and the 99th percentile of a histogram on ``STAGE_BOUNDS``, in seconds; () of too few."""
-    total = sum(counts)
-    if total < LEAST_REQUESTS:
-        return ()
-    found, seen, wanted = [], 0, list(_QUANTILES)
-    for bound, count in zip([*STAGE_BOUNDS, STAGE_BOUNDS[-1]], counts, strict=False):
-        seen += count
-        while wanted and seen >= wanted[0] * total:
-            found.append(bound)
-            wanted.pop(0)
-    return tuple(found)
 
 
 def _scores(bundle: Bundle, windows: Sequence[Window]) -> tuple[Scores | None, str]:

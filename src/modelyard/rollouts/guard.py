@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from modelyard.registry.decisions import Finding
-from modelyard.registry.evidence import Clock, Evidence, Exposure, Stratum, share_key
+from modelyard.registry.evidence import COPIED, Clock, Evidence, Exposure, Stratum, share_key
 from modelyard.registry.plans import CANARY, SHADOW, STABLE, Plan, Rollout
 from modelyard.registry.tallies import Counts, Pairs, Tally
 from modelyard.rollouts import weighing
@@ -56,14 +56,15 @@ def fold(rollout: Rollout, tally: Tally) -> Evidence:
     live, shadow = tally.arms.get(CANARY), tally.arms.get(SHADOW)
     candidate = live or shadow or Counts()
     is_current = tally.revision == max(rollout.chances, default=0)
+    is_timed = is_current and bool(stable.requests or candidate.requests)  # labels come whenever they come
     chance = rollout.chances.get(tally.revision, 0.0)
     if shadow is not None:  # copies that found no room were never made: what counts is how many there are
-        both = stable.requests + shadow.requests
-        chance = shadow.requests / both if both else 0.0
+        ours, theirs = (each.requests or each.labels.n for each in (shadow, stable))
+        chance = ours / (ours + theirs) if ours + theirs else 0.0
         chance = round(chance, 2 if chance >= 0.1 else 3)
     strata = dict(before.strata)
     if 0.0 < chance < 1.0:
-        key = share_key(chance)
+        key = share_key(chance) + COPIED * (shadow is not None)
         there = strata.get(key) or Stratum()
         strata[key] = Stratum(there.stable.plus(stable), there.candidate.plus(candidate))
     exposure = before.exposure
@@ -80,16 +81,16 @@ def fold(rollout: Rollout, tally: Tally) -> Evidence:
         exposure=exposure,
         stable=before.stable + stable.requests * is_current,
         candidate=before.candidate + candidate.requests * is_current,
-        clocks={**before.clocks, tally.source: _tick(before.clocks.get(tally.source), tally.moment, is_current)},
+        clocks={**before.clocks, tally.source: _tick(before.clocks.get(tally.source), tally.moment, is_timed)},
         failed=before.failed or tally.failed.get(CANARY, "") or tally.failed.get(SHADOW, ""),
     )
 
 
-def _tick(clock: Clock | None, moment: str, is_current: bool) -> Clock:
+def _tick(clock: Clock | None, moment: str, is_timed: bool) -> Clock:
     if clock is None:
         return Clock(moment, 0.0)
     passed = (dt.datetime.fromisoformat(moment) - dt.datetime.fromisoformat(clock.last)).total_seconds()
-    return Clock(moment, clock.seconds + min(max(passed, 0.0), LONGEST_GAP) * is_current)
+    return Clock(moment, clock.seconds + min(max(passed, 0.0), LONGEST_GAP) * is_timed)
 
 
 # -- judging ------------------------------------------------------------------------------------------------------
@@ -150,9 +151,10 @@ def tell_harm(finding: Finding) -> str:
 
 def _asked(plan: Plan, stage: int) -> list[str]:
     """The guards that must find the harm tolerable. Labels may come long after, and are waited for after the promotion
-    where anything else is watched; answers are compared only with a shadow's.
+    where anything else is watched; answers are compared only with a shadow's, whose own time tells nothing.
     """
-    asked = [g for g in plan.guards if g != "disagreement" or plan.stages[stage].mode == "shadow"]
+    other = "latency" if plan.stages[stage].mode == "shadow" else "disagreement"
+    asked = [guard for guard in plan.guards if guard != other]
     others = [guard for guard in asked if guard != "labels"]
     return others or asked
 

@@ -91,7 +91,7 @@ def draft(
         pins=tuple(pins),
         thresholds=frozen.thresholds if "latency" in chosen else (),
         scores=frozen.scores if "scores" in chosen else None,
-        miss=frozen.miss if "labels" in chosen else None,
+        miss=frozen.miss if "labels" in chosen or "disagreement" in chosen else None,
         outcome=outcome,
         floor=_fraction("the floor of a bandit", floor, 0.5),
     )
@@ -175,6 +175,8 @@ def _guards(
     lacking = dict(frozen.lacking)
     if all(stage.mode != "shadow" for stage in stages):
         lacking["disagreement"] = "answers are compared with those of a shadow, and this rollout has none"
+    if all(stage.mode == "shadow" for stage in stages):
+        lacking["latency"] = "copies wait until there is room, so that their time says nothing about the version"
     notes: list[str] = []
     if wanted is None:
         chosen = [guard for guard in GUARDS if guard not in lacking]

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from modelyard.registry.decisions import Finding
-from modelyard.registry.evidence import Evidence, Restart, Stratum
+from modelyard.registry.evidence import COPIED, Evidence, Restart, Stratum, share_of
 from modelyard.registry.plans import Plan
 from modelyard.registry.tallies import Counts, Pairs
 from modelyard.rollouts import games
@@ -144,7 +144,8 @@ def _parts(counted: Counted) -> Array:
 
 def _counted(guard: str, plan: Plan, strata: Mapping[str, Stratum], keys: Iterable[str]) -> Counted:
     """The events of a guard in the strata of these keys, with the trials of all."""
-    rows = [(float(key), strata.get(key) or Stratum()) for key in sorted(keys)] if guard != "disagreement" else []
+    told = [] if guard == "disagreement" else [k for k in sorted(keys) if guard != "latency" or not k.endswith(COPIED)]
+    rows = [(share_of(key), strata.get(key) or Stratum()) for key in told]
     names = EVENTS.get(guard) or (plan.scores.names if guard == "scores" and plan.scores else ())
     counts = [(_events(guard, s.candidate, plan), _events(guard, s.stable, plan)) for _, s in rows]
     zeros = np.zeros((0, len(names)))

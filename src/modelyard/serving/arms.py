@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard.messages import Message, Request
+from modelyard.recording.arms import PINNED
 from modelyard.serving.calls import Exchange
 from modelyard.serving.loading import Loaded
 from modelyard.serving.routing import DECODED_ON_LOOP, Endpoint, Predicting
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 class Routed:
     """A route with the loaded versions of its arms; those whose version cannot be served are left out.
 
-    What a live arm would have had that is left out, the first one gets.
+    What a live arm would have had that is left out, the first one gets. ``failures`` says why versions are left out.
     """
 
-    def __init__(self, route: Route, versions: Mapping[int, Loaded]) -> None:
+    def __init__(self, route: Route, versions: Mapping[int, Loaded], failures: Mapping[int, str] | None = None) -> None:
         self.route = route
+        self._failures = failures or {}
         there = [(arm, versions[arm.version]) for arm in route.arms if arm.version in versions]
         #: The arms that are given copies; and those that answer, with the point up to which each does.
         self.shadows: list[tuple[Arm, Loaded]] = [each for each in there if each[0].mode == "shadow"]
@@ -48,6 +50,14 @@ class Routed:
     def text(self, arm: Arm) -> str:
         """What notes call an arm: ``production/7/canary``."""
         return f"{self.route.alias}/{self.route.revision}/{arm.name}"
+
+    @property
+    def unserved(self) -> list[tuple[str, str]]:
+        """The arms of a rollout that are left out, as notes call them, and why."""
+        if self.route.rollout is None:
+            return []
+        failed = (arm for arm in self.route.arms if arm.version in self._failures)
+        return [(self.text(arm), self._failures[arm.version]) for arm in failed]
 
     @property
     def is_plain(self) -> bool:
@@ -87,6 +97,12 @@ class _Way(msgspec.Struct, gc=False):
     text: str
     point: float
     endpoint: Predicting
+    is_pinned: bool = False
+
+    @property
+    def pinned(self) -> _Way:
+        """The same for requests that a pin sends there."""
+        return _Way(f"{self.text}{PINNED}", self.point, self.endpoint, True)
 
 
 class Parting(Endpoint):
@@ -118,7 +134,7 @@ class Parting(Endpoint):
         if self._kind == "header":
             self._name = self._name.lower()
         names = {arm.name: way for (arm, _, _), way in zip(routed.live, self._ways, strict=True)}
-        self._pins = [(pin.header.lower(), pin.value, names[pin.arm]) for pin in route.pins if pin.arm in names]
+        self._pins = [(pin.header.lower(), pin.value, names[pin.arm].pinned) for pin in route.pins if pin.arm in names]
         self._beside = beside
         self._later = later
         self.model, self.version = self._ways[0].endpoint.model, ""
@@ -134,7 +150,7 @@ class Parting(Endpoint):
         way.endpoint.accept(exchange, body, headers)
         for weight, shadow in self._shadows:
             if weight >= 1.0 or random() < weight:
-                self._copy(exchange, shadow, body, headers)
+                self._copy(exchange, shadow.pinned if way.is_pinned else shadow, body, headers)
 
     def _is_pinned(self, headers: Mapping[str, str]) -> bool:
         return any(headers.get(name) == value for name, value, _ in self._pins)

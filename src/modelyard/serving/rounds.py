@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelyard.errors import NotFound
+from modelyard.errors import NotFound, RemoteFailed
 from modelyard.serving.arms import Routed
 from modelyard.serving.loading import Loaded
 from modelyard.serving.sources import Source, Wanted, resolve_all, route_of
@@ -80,6 +80,7 @@ class Round:
         """Load the versions of a route's arms that are not ``there`` yet. One that fails is left out of the route."""
         versions = {loaded.version: loaded for loaded in there}
         more: list[Loaded] = []
+        failures: dict[int, str] = {}
         for number in dict.fromkeys(str(arm.version) for arm in route.arms):
             wanted: Wanted | None = None
             if number in versions:
@@ -90,7 +91,9 @@ class Round:
                 versions[number] = more[-1]
             except Exception as error:
                 self.failures.setdefault(reference, []).append(Failure(wanted, error))
-        routed = Routed(route, {int(number): loaded for number, loaded in versions.items() if number})
+                if wanted is not None and not isinstance(error, RemoteFailed):  # it is not the version's fault
+                    failures[int(number)] = str(getattr(error, "message", error))
+        routed = Routed(route, {int(number): loaded for number, loaded in versions.items() if number}, failures)
         if routed.live:
             self._routes[route.model, route.alias] = routed
         return more

@@ -11,12 +11,12 @@ import pytest
 
 from modelyard.errors import Conflict
 from modelyard.monitoring import joining
-from modelyard.monitoring.bookkeeping import Joined
 from modelyard.monitoring.joining import Turn
 from modelyard.monitoring.labelling import Labelling
 from modelyard.recording.places import Places
 from modelyard.registry import Registry
 from modelyard.registry.cohorts import Cohorts, Key
+from modelyard.registry.labels import Joined
 from modelyard.truth import Label
 from recorded import NOON, Prediction, SpoolFile, bundle_of, write_segment
 
@@ -287,19 +287,20 @@ def test_who_wants_to_know_is_told_once_inside_the_transaction(registry: Registr
     told: list[Joined] = []
     failing = [True]
 
-    def hear(work: Any, joined: Sequence[Joined]) -> None:
+    def hear(work: Any, model: str, joined: Sequence[Joined]) -> None:
+        assert model == "m"
         told.extend(joined)
         if failing.pop():
             raise OSError("the wall fell down")
 
-    labelling = opened(tell={"m": [hear]})
+    labelling = opened(tell=[hear])
     tell(registry, ("a", "no"))
     with pytest.raises(OSError, match="wall"):
         labelling.turn()
     assert sums(registry) == {"rows": 2}
     failing.append(False)
     assert labelling.turn() == {"m": Turn(joined=1)}
-    assert told == [Joined("a", "1", "stable", "production", 3, "", "yes", "no")] * 2
+    assert told == [Joined("a", "a", "1", "stable", "production", 3, False, "", "yes", "no")] * 2
     failing.append(False)
     tell(registry, ("a", "yes"))
     labelling.turn()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from modelyard.monitoring import latency, turn
-from modelyard.monitoring.latency import Change, mean_of, quantile_of
+from modelyard.monitoring.latency import Change
 from modelyard.monitoring.rules import DEFAULTS, LatencyRules, Rules
 from modelyard.monitoring.turn import Hour, State
+from modelyard.registry.stages import mean_of, quantile_of
 from modelyard.registry.windows import Counted, Window
 from traffic import Traffic, histogram
 

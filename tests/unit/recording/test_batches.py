@@ -49,13 +49,14 @@ def test_a_row_has_everything_that_is_known_of_it(shop: Shop) -> None:
     sample.inputs["age"][1] = 1000
     sample.inputs["city"][1] = "Düren"
     shop.sell(
-        ["a", "b"], [1, 2], sample, ["ok", "model_failed"], arms=["production/4/canary", ""], clients=["x", ""]
+        ["a", "b"], [1, 2], sample, ["ok", "model_failed"], arms=["production/4/canary:pinned", ""], clients=["x", ""]
     )  # fmt: skip
     first, second, third = batch_of(shop, reasons=[None, "error", "error"])
     assert (first["prediction_id"], first["request_id"], first["rows"], first["batch"]) == ("a", "a", 1, 3)
     assert (second["prediction_id"], third["prediction_id"], third["request_id"]) == ("b.0", "b.1", "b")
     assert (first["alias"], first["revision"], first["arm"], first["client"]) == ("production", 4, "canary", "x")
     assert (third["alias"], third["revision"], third["arm"], third["client"]) == (None, None, None, None)
+    assert (first["pinned"], third["pinned"]) == (True, None)
     assert (first["code"], third["code"], first["worker"]) == ("ok", "model_failed", 77)
     assert first["time"].tzinfo is not None
     stages = [first[f"{stage}_s"] for stage in ("decode", "queue", "predict", "encode")]

@@ -539,8 +539,7 @@ def test_a_fault_in_one_version_costs_its_rows_only(
         take(self, rows, found)
 
     monkeypatch.setattr(Counting, "take", broken)
-    book = shop.notes.book(Served("risk"))  # type: ignore[arg-type]
-    assert book is not None
+    book = shop.notes.book(Served("risk"), shop.meter)  # type: ignore[arg-type]
     sample = some_rows(2)
     book.note([asked("x", 2)], [Message(b"")], 1.0, 2.0, sample.inputs, sample.outputs)
     shop.sell(["a"])
@@ -610,7 +609,7 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
 
         def __init__(self) -> None:
             self.seen: list[str] = []
-            self.safe = 0
+            self.safe: list[str] = []
 
         def take(self, rows: Any, found: Any) -> None:
             self.seen += rows.ids
@@ -624,17 +623,21 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
         def restore(self, state: bytes) -> None:
             self.seen = state.decode().split(",")
 
-        def kept(self) -> None:
-            self.safe += 1
+        def fail(self, unserved: Any) -> None:
+            self.seen.append(unserved.arm)
+
+        def kept(self, state: bytes) -> None:
+            self.safe.append(state.decode())
 
     first, second = Ids(), Ids()
     recorder = Recorder(Places(records), None, Log("error"), consumers=[first])
     shop.sell(["a", "b"])
     shop.book.note_refused(asked("c"), Message(b"", code="overloaded"), InvalidInput("no"))
+    shop.notes.note_unserved("churn", "production/2/canary", "no such file")
     recorder.finish()
-    assert first.seen == ["a", "b", "c"] and first.safe > 0
+    assert first.seen == ["a", "b", "c", "production/2/canary"] and first.safe[-1] == "a,b,c,production/2/canary"
     recorder = Recorder(Places(records), None, Log("error"), consumers=[second])
-    assert second.seen == ["a", "b", "c"]
+    assert second.seen == first.seen
     recorder.close()
 
 

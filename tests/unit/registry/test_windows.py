@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from modelyard.errors import Conflict
 from modelyard.profile import COUNTERS, Profile
 from modelyard.registry import Registry
+from modelyard.registry.stages import STAGE_BOUNDS, STAGES
 from modelyard.registry.windows import (
     MOST_UNSEEN,
-    STAGE_BOUNDS,
-    STAGES,
     Counted,
     Part,
     Window,

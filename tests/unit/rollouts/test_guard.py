@@ -310,9 +310,39 @@ def test_copies_that_were_never_made_look_neither_good_nor_bad() -> None:
         arms = {STABLE: Counts(requests=1000, errors=50), "shadow": Counts(requests=200, errors=10)}
         rollout = fed(rollout, Recorder().tally(rollout, 0, arms=arms))
     (finding,) = guard.explain(rollout).findings
-    assert list(rollout.evidence.strata) == ["0.17"]
+    assert list(rollout.evidence.strata) == ["0.17 copied"]
     assert finding.harm == pytest.approx(0.0)
     assert finding.at_most is not None and finding.at_most > 0.0025, "nothing was gained by dropping them"
+
+
+def test_the_time_of_copies_says_nothing() -> None:
+    """They wait until there is room, whatever their version."""
+    rollout = begun(Stage(1.0, "shadow"), Stage(0.1), guards=("errors", "latency"))
+    slow = {"shadow": Counts(requests=1000, slow95=900), STABLE: Counts(requests=1000, slow95=50)}
+    rollout = fed(rollout, Recorder().tally(rollout, 0, arms=slow))
+    verdict = guard.judge(rollout)
+    assert [(f.guard, f.n) for f in verdict.findings] == [("errors", 1000), ("latency", 0)]
+    recorder = Recorder()
+    _, verdict = after(rollout, recorder, tallies=400)
+    assert verdict.action == "advance", "the next stage finds out"
+
+
+def test_labels_of_copies_count_by_how_many_there_are() -> None:
+    rollout = begun(Stage(1.0, "shadow"), guards=("labels",), goal="pass")
+    arms = {STABLE: Counts(labels=Labels(300, 30)), "shadow": Counts(labels=Labels(100, 10))}
+    rollout = fed(rollout, Recorder().tally(rollout, 0, arms=arms))
+    assert list(rollout.evidence.strata) == ["0.25 copied"]
+    assert rollout.evidence.strata["0.25 copied"].candidate.labels == Labels(100, 10)
+
+
+def test_a_stage_does_not_age_by_labels() -> None:
+    rollout = begun(Stage(0.1), guards=("errors", "labels"))
+    recorder = Recorder(source="labels")
+    for _ in range(3):
+        arms = {STABLE: Counts(labels=Labels(9, 1)), CANARY: Counts(labels=Labels(1, 0))}
+        rollout = fed(rollout, recorder.tally(rollout, 0, seconds=50.0, arms=arms))
+    assert rollout.evidence.seconds == 0
+    assert rollout.evidence.strata["0.1"].stable.labels == Labels(27, 3)
 
 
 def test_labels_of_pairs_are_a_sign_test() -> None:

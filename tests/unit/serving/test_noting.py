@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
+from modelyard.errors import ModelFailed
+from modelyard.recording import frames
 from modelyard.recording.places import Places
 from modelyard.recording.recorder import Recorder
-from modelyard.registry.routes import Arm
+from modelyard.recording.ring import RingReader
+from modelyard.registry.routes import Arm, Pin
 from modelyard.serving.server import Server
 from modelyard.telemetry import Log
 
 from .conftest import linear
-from .test_arms import RoutedSource
+from .test_arms import RoutedSource, custom
 
 pytest.importorskip("pyarrow")
 
@@ -34,17 +37,27 @@ def source() -> RoutedSource:
     return found
 
 
-def post(server: Server, body: Any, count: int = 1, path: str = "/predict") -> list[str]:
+def post(server: Server, body: Any, count: int = 1, path: str = "/predict", **headers: str) -> list[str]:
     """The ids of so many requests."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     ids = []
     for _ in range(count):
-        connection.request("POST", path, body if isinstance(body, (str, bytes)) else json.dumps(body))
+        connection.request("POST", path, body if isinstance(body, (str, bytes)) else json.dumps(body), headers)
         answer = connection.getresponse()
         answer.read()
         ids.append(answer.headers["x-request-id"])
     connection.close()
     return ids
+
+
+def wait_for_copies(server: Server, count: int) -> None:
+    """Until shadows have answered so many requests."""
+    until = time.monotonic() + 20
+    while (
+        sum(call["requests"] for lane in server.application._shadows.values() for call in lane.history.recent()) < count
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
@@ -84,10 +97,7 @@ def test_arms_and_shadows_are_told_apart(source: RoutedSource, serve: Callable[.
     )  # fmt: skip
     server = serve("m", record=True, records=str(tmp_path))
     ids = post(server, ROW, 40)
-    lanes = list(server.application._shadows.values())
-    assert lanes
-    while any(len(lane._waiting) or list(lane._running) for lane in lanes):
-        time.sleep(0.01)
+    wait_for_copies(server, 40)
     server.stop()
     rows = recorded(tmp_path)
     by_arm: dict[str, set[str]] = {}
@@ -99,6 +109,52 @@ def test_arms_and_shadows_are_told_apart(source: RoutedSource, serve: Callable[.
     assert by_arm["stable"] | by_arm["canary"] == set(ids)
     assert not by_arm["stable"] & by_arm["canary"]
     assert by_arm["shadow"] == set(ids)
+
+
+def test_who_was_sent_by_a_pin_is_told_apart_and_so_are_copies(
+    source: RoutedSource, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    source.set(
+        Arm(name="stable", version=1, weight=1.0), Arm(name="canary", version=2, weight=0.0),
+        Arm(name="shadow", version=2, weight=1.0, mode="shadow"),
+        pins=(Pin(header="x-group", value="beta", arm="canary"),),
+    )  # fmt: skip
+    server = serve("m", record=True, records=str(tmp_path))
+    pinned, others = post(server, ROW, 5, **{"x-group": "beta"}), post(server, ROW, 5)
+    wait_for_copies(server, 10)
+    server.stop()
+    found: dict[tuple[str, bool], set[str]] = {}
+    for row in recorded(tmp_path):
+        found.setdefault((row["arm"], row["pinned"]), set()).add(row["request_id"])
+    assert found == {
+        ("canary", True): set(pinned), ("shadow", True): set(pinned),
+        ("stable", False): set(others), ("shadow", False): set(others),
+    }  # fmt: skip
+
+
+def test_a_version_that_cannot_be_loaded_is_told_where_a_rollout_wants_it(
+    source: RoutedSource, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    def breaks(columns: Any) -> Any:
+        raise ModelFailed("not this one")
+
+    source.bundles["m"][1] = custom(breaks)
+    arms = (Arm(name="stable", version=1, weight=0.5), Arm(name="canary", version=2, weight=0.5))
+    source.set(*arms)
+    server = serve("m", record=True, records=str(tmp_path))
+    assert len(post(server, ROW, 10)) == 10
+    by_hand = server.application.catalog.table.routes["m", "production"]
+    assert by_hand.unserved == [], "somebody's own route is no rollout"
+    route = source.set(*arms, rollout=7)
+    until = time.monotonic() + 20
+    while server.application.catalog.table.routes["m", "production"].route != route:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    server.stop()
+    (ring,) = Places(tmp_path).rings.glob("*.ring")
+    found = [frames.read_unserved(head) for kind, head, _, _ in RingReader(ring).frames() if kind == frames.UNSERVED]
+    assert {(each.model, each.arm) for each in found} == {("m", f"production/{route.revision}/canary")}
+    assert "not this one" in found[0].reason
 
 
 def test_nothing_is_noted_unless_told(serve: Callable[..., Server], tmp_path: Path) -> None:
