@@ -40,7 +40,7 @@ async def charts(view: View, model: str) -> None:
 
 def _show(said: Traffic) -> Callable[[Traffic], None]:
     if not said.whole.requests:
-        widgets.empty("No request was recorded in this time.", f"modelyard serve {said.model} --record")
+        widgets.empty("No request was recorded in this time.", f"modelyard serve {said.model}")
         return _rebuild_when_there_is_some
     now = said
     with ui.element("div").classes("y-grid"):
