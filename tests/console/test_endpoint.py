@@ -103,7 +103,7 @@ def test_traffic_is_drawn_by_version_and_arm(
 
 def test_a_model_without_traffic_says_how_to_get_some(tab: Callable[..., Tab], garden: Garden) -> None:
     page = tab().open("/models/garden/endpoint")
-    page.get_by_text("modelyard serve garden --record").wait_for()
+    page.get_by_text("modelyard serve garden", exact=True).wait_for()
 
 
 @pytest.mark.parametrize("size", ["wide", "phone"])

@@ -132,6 +132,7 @@ def test_deleting_says_what_is_lost_and_what_is_in_the_way(
     page.get_by_role("button", name="What to do with version 3").wait_for(state="detached")
     assert [each.number for each in garden.registry.versions(lane)] == [1, 2]
     assert garden.registry.history(lane)[-1].why == "too few inputs"
+    page.get_by_text("same signature").wait_for()
 
 
 def test_a_training_report_can_do_nothing_here(tab: Callable[..., Tab], garden: Garden) -> None:

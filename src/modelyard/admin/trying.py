@@ -31,7 +31,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: int
     outputs: dict[str, Any]
-    #: The labels along the last axis of an output, where it has any.
+    #: The labels of the values of an output that has several, one each.
     labels: dict[str, tuple[str, ...]]
     seconds: float
 
@@ -61,7 +61,10 @@ def try_out(registry: Registry, model: str, version: int, row: dict[str, Any]) -
     outputs = loaded.columns(inputs)
     return Tried(
         model=model, version=version, seconds=perf_counter() - begun, outputs=outputs.slice(0, 1).records()[0],
-        labels={field.name: field.categories for field in bundle.signature.outputs if field.shape and field.categories},
+        labels={
+            field.name: field.categories
+            for field in bundle.signature.outputs if len(field.shape) == 1 and field.categories
+        },
     )  # fmt: skip
 
 

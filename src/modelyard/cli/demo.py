@@ -128,7 +128,8 @@ def _go_on(url: str, tumours: demo_data.Tumours, folder: Path) -> None:
     if importlib.util.find_spec("duckdb") is None:
         screen.say("Labels are kept, and joined with predictions once there is pip install 'modelyard[records]'.\n")
     traffic.start()
-    alerts, told = api.open_registry().alerts, 0
+    alerts = api.open_registry().alerts
+    told = max((alert.id for alert in alerts.find(MODEL)), default=0)
     try:
         with demo_traffic.told(folder, url):
             while True:

@@ -10,17 +10,35 @@ from modelyard.admin import models
 from modelyard.admin.comparison import Comparison, Fact, Metric, compare
 from modelyard.charts import score
 from modelyard.console import widgets
+from modelyard.console.acts import Again
 from modelyard.console.view import View
 from modelyard.console.widgets import Column
+from modelyard.errors import NotFound
 from modelyard.registry.records import PRODUCTION
 
 #: Seconds between two looks: versions never change, their traffic does.
 _EVERY = 30.0
 
 
-async def comparison(view: View, model: str) -> None:
-    """Two versions to choose, and how they differ. At first production's and the newest."""
-    said = await view.load(models.model, model=model)
+async def comparison(view: View, model: str) -> Again:
+    """Two versions to choose, and how they differ. Returns what offers those that there are then."""
+    place = ui.element("div").style("display: contents")
+
+    async def again() -> None:
+        place.clear()
+        with place:
+            await _choose(view, model)
+
+    await again()
+    return again
+
+
+async def _choose(view: View, model: str) -> None:
+    """At first production's and the newest."""
+    try:
+        said = await view.load(models.model, model=model)
+    except NotFound:  # the last version is gone
+        return
     numbers = [each.number for each in said.versions]
     if len(numbers) < 2:
         return

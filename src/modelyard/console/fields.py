@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 from nicegui import ui
 from nicegui.elements.mixins.value_element import ValueElement
 
@@ -140,8 +141,8 @@ def _read(value: Any, field: Field) -> Any:
         return None
     if field.shape or (field.is_numeric and field.dtype != "bool"):
         try:
-            read = json.loads(value)
-        except ValueError:
+            read = msgspec.json.decode(value)  # which knows no NaN, as JSON does not
+        except msgspec.DecodeError:
             return value
         return read if field.shape or isinstance(read, (int, float)) else value
     return value

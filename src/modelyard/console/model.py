@@ -46,7 +46,7 @@ async def model(view: View, model: str) -> None:
             await look()
 
     looks.append(await view.live(told.model, lambda said: _versions(view, said, again), model=model))
-    await comparison(view, model)
+    looks.append(await comparison(view, model))
     with widgets.card("History", "What was done, when, by whom and why"):
         looks.append(await view.live(told.history, _history, model=model))
 

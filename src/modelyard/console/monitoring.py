@@ -31,11 +31,8 @@ async def monitoring(
     view: View, model: str, hours: str = "24", version: str = "", arm: str = "", feature: str = ""
 ) -> None:
     """How one model does."""
-    widgets.heading(f"{model}: monitoring")
-    with ui.element("div").classes("y-row"):
-        ui.link("Overview", "/").classes("y-link")
-        ui.link("Model", f"/models/{model}").classes("y-link")
-        ui.link("Predictions", findings.rows_href({"model": model})).classes("y-link")
+    widgets.sections(model, "/monitoring")
+    ui.link("Its predictions", findings.rows_href({"model": model})).classes("y-link")
     try:
         span = float(hours)
     except ValueError:

@@ -40,7 +40,7 @@ async def charts(view: View, model: str) -> None:
 
 def _show(said: Traffic) -> Callable[[Traffic], None]:
     if not said.whole.requests:
-        widgets.empty("No request was recorded in this time.", f"modelyard serve {said.model} --record")
+        widgets.empty("No request was recorded in this time.", f"modelyard serve {said.model}")
         return _rebuild_when_there_is_some
     now = said
     with ui.element("div").classes("y-grid"):
@@ -142,7 +142,9 @@ def _axes(name: str) -> Options:
     return {
         "title": title, "legend": {"top": 20, "type": "scroll", "textStyle": {"color": "#7a8594"}},
         "grid": {"left": 8, "right": 16, "top": 52, "bottom": 8, "containLabel": True},
-        "xAxis": {"type": "time", **AXIS, "splitLine": {"show": False}}, "yAxis": {"type": "value", "min": 0, **AXIS},
+        "xAxis": {"type": "time", **AXIS, "splitLine": {"show": False},
+                  "axisLabel": {**AXIS["axisLabel"], "hideOverlap": True}},
+        "yAxis": {"type": "value", "min": 0, **AXIS},
     }  # fmt: skip
 
 
