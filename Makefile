@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help: ## show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## train on real data, package, register, serve, predict (DEMO_ONCE=1: then stop)
+demo: $(VENV)/.demo ## train on real data, package, register, serve, predict, watch (DEMO_ONCE=1: stop after predicting)
 	@MODELYARD_HOME=$${MODELYARD_HOME:-.demo/home} $(BIN)/modelyard demo $(if $(DEMO_ONCE),--once)
 
 test: lint types unit ## run every check
@@ -37,7 +37,7 @@ clean: ## remove the environment, the demo and caches
 	rm -rf $(VENV) .clients .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@sh scripts/install.sh $(VENV) '.[train]'
+	@sh scripts/install.sh $(VENV) '.[train,records,console]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

@@ -28,6 +28,11 @@ class Done(NamedTuple):
 
 
 def environment(home: Path) -> dict[str, str]:
+    """Settings as they come, but for recording (see ``conftest``)."""
+    return {**as_it_comes(home), "MODELYARD_RECORD": "off"}
+
+
+def as_it_comes(home: Path) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MODELYARD_")}
     return {**clean, "MODELYARD_HOME": str(home), "NO_COLOR": "1"}
 

@@ -17,6 +17,7 @@ from modelyard.profile import Profile
 from modelyard.recording.places import Places
 from modelyard.schema import Columns, Field, Signature
 from modelyard.serving.calls import Exchange
+from modelyard.serving.metrics import Meter
 from modelyard.serving.noting import Book, Notes
 from modelyard.telemetry import Log
 
@@ -115,9 +116,8 @@ class Shop:
         self.notes = Notes(self.places, Log("error"))
         self.notes.open()
         self.served = served or Served(profile=reference())
-        book = self.notes.book(self.served)  # type: ignore[arg-type]
-        assert book is not None
-        self.book: Book = book
+        self.meter = Meter(self.served.name, self.served.version)
+        self.book: Book = self.notes.book(self.served, self.meter)  # type: ignore[arg-type]
 
     def sell(
         self, ids: Sequence[str], rows: Sequence[int] | None = None, sample: Sample | None = None,

@@ -8,7 +8,8 @@ pickles may be loaded; the setting ``trust`` is always added.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from modelyard.registry.routes import Pin, Route
     from modelyard.rollouts.guard import Verdict
     from modelyard.scoring import Scored
-    from modelyard.serving.application import Application
     from modelyard.serving.server import Server
     from modelyard.training import Result
 
@@ -342,10 +342,22 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
 
     Blocks until it is stopped; with ``block=False`` it returns the running server, whose ``stop()`` ends it.
     """
+    from modelyard.companion import accompany
+    from modelyard.scraping import Watched
     from modelyard.serving.server import Server
 
-    server = Server([str(ref) for ref in refs], trust=trusting(trust), **options)
-    _accompany(server.application, options.get("registry"))
+    named = [str(ref) for ref in refs]
+    options["record"] = _is_recorded(named, options)
+    begun, told = threading.Event(), options.pop("on_ready", None)
+
+    def ready(server: Server) -> None:
+        begun.set()
+        if told is not None:
+            told(server)
+
+    watched = Watched(options.get("registry"))
+    server = Server(named, trust=trusting(trust), on_ready=ready, watched=watched, **options)
+    accompany(server.application, options.get("registry"), begun)
     if block:
         server.run()
         return None
@@ -353,14 +365,21 @@ def serve(*refs: str | Path, block: bool = True, trust: Iterable[str] = (), **op
     return server
 
 
-def _accompany(application: Application, registry: Any) -> None:
-    """Have what an application notes recorded and watched, by a process beside it."""
-    if application.notes is None:
-        return
-    from modelyard.companion import Companion
+def _is_recorded(refs: Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Whether a server notes what it predicts: what the setting says, if somebody chose it. Else versions of a registry
+    are recorded. A bundle by its path has no number, no history and no alias that records could be looked up by, and is
+    mostly served in containers, whose disk goes with them.
+    """
+    from modelyard.bundle.places import is_path
 
-    place = registry if registry is None or isinstance(registry, (str, Path)) else registry.place
-    application.on_close.append(Companion(application.notes.places, registry=place).close)
+    chosen = settings.Chosen({name: options.get(name) for name in ("record", "control")})
+    if chosen.is_set("record"):
+        return bool(chosen.record)
+
+    def is_named(ref: str) -> bool:
+        return "=" not in ref and not is_path(ref, lambda: open_registry(options.get("registry")).models())
+
+    return bool(chosen.control) or any(map(is_named, refs))
 
 
 def sign(ref: str, private_key: str | Path, *, registry: Any = None) -> Version:
@@ -417,6 +436,16 @@ def monitor(
         else:
             made.multivariate = compare(places.segments, name, newest.version, hours)
     return made
+
+
+def metrics(*, registry: Any = None) -> str:
+    """What is watched in a registry, as Prometheus' text: drift, quality, alerts, rollouts. Raises RemoteFailed.
+
+    A server that serves from the registry tells it with its own metrics; this is for where none is scraped.
+    """
+    from modelyard.scraping import tell
+
+    return tell(open_registry(registry)).text()
 
 
 def try_sinks(sink: str | None = None, *, registry: Any = None) -> list[dict[str, Any]]:

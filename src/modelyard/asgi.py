@@ -14,5 +14,8 @@ def app(*refs: str, trust: Iterable[str] = (), **options: Any) -> AsgiApp:
     Its models are loaded with the life of the application that it is, or with the first request.
     """
     from modelyard.api import trusting
+    from modelyard.companion import accompany
+    from modelyard.scraping import Watched
 
-    return AsgiApp(refs, trust=trusting(trust), **options)
+    watched = Watched(options.get("registry"))
+    return AsgiApp(refs, accompany=accompany, watched=watched, trust=trusting(trust), **options)

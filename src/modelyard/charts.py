@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 360, 290
@@ -36,24 +36,29 @@ def score(value: float) -> str:
 
 
 class Plot:
-    """Two axes and what is drawn between them; ``svg`` is the picture."""
+    """Two axes and what is drawn between them; ``svg`` is the picture. ``names``: what stands at places of the x axis,
+    where these are no numbers to be read.
+    """
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], x_label: str, y_label: str, title: str) -> None:
+    def __init__(
+        self, x: tuple[float, float], y: tuple[float, float], x_label: str, y_label: str, title: str,
+        names: Mapping[float, str] | None = None,
+    ) -> None:  # fmt: skip
         self.x, self.y = _widened(x), _widened(y)
         self.title = title
-        self.parts = [*self._axes(x_label, y_label)]
+        self.parts = [*self._axes(x_label, y_label, {t: number(t) for t in ticks(*self.x)} if names is None else names)]
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         across = LEFT + (x - self.x[0]) / (self.x[1] - self.x[0]) * (WIDTH - LEFT - RIGHT)
         down = HEIGHT - BOTTOM - (y - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - TOP - BOTTOM)
         return round(across, 1), round(down, 1)
 
-    def _axes(self, x_label: str, y_label: str) -> list[str]:
+    def _axes(self, x_label: str, y_label: str, names: Mapping[float, str]) -> list[str]:
         parts = []
-        for tick in ticks(*self.x):
+        for tick, name in names.items():
             at, _ = self._at(tick, 0)
             parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-            parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{number(tick)}</text>')
+            parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{escape(name)}</text>')
         for tick in ticks(*self.y):
             _, at = self._at(0, tick)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')

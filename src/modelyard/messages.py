@@ -29,6 +29,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     is_inside: bool = False
     #: The answer may take long: it is made in a thread, where it may block.
     is_slow: bool = False
+    #: The answer takes a moment to make: it is made in a thread, which it may keep for that moment only.
+    is_lengthy: bool = False
     #: Over gRPC the answer is given at once, and again whenever it is another one, until the caller leaves. For calls
     #: of the scope ``open``, whose answer is the same for everybody and soon made.
     is_watched: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -28,6 +29,29 @@ def line(cells: Sequence[str], kind: str = "td", style: str = "") -> str:
     """A row of ready-made cells; those that begin with ``#`` are numbers, set to the right."""
     made = [f'<{kind} class="n">{c[1:]}</{kind}>' if c.startswith("#") else f"<{kind}>{c}</{kind}>" for c in cells]
     return f"<tr{f' class={chr(34)}{style}{chr(34)}' if style else ''}>{''.join(made)}</tr>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], won: Sequence[bool] = ()) -> str:
+    """A table of ready-made cells, whose rows become blocks on narrow screens; rows that ``won`` stand out."""
+    names = [title.removeprefix("#") for title in head]
+    made = [line(head, "th")]
+    for i, row in enumerate(rows):
+        cells = [
+            f"<td{_number(c)}{f' data-name={chr(34)}{name}{chr(34)}' if name else ''}>{c.removeprefix('#')}</td>"
+            for name, c in zip(names, row, strict=True)
+        ]
+        style = ' class="won"' if i < len(won) and won[i] else ""
+        made.append(f"<tr{style}>{''.join(cells)}</tr>")
+    return f'<table class="blocks">{"".join(made)}</table>'
+
+
+def _number(cell: str) -> str:
+    return ' class="n"' if cell.startswith("#") else ""
+
+
+def note(text: str) -> str:
+    """A sentence whose commands stand between backticks."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def interval(low: float, high: float, value: float, start: float, end: float, floor: float | None = None) -> str:

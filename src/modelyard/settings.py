@@ -137,6 +137,13 @@ TABLE: tuple[Setting, ...] = (
         "a whole number from 0 to 65535",
     ),
     Setting(
+        "console_port",
+        _whole(0, 65535),
+        "8090",
+        "port that the console binds to; 0 picks a free one",
+        "a whole number from 0 to 65535",
+    ),
+    Setting(
         "wires",
         _some_words,
         "native,oip,tfserving,kserve,mlflow,seldon",
@@ -215,7 +222,14 @@ TABLE: tuple[Setting, ...] = (
         "",
         "address of an OpenTelemetry receiver (OTLP over HTTP) of spans; OTEL_EXPORTER_OTLP_ENDPOINT when empty",
     ),
-    Setting("record", _switch, "off", "whether what a server predicts is recorded and watched", _SWITCH),
+    Setting(
+        "record",
+        _switch,
+        "on",
+        "whether predictions are recorded and watched; of bundles by their paths, and where models are mounted, only "
+        "if it is set",
+        _SWITCH,
+    ),
     Setting("records", str, "", "folder of what is recorded of predictions; in the home folder when empty; or off"),
     Setting("record_sample", _whole(0), "100", "of so many requests the inputs of one are kept; 0 for none", _COUNT),
     Setting("record_days", _days, "30", "days that recorded predictions are kept", _DAYS),
@@ -281,6 +295,10 @@ class Chosen:
             if name not in _BY_NAME:
                 raise NotFound.among("option", name, _BY_NAME)
         self._given = given
+
+    def is_set(self, name: str) -> bool:
+        """Whether somebody chose the value, rather than that it is the default."""
+        return self._given.get(name) is not None or _BY_NAME[name].variable in os.environ
 
     def __getattr__(self, name: str) -> Any:
         if name not in _BY_NAME:

@@ -14,8 +14,11 @@ def app(*refs: str, wait: bool = True, trust: Iterable[str] = (), **options: Any
     Loads the models now, and raises what stands in the way; with ``wait=False`` it loads them beside.
     """
     from modelyard.api import trusting
+    from modelyard.companion import accompany
+    from modelyard.scraping import Watched
 
-    return WsgiApp(refs, wait=wait, trust=trusting(trust), **options)
+    watched = Watched(options.get("registry"))
+    return WsgiApp(refs, wait=wait, accompany=accompany, watched=watched, trust=trusting(trust), **options)
 
 
 def mounted(outer: Callable[..., Any], prefix: str, inner: WsgiApp) -> Callable[..., Any]:

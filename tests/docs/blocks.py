@@ -67,7 +67,7 @@ def _compare(told: Any, expected: Any) -> None:
 class Reader:
     """Somebody with an empty folder, an empty registry and a terminal or two."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -78,6 +78,7 @@ class Reader:
             "MODELYARD_HOME": str(folder / "home"),
             "MODELYARD_PORT": str(self.port),
             "NO_COLOR": "1",
+            **settings,
         }
         self.servers: list[subprocess.Popen[bytes]] = []
 
@@ -135,8 +136,9 @@ def _python(text: str) -> Path:
 
 
 @contextmanager
-def reader(folder: Path) -> Iterator[Reader]:
-    somebody = Reader(folder)
+def reader(folder: Path, **settings: str) -> Iterator[Reader]:
+    """``settings`` are variables of the reader's environment."""
+    somebody = Reader(folder, settings)
     try:
         yield somebody
     finally:

@@ -73,7 +73,7 @@ class Operation:
         if twice := said.keys() & told.keys():
             raise InvalidInput.at(min(twice), "it once, in the path", "it in the body too")
         try:
-            taken = msgspec.convert({**self._texts(said), **told}, self.takes)
+            taken = msgspec.convert({**self._texts(said), **told}, self.takes, str_keys=True)
         except msgspec.ValidationError as error:
             found = _AT.fullmatch(str(error))
             assert found is not None

@@ -52,8 +52,9 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     times: list[str]
     whole: Sums
     series: list[Series]
-    #: By code word, of all requests that failed.
+    #: By code word, of all requests that failed; and of those of each point.
     codes: dict[str, int]
+    failures: dict[str, list[int]]
 
 
 def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int = 60) -> Traffic:
@@ -64,26 +65,35 @@ def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int 
     times = [stamp(begin + step * i) for i in range(points)]
     windows = registry.windows.find(model, since=stamp(begin), most=MOST_WINDOWS)
     groups: dict[tuple[str, str], list[list[Window]]] = {}
-    codes: dict[str, int] = {}
+    failures: dict[str, list[int]] = {}
     for window in windows:
         group = groups.setdefault((window.version, window.arm), [[] for _ in times])
-        opened = dt.datetime.fromisoformat(window.opened)
-        group[min(max(int((opened - begin) / step), 0), points - 1)].append(window)
+        place = min(max(int((dt.datetime.fromisoformat(window.opened) - begin) / step), 0), points - 1)
+        group[place].append(window)
         for code, count in window.counted.codes.items():
-            codes[code] = codes.get(code, 0) + count
+            failures.setdefault(code, [0] * points)[place] += count
     return Traffic(
         model=model, since=stamp(begin), until=now(), step=step.total_seconds(), times=times, whole=_sums(windows),
         series=[
             Series(version=version, arm=arm, points=[_sums(each) for each in group])
             for (version, arm), group in sorted(groups.items())
         ],
-        codes=codes,
+        codes={code: sum(counts) for code, counts in failures.items()}, failures=failures,
     )  # fmt: skip
 
 
 def sums_of(registry: Registry, model: str, since: str) -> Sums:
     """All of a model's requests after a moment, but for a shadow's, which nobody waited for."""
     return _sums(w for w in registry.windows.find(model, since=since, most=MOST_WINDOWS) if w.arm != "shadow")
+
+
+def by_version(registry: Registry, model: str, since: str) -> dict[str, Sums]:
+    """The same of each version that had requests after a moment."""
+    found: dict[str, list[Window]] = {}
+    for window in registry.windows.find(model, since=since, most=MOST_WINDOWS):
+        if window.arm != "shadow":
+            found.setdefault(window.version, []).append(window)
+    return {version: _sums(windows) for version, windows in found.items()}
 
 
 def _sums(windows: Iterable[Window]) -> Sums:

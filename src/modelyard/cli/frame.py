@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "labels": ("labels", "Send the truth about predictions, and see what it says of a model."),
         "alerts": ("alerts", "List, acknowledge and silence alerts, and try the sinks."),
         "watch": ("watch", "Record what servers predict, and make findings, alerts and decisions of it."),
+        "metrics": ("watch", "Print what is watched as Prometheus' text."),
     },
     "Guard a server": {
         "keys": ("keys", "Make, list and revoke the API keys of a registry."),

@@ -27,20 +27,24 @@ class _Value(click.ParamType[Any]):
             ) from None
 
 
-def of_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options for settings, in this order. One that is not given is None, so that the environment may speak."""
+def of_settings(*names: str, **named: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options for settings, in this order; those ``named`` have another name than their settings.
+
+    One that is not given is None, so that the environment may speak.
+    """
     rows = {setting.name: setting for setting in settings.TABLE}
+    wanted = [*((name, name) for name in names), *((setting, name) for name, setting in named.items())]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(names):
-            function = _option(rows[name])(function)
+        for setting, name in reversed(wanted):
+            function = _option(rows[setting], name)(function)
         return function
 
     return decorate
 
 
-def _option(setting: settings.Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    flag = f"--{setting.name.replace('_', '-')}"
+def _option(setting: settings.Setting, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    flag = f"--{name.replace('_', '-')}"
     purpose = setting.purpose[0].upper() + setting.purpose[1:] + "."
     note = f"[{setting.variable}{f', else {setting.default}' if setting.default else ''}]"
     if setting.is_switch:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modelyard.api import Standing
     from modelyard.registry.decisions import Finding
 
-_BAR = 20
+_BAR = 16
 
 
 def follow(standing: Standing, look: Callable[[], Standing]) -> None:
@@ -121,8 +121,9 @@ def _drawn(standing: Standing) -> Any:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for header in (*_HEADERS, "of what it takes"):
+    for header in _HEADERS:
         table.add_column(header, justify="left" if header == "guard" else "right")
+    table.add_column("of what it takes", no_wrap=True, min_width=_BAR)
     for finding in _findings(standing):
         table.add_row(*(Text(cell) for cell in (*_cells(finding), _bar(finding))))
     style = {"rolled back": "bold red", "aborted": "bold red", "promoted": "bold green", "passed": "bold green"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     modelyard serve churn@production churn@staging risk:7 --port 9000
     modelyard serve churn@production --workers 4 --host 0.0.0.0 --keys
     modelyard serve churn.zip --wires native,oip
-    modelyard serve churn@production --record
+    modelyard serve churn@production --no-record
     modelyard serve --control              # nothing yet: clients say what to load
     curl -d '{"x1": 1.5, "x2": 2}' localhost:8080/predict
     """,
@@ -43,8 +43,9 @@ def serve(refs: tuple[str, ...], trust: tuple[str, ...], **options: Any) -> None
 
     Each REF is churn@production, churn:4, churn, churn:latest-2, churn:all, or a bundle; NAME=BUNDLE gives a bundle
     another name. An alias is followed: after a promote or rollback the server changes over within a second and drops
-    no request. Ctrl-C or SIGTERM ends it once what is in flight is answered. Logs are JSON lines on stderr; with
-    --json, one line on stdout tells that it is ready.
+    no request. Ctrl-C or SIGTERM ends it once what is in flight is answered. What versions of a registry predict is
+    recorded and watched by a process beside the server, which ends with it. Logs are JSON lines on stderr; with --json,
+    one line on stdout tells that it is ready.
 
     In a container of SageMaker, Vertex AI or Azure ML no REF is needed: wire, port and model are those of the cloud.
     """
@@ -93,6 +94,9 @@ def _show(server: Server) -> None:
         version = f"{loaded.name} version {loaded.version}" if loaded.version else f"{loaded.name}, from a path"
         screen.say(f"serving {version} ({loaded.digest[:19]}…)")
     screen.say(f"at {server.url}; its API is described at {server.url}/openapi.json")
+    notes = server.application.notes
+    if notes is not None and not notes.is_failing and server.models:
+        screen.say(f"recorded in {notes.places.folder}; `modelyard monitor {server.models[0].name}` tells how it does")
     if not server.models or all(wire.name != "native" for wire in server.application.wires):
         return
     loaded = server.models[0]

@@ -1,8 +1,9 @@
-"""watch: the process that turns what was recorded into findings, alerts and decisions."""
+"""watch: the process that turns what was recorded into findings, alerts and decisions; metrics: what it knows."""
 
 from __future__ import annotations
 
 import signal
+import sys
 
 import click
 
@@ -13,17 +14,18 @@ from modelyard.cli.options import of_settings
 
 @command("watch", examples="modelyard watch\nmodelyard watch --once --json")
 @click.option("--once", is_flag=True, help="Take in what there is, and stop; record nothing.")
-@click.option("--beside", type=int, metavar="PROCESS", help="End with this process, once all is recorded.")
+@click.option("--beside", is_flag=True, help="End with standard input, once all is recorded.")
 @of_settings("records")
-def watch(once: bool, beside: int | None, records: str | None) -> Answer | None:
+def watch(once: bool, beside: bool, records: str | None) -> Answer | None:
     """Record what servers predict, and make findings, alerts and decisions of it.
 
     Any number of these may run, also on several machines that share a registry: on each machine one records, of all of
     them one decides, and another takes over within ten seconds of its end. Requests are served all the same where none
-    runs. `modelyard serve --record` starts one beside itself where there is none.
+    runs. `modelyard serve` starts one beside itself where there is none.
     """
     from modelyard import api, settings
     from modelyard.companion import leave_with
+    from modelyard.recording.batches import load_without_pandas
     from modelyard.recording.places import Places
     from modelyard.telemetry import Log
     from modelyard.watching import Watch
@@ -33,9 +35,23 @@ def watch(once: bool, beside: int | None, records: str | None) -> Answer | None:
     if once:
         acted = watching.once()
         return Answer({"acted": acted}, lambda: screen.say("done" if acted else "another process watches already"))
-    if beside is not None and places is not None:
-        leave_with(beside, places, watching.stop)
+    load_without_pandas()
+    if beside and places is not None:
+        leave_with(sys.stdin.fileno(), places, watching.stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watching.stop())
     watching.run()
     return None
+
+
+@command("metrics", examples="modelyard metrics\nmodelyard metrics > /var/lib/node_exporter/modelyard.prom")
+def metrics() -> Answer:
+    """Print what is watched as Prometheus' text.
+
+    That is drift, quality, alerts, rollouts and the control loop. A server tells the same at its /metrics. This is for
+    a timer where no server is scraped: node_exporter's textfile collector takes the file.
+    """
+    from modelyard import api
+
+    text = api.metrics()
+    return Answer({"metrics": text}, lambda: screen.say(text.removesuffix("\n")))

@@ -10,7 +10,7 @@ from nicegui import ui
 from modelyard.admin import jobs as told
 from modelyard.console import widgets
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column, Rebuild
+from modelyard.console.widgets import Column
 from modelyard.registry.jobs import Job
 
 _COLUMNS = (
@@ -33,15 +33,7 @@ def _show(said: list[Job]) -> Callable[[list[Job]], None] | None:
         return None
     with widgets.card("Jobs", "Each scores a file; the newest first"):
         table = widgets.table(_COLUMNS, [_row(each) for each in said], key="id", name="jobs")
-    columns = {column["name"] for column in table.columns}
-
-    def update(newer: list[Job]) -> None:
-        rows = [_row(each) for each in newer]
-        if any(row.get(c.name) not in (None, "") and c.name not in columns for row in rows for c in _COLUMNS):
-            raise Rebuild
-        widgets.refresh(table, _COLUMNS, rows)
-
-    return update
+    return lambda newer: widgets.refresh(table, _COLUMNS, [_row(each) for each in newer])
 
 
 def _row(job: Job) -> dict[str, Any]:

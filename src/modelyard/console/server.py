@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from modelyard import settings
 from modelyard.errors import MissingDependency, Refused, RemoteFailed
+from modelyard.serving.gate import is_loopback
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:
@@ -14,7 +19,10 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 #: Each is imported for its pages.
-_PAGES = ("overview", "jobs", "settings")
+_PAGES = (
+    "overview", "model", "endpoint", "try_it", "monitoring", "findings", "predictions", "prediction", "alerts", "alert",
+    "jobs", "settings",
+)  # fmt: skip
 
 
 def application(registry: Registry, *, keys: bool, is_local: bool = True, log: Log | None = None) -> FastAPI:
@@ -52,34 +60,62 @@ def application(registry: Registry, *, keys: bool, is_local: bool = True, log: L
     return app
 
 
-def run(registry: Registry, *, host: str, port: int, keys: bool, public: bool, ready: Any = None) -> None:
-    """Answer at ``host:port`` until Ctrl-C or SIGTERM.
+def mount(host: FastAPI, path: str, registry: Registry, *, keys: bool) -> None:
+    """Answer below ``path`` of somebody's own application, a FastAPI's or Starlette's, from when it starts to its end.
 
-    Raises Refused for an address that others reach, where nobody has to log in and nobody said so.
+    Without ``keys`` whoever reaches the application may do everything: it has to decide who does.
     """
-    import ipaddress
-    import socket
+    inner = application(registry, keys=keys, is_local=False)
+    outer = host.router.lifespan_context
 
-    app_is_local = ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
-    if not app_is_local and not keys and not public:
-        raise Refused(
-            f"whoever reaches {host} could do everything in this console: it asks for no key",
-            hint="modelyard console ... --keys    (and `modelyard keys create NAME --scope admin`)",
-        )
-    app = application(registry, keys=keys, is_local=app_is_local and not keys)
+    @asynccontextmanager
+    async def both(app: FastAPI) -> AsyncIterator[Any]:
+        async with inner.router.lifespan_context(inner), outer(app) as state:
+            yield state
+
+    host.router.lifespan_context = both
+    host.mount(path, inner)
+
+
+def run(registry: Registry, *, ready: Callable[[str], None] | None = None, **given: Any) -> None:
+    """Answer until Ctrl-C or SIGTERM. ``given``: the settings ``host``, ``console_port``, ``keys``, ``public``,
+    ``tls_certificate`` and ``tls_key``. ``ready`` is told the address.
+
+    Raises Refused for an address that others reach where nobody has to log in and nobody said so.
+    """
     import uvicorn
 
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise RemoteFailed(
-                f"cannot listen at {host}:{port}: {error.strerror}", hint="modelyard console --port 0 picks a free one"
-            ) from error
+    chosen = settings.Chosen(given)
+    with _bound(chosen.host, chosen.console_port) as listening:
+        address, port = listening.getsockname()[:2]
+        is_local = is_loopback(address)
+        if not (is_local or chosen.keys or chosen.public):
+            raise Refused(
+                f"whoever reaches {address} could do everything in this console: it asks for no key",
+                hint="modelyard console ... --keys      (and `modelyard keys create NAME --scope admin`)\n"
+                "modelyard console ... --public    (where something in front of it decides who may look)",
+            )
+        app = application(registry, keys=chosen.keys, is_local=is_local and not chosen.keys)
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=2, ssl_certfile=chosen.tls_certificate or None,
+            ssl_keyfile=chosen.tls_key or None,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
         listening.listen()  # who calls from now on waits until the pages are there
         if ready is not None:
-            ready(f"http://{host}:{listening.getsockname()[1]}")
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+            scheme = "https" if chosen.tls_certificate else "http"
+            ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         server.run(sockets=[listening])
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((host, port))
+        except OSError as error:
+            hint = "modelyard console --port 0 picks a free one"
+            raise RemoteFailed(f"cannot listen at {host}:{port}: {error.strerror or error}", hint=hint) from error
+        yield made

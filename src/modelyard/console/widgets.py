@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 from nicegui import ui
@@ -36,6 +37,18 @@ def heading(text: str, level: int = 1) -> ui.element:
     return made
 
 
+#: The pages about one model: below its own address, and what they are called.
+SECTIONS = (("", "Versions"), ("/endpoint", "Endpoint"), ("/monitoring", "Monitoring"), ("/try", "Try it"))
+
+
+def sections(model: str, here: str) -> None:
+    """The heading of a page about a model, and the way to the others. ``here``: which of ``SECTIONS`` it is."""
+    heading(model)
+    with ui.element("nav").classes("y-tabs").props(f'aria-label="About {_escaped(model)}"'):
+        for path, name in SECTIONS:
+            ui.link(name, f"/models/{model}{path}").props('aria-current="page"' if path == here else "")
+
+
 @contextmanager
 def card(title: str = "", about: str = "") -> Any:
     """A card with a heading and a line about what it shows."""
@@ -48,14 +61,25 @@ def card(title: str = "", about: str = "") -> Any:
         yield made
 
 
-def tile(name: str, value: str, about: str = "", tone: str = "") -> None:
+class Tile(NamedTuple):
+    """One figure as it is shown, so that a newer one can take its place."""
+
+    value: ui.label
+    about: ui.label
+
+    def tell(self, value: str, about: str = "") -> None:
+        """Show another figure."""
+        self.value.text = value
+        self.about.text = about
+
+
+def tile(name: str, value: str, about: str = "", tone: str = "") -> Tile:
     """One figure, large, with its name."""
     with ui.element("div").classes("y-card y-tile").style("gap: 2px"):
         ui.label(name).classes("y-soft y-small")
         with ui.element("b").classes(tone):
-            ui.label(value)
-        if about:
-            ui.label(about).classes("y-soft y-small")
+            figure = ui.label(value)
+        return Tile(figure, ui.label(about).classes("y-soft y-small"))
 
 
 def mark(text: str, tone: str = "") -> None:
@@ -72,15 +96,20 @@ class Moment(str):
     """A moment among ``pairs``."""
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> None:
-    """Names and what they have; rows that have nothing are left out."""
+def pairs(rows: Sequence[tuple[str, Any]]) -> None:
+    """Names and what they have; rows that have nothing are left out. A function builds its own."""
     with ui.element("dl").classes("y-pairs"):
         for name, value in rows:
             if value:
                 with ui.element("dt").classes("y-soft"):
                     ui.label(name)
                 with ui.element("dd"):
-                    moment(value) if isinstance(value, Moment) else ui.label(value)
+                    if callable(value):
+                        value()
+                    elif isinstance(value, Moment):
+                        moment(value)
+                    else:
+                        ui.label(str(value))
 
 
 def loading() -> None:
@@ -109,8 +138,18 @@ def command(text: str) -> None:
         )
 
 
-def failure(error: Exception) -> None:
-    """What went wrong, and what to do."""
+def copied(text: str, label: str) -> None:
+    """A text of several lines that can be copied."""
+    with ui.element("div").classes("y-row").style("align-items: flex-start; flex-wrap: nowrap"):
+        with ui.element("pre").classes("y-grow"):
+            ui.label(text)
+        ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(text)).props(
+            f'flat round dense size="sm" aria-label="{_escaped(label)}"'
+        )
+
+
+def failure(error: Exception, *, again: bool = True) -> None:
+    """What went wrong, and what to do. ``again``: whether the page tries again by itself."""
     message, hint = "An error of Modelyard: its log tells more.", ""
     if isinstance(error, ModelyardError):
         message, hint = error.message, error.hint
@@ -121,7 +160,8 @@ def failure(error: Exception) -> None:
         if hint:
             with ui.element("pre"):
                 ui.label(hint)
-        ui.label("This page tries again by itself.").classes("y-soft y-small")
+        if again:
+            ui.label("This page tries again by itself.").classes("y-soft y-small")
 
 
 def tell(error: ModelyardError) -> None:
@@ -130,28 +170,58 @@ def tell(error: ModelyardError) -> None:
     ui.notify(text, type="negative", multi_line=True, timeout=10_000)
 
 
+@contextmanager
+def dialog(title: str) -> Any:
+    """A dialog; ``answered`` opens it and waits."""
+    with ui.dialog() as made, ui.card().classes("y-dialog"):
+        ui.label(title).props('role="heading" aria-level="2"').style("font-size: 18px; font-weight: 650")
+        yield made
+
+
 async def confirm(question: str, consequence: str, verb: str, *, asks_why: bool = True) -> str | None:
     """Ask before something is done: the reason that was given ("" for none), or None where it is not to be done."""
-    with ui.dialog() as dialog, ui.card().style("min-width: min(420px, 90vw)"):
-        ui.label(question).style("font-size: 18px; font-weight: 650")
+    with dialog(question) as asking:
         ui.label(consequence)
         why = ui.input("Why (kept in the history)").classes("w-full").props("autofocus") if asks_why else None
         with ui.row().classes("w-full justify-end"):
-            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat")
-            ui.button(verb, on_click=lambda: dialog.submit(why.value if why is not None else "")).props("unelevated")
-    answer: str | None = await dialog
-    dialog.delete()
+            ui.button("Cancel", on_click=lambda: asking.submit(None)).props("flat no-caps")
+            ui.button(verb, on_click=lambda: asking.submit(why.value if why is not None else "")).props(
+                "unelevated no-caps"
+            )
+    answer: str | None = await answered(asking)
+    return answer
+
+
+async def answered(asking: ui.dialog) -> Any:
+    """What is submitted in a dialog, which is gone then; None where it is left, or where whoever looked has left."""
+    answer = await asking
+    if not asking.is_deleted:
+        asking.delete()
     return answer
 
 
 def action(label: str, on_click: Callable[[], Awaitable[Any]], *, icon: str = "", is_grave: bool = False) -> ui.button:
     """A button that does something."""
     colour = "negative" if is_grave else "primary"
-    return ui.button(label, icon=icon or None, on_click=on_click).props(f'outline no-caps color="{colour}"')
+    return ui.button(label, icon=icon or None, on_click=apart(on_click)).props(f'outline no-caps color="{colour}"')
+
+
+def apart(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+    """A handler whose dialogs stay while what it was called from is shown anew."""
+
+    @wraps(handler)  # the framework gives the event to handlers whose signature wants one
+    async def handle(*given: Any) -> None:
+        with ui.context.client.content:
+            await handler(*given)
+
+    return handle
 
 
 class Column(NamedTuple):
-    """One column of a table. ``kind``: text, number, moment, mark, or link (the row's ``<name>_href``)."""
+    """One column of a table. ``kind``: text, number, moment, mark, link (the row's ``<name>_href``), title (a link of
+    many words), cell (a text that is not broken), act: a button that is called what the row says, and sends the row as
+    the event ``act``; or drawn: then whoever makes the table adds the slot that draws it.
+    """
 
     name: str
     label: str
@@ -164,51 +234,60 @@ _CELLS = {
     "moment": '<q-td :props="props"><time :data-utc="props.value"></time></q-td>',
     "mark": '<q-td :props="props"><span v-if="props.value" '
     ":class=\"'y-mark ' + (props.row[props.col.name + '_tone'] || '')\">{{ props.value }}</span></q-td>",
+    "act": '<q-td :props="props"><q-btn flat dense round icon="more_vert" :aria-label="props.value" '
+    "@click=\"() => $parent.$emit('act', props.row)\" /></q-td>",
     "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
     ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
 }
+_CELLS["title"] = _CELLS["link"]
 
 
 def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, name: str, page: int = 25) -> ui.table:
     """Rows that can be sorted, paged, and taken along as CSV. ``key``: the column that tells rows apart; ``name``: of
     the file. Links are relative to the console's root.
     """
-    _finish(columns, rows)
-    columns = [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
-    told = [
+    columns = _dressed(columns, rows)
+    heads = [
         {
-            "name": each.name, "label": each.label, "field": each.name, "sortable": True,
+            "name": each.name, "label": each.label, "field": each.name, "sortable": each.kind != "act",
             "align": "right" if each.kind == "number" else "left",
-            "classes": "y-text" if each.kind == "text" else "y-cell",
+            "classes": {"text": "y-text", "title": "y-text y-title"}.get(each.kind, "y-cell"),
             "headerClasses": "y-head",
         }
         for each in columns
     ]  # fmt: skip
-    made = ui.table(columns=told, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
+    made = ui.table(columns=heads, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
     made.props("flat dense wrap-cells").classes("w-full")
     for column in columns:
         if column.kind in _CELLS:
             made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
     with ui.element("div").classes("y-row").style("justify-content: flex-end"):
-        _download(name, [c.label for c in columns], lambda: [[row.get(c.name) for c in columns] for row in made.rows])
+        told = [c for c in columns if c.kind not in ("act", "drawn")]
+        _download(name, [c.label for c in told], lambda: [[row.get(c.name) for c in told] for row in made.rows])
     return made
 
 
 def refresh(table: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
-    """Show newer rows in a table, where it is sorted and paged as somebody left it."""
-    _finish(columns, rows)
+    """Show newer rows in a table, where it is sorted and paged as somebody left it. Raises Rebuild where they have
+    something in other columns than the table shows.
+    """
+    if [each.name for each in _dressed(columns, rows)] != [each["name"] for each in table.columns]:
+        raise Rebuild
     table.rows = rows
 
 
-def _finish(columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
-    """Add to rows what their cells want: whole addresses, colours of marks."""
+def _dressed(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[Column]:
+    """The columns in which these rows have something. Adds to the rows what their cells want: whole addresses, colours
+    of marks.
+    """
     root = ui.context.client.request.scope.get("root_path", "")
     for row in rows:
         for column in columns:
-            if column.kind == "link" and (href := row.get(f"{column.name}_href")):
+            if column.kind in ("link", "title") and (href := row.get(f"{column.name}_href")):
                 row[f"{column.name}_href"] = root + href
             if column.kind == "mark":
                 row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
+    return [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
 
 
 def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], list[Sequence[Any]]], name: str,
@@ -219,6 +298,12 @@ def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], lis
     with ui.element("div").classes("y-row").style("justify-content: flex-end"):
         _download(name, header, rows)
     return made
+
+
+def redraw(made: ui.echart, options: dict[str, Any]) -> None:
+    """Show newer data in a chart."""
+    made.options.update(options)
+    made.update()
 
 
 #: Greys that can be read on light and dark ground; no movement, which would draw the eye to nothing.

@@ -1,10 +1,10 @@
-"""Prometheus' lines about findings, alerts and the loop, made from rows, for whoever answers ``GET /metrics``."""
+"""Metrics of findings, alerts, quality and the loop, made from rows."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from modelyard.monitoring import budget, judging, latency
 from modelyard.monitoring.rules import load_all
 from modelyard.monitoring.turn import unpack_state
 from modelyard.monitoring.watch import Alive
+from modelyard.prometheus import Page
 from modelyard.registry import states
 from modelyard.registry.leases import CONTROL
 from modelyard.registry.stages import quantile_of
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 
-def render(registry: Registry, *, open_metrics: bool = False) -> str:
-    """The lines, each family with its help and type; without the end mark of OpenMetrics. Raises RemoteFailed."""
-    page = _Page(open_metrics)
+def tell(registry: Registry) -> Page:
+    """All of it, as a page. Raises RemoteFailed."""
+    page = Page()
     found = registry.findings.find(is_open=True)
     page.head("modelyard_findings_open", "gauge", "Findings that are open, by kind.")
     for (model, version, kind), count in sorted(Counter((f.model, f.version, f.kind) for f in found).items()):
@@ -39,10 +40,10 @@ def render(registry: Registry, *, open_metrics: bool = False) -> str:
     _labels(registry, page)
     _budgets(registry, page)
     _loop(registry, page)
-    return page.text()
+    return page
 
 
-def _versions(registry: Registry, page: _Page) -> None:
+def _versions(registry: Registry, page: Page) -> None:
     arms = [
         ({"model": model, "version": version, "arm": name}, arm)
         for (model, version), text in states.find(registry.database, "monitor").items()
@@ -69,7 +70,7 @@ def _versions(registry: Registry, page: _Page) -> None:
                 page.add({**labels, "quantile": name.replace("p", "0.")}, seconds)
 
 
-def _labels(registry: Registry, page: _Page) -> None:
+def _labels(registry: Registry, page: Page) -> None:
     totals = {model: registry.labels.totals(model) for model in registry.labels.models()}
     page.head("modelyard_labels_received_total", "counter", "Labels that came, also again.")
     for model, found in totals.items():
@@ -91,7 +92,7 @@ def _labels(registry: Registry, page: _Page) -> None:
                         page.add({"model": model, "version": version, "metric": metric, "bound": bound}, value)
 
 
-def _budgets(registry: Registry, page: _Page) -> None:
+def _budgets(registry: Registry, page: Page) -> None:
     page.head("modelyard_budget_burn_rate", "gauge", "How many times as fast as allowed an error budget is used.")
     general, own = load_all(registry.database)
     for (model, _), text in states.find(registry.database, "budget").items():
@@ -108,46 +109,21 @@ def _budgets(registry: Registry, page: _Page) -> None:
                     page.add(labels, getattr(seen, what) / seen.requests / allowed)
 
 
-def _loop(registry: Registry, page: _Page) -> None:
+def _loop(registry: Registry, page: Page) -> None:
     text = states.get(registry.database, "loop")
-    page.head("modelyard_loop_held", "gauge", "1 while a process holds the lease of the control loop.")
-    page.add({}, int(bool(registry.holder(CONTROL))))
+    held = int(bool(registry.holder(CONTROL)))
+    page.single("modelyard_loop_held", "gauge", "1 while a process holds the lease of the control loop.", held)
     if text is None:
         return
     alive = msgspec.json.decode(text, type=Alive)
     silent = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(alive.moment)).total_seconds()
-    for name, kind, about, value in (
+    told: list[tuple[str, Literal["gauge", "counter"], str, float]] = [
         ("silent_seconds", "gauge", "Seconds since the control loop said that it is alive.", max(0.0, silent)),
         ("term", "gauge", "How often the lease of the control loop changed hands.", alive.term),
         ("turns_total", "counter", "Turns of the present loop.", alive.turns),
         ("windows_total", "counter", "Windows that the present loop took in.", alive.windows),
         ("failures_total", "counter", "Failures of the present loop that nobody foresaw.", alive.failures),
         ("behind_versions", "gauge", "Versions with windows that are not taken in yet.", alive.behind),
-    ):
-        page.head(f"modelyard_loop_{name}", kind, about)
-        page.add({}, value)
-
-
-class _Page:
-    """Lines of the text."""
-
-    def __init__(self, is_open: bool) -> None:
-        self._is_open = is_open
-        self._lines: list[str] = []
-        self._name = ""
-
-    def head(self, name: str, kind: str, about: str) -> None:
-        self._name = name
-        family = name.removesuffix("_total") if self._is_open else name
-        self._lines += [f"# HELP {family} {about}", f"# TYPE {family} {kind}"]
-
-    def add(self, labels: dict[str, str], value: float) -> None:
-        inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-        self._lines.append(f"{self._name}{f'{{{inside}}}' if inside else ''} {value!r}")
-
-    def text(self) -> str:
-        return "\n".join(self._lines) + "\n"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    ]
+    for name, kind, about, value in told:
+        page.single(f"modelyard_loop_{name}", kind, about, value)

@@ -11,11 +11,13 @@ from modelyard.monitoring.features import Feature
 from modelyard.monitoring.looks import seconds_between
 from modelyard.monitoring.report import Arm, Report
 from modelyard.monitoring.words import MEASURES, chance, expectation, rests_on
-from modelyard.pages import interval, line, section
+from modelyard.pages import interval, line, note, section, table
 from modelyard.registry.findings import Finding
 
-#: Features that get a picture of their own, and rows of the table.
+#: Features that get a picture of their own, and rows of a table.
 PICTURES, MOST = 12, 200
+#: Texts that have room below their bars.
+_TEXTS = 5
 
 _TITLES = {
     "psi": "PSI", "js": "Jensen-Shannon", "chi2": "chi-square", "ks": "KS", "wasserstein": "Wasserstein (sd)",
@@ -24,7 +26,9 @@ _TITLES = {
 
 def page(report: Report) -> str:
     """The whole page."""
-    sections = [_head(report), _notes(report), section("Open findings", _findings(report.findings))]
+    is_open = [finding for finding in report.findings if finding.closed is None]
+    nothing = '<p class="soft">None.</p>' if report.arms else ""
+    sections = [_head(report), _notes(report), section("Open findings", _findings(is_open) or nothing)]
     for arm in report.arms:
         name = f"version {arm.version or '–'}" + (f", {arm.arm}" if arm.arm else "")
         sections += [
@@ -44,8 +48,12 @@ def _head(report: Report) -> str:
     rows, requests = sum(arm.rows for arm in report.arms), sum(arm.requests for arm in report.arms)
     failed, lost = sum(arm.failed for arm in report.arms), sum(arm.lost for arm in report.arms)
     cards = [
-        ("Open findings", str(sum(f.closed is None for f in report.findings)), f"{len(report.alerts)} open alerts"),
-        ("Rows", f"{rows:,}", f"{lost:,} not recorded" if lost else "all recorded"),
+        (
+            "Open findings",
+            str(sum(f.closed is None for f in report.findings)),
+            f"{len(report.alerts)} open alert{'' if len(report.alerts) == 1 else 's'}",
+        ),
+        ("Rows", f"{rows:,}", f"{lost:,} not recorded" if lost else "all recorded" if rows else "nothing recorded"),
         ("Requests", f"{requests:,}", f"{failed:,} failed"),
         ("Versions and arms", str(len(report.arms)), ", ".join(_name(arm) for arm in report.arms) or "none"),
     ]
@@ -61,30 +69,31 @@ def _head(report: Report) -> str:
 
 
 def _notes(report: Report) -> str:
-    told = [*report.notes, *(f"{_name(arm)}: {limit}" for arm in report.arms for limit in arm.limits)]
-    told += [f"{_name(arm)}: {arm.foreign} windows were counted on other bins" for arm in report.arms if arm.foreign]
+    whose: dict[str, list[str]] = {}
+    for arm in report.arms:
+        for limit in (*arm.limits, *([f"{arm.foreign} windows were counted on other bins"] if arm.foreign else [])):
+            whose.setdefault(limit, []).append(_name(arm))
+    told = [*report.notes, *(f"{', '.join(names)}: {limit}" for limit, names in whose.items())]
     if not told:
         return ""
-    return f'<div class="warn"><ul>{"".join(f"<li>{escape(note)}</li>" for note in told)}</ul></div>'
+    return f'<div class="warn"><ul>{"".join(f"<li>{note(each)}</li>" for each in told)}</ul></div>'
 
 
 def _findings(findings: Sequence[Finding]) -> str:
-    shown = [f for f in findings if f.closed is None] or [f for f in findings if f.closed]
-    if not shown:
+    if not findings:
         return ""
-    lines = [line(["Kind", "What", "Since", "Evidence"], "th")]
-    for finding in shown[:MOST]:
+    rows = []
+    for finding in findings[:MOST]:
+        since = f"<span class='day'>{_moment(finding.opened)}</span>"
         over = f"<br>over {_moment(finding.closed)}: {escape(finding.why)}" if finding.closed else ""
         where = f"version {finding.version}" + (f", {finding.arm}" if finding.arm else "")
         evidence = f"{rests_on(finding.evidence)}. {expectation(finding).capitalize()}."
-        lines.append(
-            line([
-                f"{escape(finding.kind)}<br><span class='soft'>{escape(finding.severity)}</span>",
-                f"<b>{escape(finding.told)}</b><br><span class='soft'>finding {finding.id}, {escape(where)}</span>",
-                f"{_moment(finding.opened)}{over}", f"<span class='soft'>{escape(evidence)}</span>",
-            ])
-        )  # fmt: skip
-    return f"<table>{''.join(lines)}</table>"
+        rows.append([
+            f"{escape(finding.kind)} <span class='soft'>{escape(finding.severity)}</span>",
+            f"<b>{escape(finding.told)}</b><br><span class='soft'>finding {finding.id}, {escape(where)}</span>",
+            f"{since}{over}", f"<span class='soft'>{escape(evidence)}</span>",
+        ])  # fmt: skip
+    return table(["", "", "Since", "Evidence"], rows)
 
 
 def _features(arm: Arm) -> str:
@@ -92,22 +101,21 @@ def _features(arm: Arm) -> str:
     if not shown:
         return ""
     most = max(max(f.high or 0, f.floor) / f.floor for f in shown)
-    lines = [line(["Feature", "Effect", "#Value", "#95% interval", "", "Distances", "Over time", "Now"], "th")]
+    rows = []
     for feature in shown[:MOST]:
-        value, low, high = feature.value or 0.0, feature.low or 0.0, feature.high or 0.0
-        floor = feature.floor
-        track = interval(low / floor, high / floor, value / floor, 0.0, min(most, 10.0), 1.0)
-        name = f"{escape(feature.name)}<br><span class='soft'>{feature.side}, {feature.live:,} rows</span>"
-        now = ", ".join(feature.open) or ("matters" if low > feature.floor else "")
-        lines.append(
-            line([
-                name, MEASURES[feature.measure], f"#{value:.3f}", f"#{low:.3f} – {high:.3f}", track,
-                f"<span class='soft'>{_distances(feature)}</span>", _spark(feature), f"<b>{escape(now)}</b>",
-            ], style="won" if feature.open else "")
-        )  # fmt: skip
+        value, low, high, floor = feature.value or 0.0, feature.low or 0.0, feature.high or 0.0, feature.floor
+        rows.append([
+            f"{escape(feature.name)}<br><span class='soft day'>{feature.side}, {feature.live:,} rows</span>",
+            MEASURES[feature.measure], f"#{value:.3f}", f"#{low:.3f} – {high:.3f}",
+            interval(low / floor, high / floor, value / floor, 0.0, min(most, 10.0), 1.0), _distances(feature),
+            _spark(feature), escape(", ".join(feature.open) or ("matters" if low > floor else "")),
+        ])  # fmt: skip
+    head = ["", "Effect", "#Value", "#95% interval", "", "Distances", "Over time", "Now"]
+    kept = [i for i, _ in enumerate(head) if any(row[i] for row in rows)]
+    head, rows = [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
     rest = len(shown) - MOST
     return (
-        f"<table>{''.join(lines)}</table>"
+        f"{table(head, rows, [bool(feature.open) for feature in shown])}"
         '<p class="soft">Blue: the effect and its 95% interval, which carries the size of the reference; red: what '
         "matters. Distances are told with the value that chance exceeds once in twenty times at these sample sizes."
         f"{f' {rest} more features are not shown.' if rest > 0 else ''}</p>"
@@ -115,10 +123,14 @@ def _features(arm: Arm) -> str:
 
 
 def _distances(feature: Feature) -> str:
-    return "<br>".join(
+    told = [
         f"{_TITLES[name]} {found.value:.3g} (chance {found.critical:.3g}{escape(chance(found.p))})"
         for name, found in feature.distances.items()
-    )
+    ]
+    if not told:
+        return ""
+    rest = "".join(f"<div class='soft'>{each}</div>" for each in told)
+    return f"<details><summary>{told[0].partition(' (')[0]}</summary>{rest}</details>"
 
 
 def _spark(feature: Feature) -> str:
@@ -151,10 +163,11 @@ def _histograms(feature: Feature) -> str:
     ours, theirs = feature.shares
     most = max(*ours, *theirs)
     edges = [float(i) for i in range(len(ours) + 1)]
-    title = "bin" if feature.kind == "number" else "text, most frequent first"
-    plot = Plot((0, len(ours)), (0, most), title, "share of rows", feature.name)
+    title = "value, at the reference's quantiles" if feature.kind == "number" else "text, most frequent first"
+    plot = Plot((0, len(ours)), (0, most), title, "share of rows", feature.name, _places(feature))
     plot.bars(edges, ours, "bar less")
-    plot.line([x + 0.5 for x in edges[:-1]], theirs, "l0", "live")
+    steps = [x for edge in edges for x in (edge, edge)][1:-1]
+    plot.line(steps, [y for value in theirs for y in (value, value)], "l0", "live")
     middles = feature.middles
     told = ""
     if feature.kind == "number" and None not in middles:
@@ -165,6 +178,15 @@ def _histograms(feature: Feature) -> str:
         told = f"{short(str(feature.cells[at]), 24)}: {ours[at]:.1%} in the reference, {theirs[at]:.1%} live"
     missing = f"; missing {feature.missing[0]:.1%}, live {feature.missing[1]:.1%}" if any(feature.missing) else ""
     return plot.svg() + f'<p class="soft">{escape(told + missing)}</p>'
+
+
+def _places(feature: Feature) -> dict[float, str]:
+    """What to write below the bars: some values between them, or the texts that they are of."""
+    known = feature.cells
+    if feature.kind == "category":
+        return {i + 0.5: short(str(text), 9) for i, text in enumerate(known[:_TEXTS])}
+    last = len(known) - 1
+    return {at + 1.0: number(known[at]) for at in sorted({round(i * last / 3) for i in range(4)})}
 
 
 def _latency(report: Report, arm: Arm) -> str:
@@ -190,7 +212,7 @@ def _time_line(report: Report, arm: Arm) -> str:
         plot.line([x for x, _ in points], [y for _, y in points], f"l{n}", name)
         names.append((f"l{n}", name))
     plot.key(names)
-    return plot.svg()
+    return f'<div class="plot">{plot.svg()}</div>'
 
 
 def _budgets(report: Report) -> str:

@@ -109,7 +109,7 @@ _read_unserved = msgspec.msgpack.Decoder(Unserved).decode
 class LaneWriter:
     """Writes the calls and refusals of one lane."""
 
-    __slots__ = ("_inputs", "_lost", "_outputs", "_ring", "unfit")
+    __slots__ = ("_inputs", "_lost", "_outputs", "_ring", "unfit", "unwritten")
 
     def __init__(self, ring: RingWriter, signature: Signature) -> None:
         self._ring = ring
@@ -117,6 +117,8 @@ class LaneWriter:
         self._outputs = Form.of(signature.output_layout)
         #: Rows that there was no room for since the last frame that there was room for.
         self._lost = 0
+        #: The same since the caller set it to 0.
+        self.unwritten = 0
         #: Sides of calls that could not be written, because they are not what the signature says.
         self.unfit = 0
 
@@ -148,8 +150,7 @@ class LaneWriter:
             is_written = ring.put(CALL, head, blocks, size, rows)
         except ValueError:  # an array that does not lie in memory row after row
             is_written = ring.put(CALL, head, [np.ascontiguousarray(block) for block in blocks], size, rows)
-        self._lost = 0 if is_written else self._lost + rows
-        return is_written
+        return self._note(is_written, rows)
 
     def write_refusal(self, refusal: Refusal) -> bool:
         """Write a refusal's frame. False where it found no room."""
@@ -161,13 +162,20 @@ class LaneWriter:
                 setattr(refusal, name, _writable(getattr(refusal, name)))
             frame = _encode(refusal)
         is_written = self._ring.put(REFUSED, frame, [], 0, 1)
-        self._lost = 0 if is_written else self._lost + 1
-        return is_written
+        return self._note(is_written, 1)
 
     def lose(self, rows: int) -> None:
         """Count rows that could not be written."""
-        self._lost += rows
+        self._note(False, rows)
         self._ring.lose(1, rows)
+
+    def _note(self, is_written: bool, rows: int) -> bool:
+        if is_written:
+            self._lost = 0
+        else:
+            self._lost += rows
+            self.unwritten += rows
+        return is_written
 
     def _without(self, call: Call, inputs: Columns | None, outputs: Columns | None) -> bool:
         self.unfit += 1

@@ -89,7 +89,7 @@ class Keeper:
             arrow().array([])  # it looks for pandas, which takes a while where it is there: now rather than later
         except MissingDependency as error:
             self.can_keep = False
-            log.write("warning", "predictions are counted and not kept", error=error, hint=error.hint)
+            log.write("info", "predictions are counted and not kept", error=error, hint=error.hint)
 
     @property
     def path(self) -> Path:

@@ -29,9 +29,10 @@ class Clock(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
-    """Where the evidence stood: the logarithm of each guard's."""
+    """Where the evidence stood: the logarithm of each guard's, less that of what it takes to roll back."""
 
     moment: str
+    #: To the candidate.
     requests: int
     logs: dict[str, float]
 

@@ -85,6 +85,27 @@ class Lease:
         return now - self._since >= self._free_seconds
 
 
+class Onlooker:
+    """Sees whether somebody holds a lease, by its beats, without wanting it. Not for several threads."""
+
+    def __init__(self, database: Database, name: str, *, free_seconds: float = FREE_SECONDS) -> None:
+        self._database = database
+        self._name = name
+        self._free_seconds = free_seconds
+        self._seen: tuple[str, int, int] | None = None
+        self._since = 0.0
+
+    def is_held(self) -> bool:
+        """As far as anybody can know who has not looked for long. Raises RemoteFailed."""
+        rows = self._database.query("SELECT holder, term, beat FROM leases WHERE name = ?", self._name)
+        if not rows or not rows[0]["holder"]:
+            return False
+        seen, now = (rows[0]["holder"], rows[0]["term"], rows[0]["beat"]), monotonic()
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        return now - self._since < self._free_seconds
+
+
 def holder_of(database: Database, name: str) -> str:
     """Who holds a lease, as far as anybody knows; "" for nobody."""
     rows = database.query("SELECT holder FROM leases WHERE name = ?", name)

@@ -89,8 +89,7 @@ class Registry:
         registry's own, or where the setting ``store`` says, which several machines may share.
         Raises RemoteFailed where the database cannot be used, Refused where a newer Modelyard made it.
         """
-        home: Path = settings.get("home")
-        place = str(where) if where is not None else settings.get("registry") or str(home)
+        home, place = _place(where)
         if "://" in place and not is_url(place):  # what it says may be a password: neither shown nor made a folder
             raise InvalidInput.at(
                 "registry", "a folder, or postgresql://user:password@host:port/database", "a URL of another kind"
@@ -109,6 +108,12 @@ class Registry:
         with _tolerated("the index of images is stale"):
             refresh_index(database, blobs)
         return registry
+
+    @staticmethod
+    def is_there(where: str | Path | None = None) -> bool:
+        """Whether somebody has made the registry that ``open`` would open; one on a server counts as made."""
+        _, place = _place(where)
+        return "://" in place or (Path(place).expanduser() / "registry.db").exists()
 
     def __repr__(self) -> str:
         return f"<Registry {self._database.where}>"
@@ -350,6 +355,12 @@ class Registry:
     def _forget(self, parts: Iterable[Part]) -> None:
         with _tolerated("blobs were left for modelyard collect"):
             forget(self._database, self._store, parts)
+
+
+def _place(where: str | Path | None) -> tuple[Path, str]:
+    """The home folder, and the folder or URL of a registry."""
+    home: Path = settings.get("home")
+    return home, str(where) if where is not None else settings.get("registry") or str(home)
 
 
 def _make(folder: Path) -> None:

@@ -50,6 +50,18 @@ class Rollouts:
         """Every rollout that ever was, or a model's, oldest first."""
         return self._find("id > 0") if model is None else self._find("model = ?", model)
 
+    def newest(self) -> list[Rollout]:
+        """The newest rollout of every alias that ever had one."""
+        return self._find("id IN (SELECT max(id) FROM rollouts GROUP BY model, alias)")
+
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """How many decisions there were, by model, alias and action."""
+        rows = self._database.query(
+            """SELECT r.model, r.alias, d.action, count(*) AS n FROM decisions d JOIN rollouts r ON r.id = d.rollout
+               GROUP BY r.model, r.alias, d.action ORDER BY r.model, r.alias, d.action"""
+        )
+        return {(row["model"], row["alias"], row["action"]): row["n"] for row in rows}
+
     def decisions(self, rollout: int) -> list[Decision]:
         """Every decision about a rollout, oldest first."""
         rows = self._database.query("SELECT content FROM decisions WHERE rollout = ? ORDER BY id", rollout)

@@ -25,7 +25,7 @@ from modelyard.serving.engine import Lane
 from modelyard.serving.gate import Gate
 from modelyard.serving.ledger import LateLedger
 from modelyard.serving.loading import Loaded
-from modelyard.serving.metrics import Metrics, Vitals, resident_bytes
+from modelyard.serving.metrics import Meter, Metrics, Vitals, resident_bytes
 from modelyard.serving.narrowed import Narrowed
 from modelyard.serving.noting import Book, Notes
 from modelyard.serving.operations import OperationsWire
@@ -45,6 +45,7 @@ from modelyard.wires.reflection_grpc import ReflectionGrpcWire
 if TYPE_CHECKING:
     from modelyard.bundle import Trust
     from modelyard.messages import Call
+    from modelyard.prometheus import Page
     from modelyard.serving.spans import Spans
 
 #: What the metrics of a version end with where it is a shadow, and how many copies may wait for it.
@@ -59,8 +60,9 @@ MOST_WAITING = 256
 class Application:
     """Serves the models that ``references`` name (see ``serving.catalog``) on one event loop.
 
-    ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests. The other
-    options are settings by their names (``modelyard settings`` lists them).
+    ``registry`` is a registry or its address; ``source`` replaces registry and disk altogether, for tests; ``watched``
+    makes what ``GET /metrics`` tells beside the server's own counts. The other options are settings by their names
+    (``modelyard settings`` lists them).
     """
 
     #: Whether requests are answered in threads of their own, rather than on the loop's.
@@ -74,6 +76,7 @@ class Application:
         trust: Trust | None = None,
         wires: Sequence[str | Wire] | None = None,
         source: Callable[[], Source] | None = None,
+        watched: Callable[[], Page] | None = None,
         log_stream: TextIO | None = None,
         **options: Any,
     ) -> None:
@@ -96,8 +99,9 @@ class Application:
         self.wires: list[Wire] = [plugins.find("wires", name) for name in _with_twins(named)]
         chosen = self.settings
         operations = OperationsWire(
-            self._render_metrics,
-            lambda: self.catalog.registry_fault,
+            lambda: self.metrics.tell(self._lanes.values()),
+            self._troubles,
+            watched=watched,
             is_terse=chosen.production,
             wants_keys=chosen.keys,
         )
@@ -148,7 +152,7 @@ class Application:
         self._newest = self.catalog.table
         self.cache = AnswerCache(chosen.cache) if chosen.cache else None
         #: What is told to the recorder, where there is to be one.
-        self.notes = self._make_notes() if chosen.record else None
+        self.notes = self._make_notes() if chosen.is_set("record") and chosen.record else None
         #: Where spans go, if anywhere.
         self.spans = self._open_spans()
         self._slots = max(1, _cores() // chosen.workers)
@@ -159,6 +163,15 @@ class Application:
         # For calls that wait, such as for a model to be loaded. Nothing that such a call waits for may run here.
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._blocking = ThreadPoolExecutor(4, thread_name_prefix="modelyard-blocking")
+
+    def _troubles(self) -> dict[str, str]:
+        """What is wrong beside the models, none of which keeps requests from being answered."""
+        told = {"registry": self.catalog.registry_fault} if self.catalog.registry_fault else {}
+        if self.notes is not None and self.notes.places.recorder() is None:
+            told["recorder"] = "nobody records what is predicted"
+        if self.notes is not None and self.catalog.is_watched is False:
+            told["control"] = "nobody watches: no alert and no rollout is decided"
+        return told
 
     def _make_notes(self) -> Notes | None:
         from modelyard.recording.places import Places
@@ -261,7 +274,8 @@ class Application:
             meter = self.metrics.meter(loaded.name, loaded.version)
             lane = self._lanes[loaded] = Lane(
                 loaded, meter, self.loop, self._pool, self.log,
-                limits=self.limits, slots=self._slots, cache=self.cache, spans=self.spans, book=self.book(loaded),
+                limits=self.limits, slots=self._slots, cache=self.cache, spans=self.spans,
+                book=self.book(loaded, meter),
             )  # fmt: skip
         return lane
 
@@ -286,14 +300,14 @@ class Application:
             meter = self.metrics.meter(loaded.name, f"{loaded.version}{SHADOW}")
             lane = self._shadows[loaded] = Lane(
                 loaded, meter, self.loop, self._pool, self.log,
-                limits=self._shadow_limits, book=self.book(loaded), is_beside=True,
+                limits=self._shadow_limits, book=self.book(loaded, meter), is_beside=True,
             )  # fmt: skip
             lane.is_routed = True
         return lane
 
-    def book(self, loaded: Loaded) -> Book | None:
-        """Where the calls of a loaded version are noted, if they are."""
-        return None if self.notes is None else self.notes.book(loaded)
+    def book(self, loaded: Loaded, meter: Meter) -> Book | None:
+        """Where the calls of a loaded version are noted, if they are; ``meter`` counts what cannot be."""
+        return None if self.notes is None else self.notes.book(loaded, meter)
 
     def change_limits(self, told: Mapping[str, Any]) -> None:
         """Put new bounds of joining and waiting in force, in every process that serves."""
@@ -351,9 +365,6 @@ class Application:
         for forget in self.on_change:
             forget()
 
-    def _render_metrics(self, kind: str) -> bytes:
-        return self.metrics.render(self._lanes.values(), kind)
-
     def _vitals(self) -> Vitals:
         times = os.times()
         board = self.metrics.board
@@ -368,6 +379,8 @@ class Application:
             registry_up=not self.catalog.registry_fault,
             in_flight={(lane.meter.model, lane.meter.version): lane.in_flight for lane in list(self._lanes.values())},
             memory={(v.name, v.version): v.memory for v in self.catalog.models() if v.memory is not None},
+            recorder_up=None if self.notes is None else self.notes.places.recorder() is not None,
+            control_up=None if self.notes is None else self.catalog.is_watched,
         )
 
 

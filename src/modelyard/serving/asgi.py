@@ -17,6 +17,7 @@ from modelyard.messages import Message
 from modelyard.serving.calls import Exchange
 from modelyard.serving.guests import (
     RETRY_SECONDS,
+    Accompany,
     GuestApplication,
     answer_of,
     check_length,
@@ -71,8 +72,9 @@ class AsgiApp:
     in each process anew. A model that cannot be loaded is an error of the start; of a request, 503.
     """
 
-    def __init__(self, references: Sequence[str], **options: Any) -> None:
+    def __init__(self, references: Sequence[str], *, accompany: Accompany | None = None, **options: Any) -> None:
         self._references = list(references)
+        self._accompany = accompany
         self._options = options
         self._application: GuestApplication | None = None
         self._process = 0
@@ -108,6 +110,8 @@ class AsgiApp:
             self._process = os.getpid()
             application = self._application = GuestApplication(self._references, **self._options)
             application.start(loop)
+            if self._accompany is not None:
+                self._accompany(application, self._options.get("registry"))
             await application.settled(asyncio.Event())
         except BaseException as error:
             self._application = None

@@ -25,7 +25,7 @@ from modelyard.serving.isolation.choice import Isolation
 from modelyard.serving.loading import WARM_BESIDE_SECONDS, WARM_SECONDS, Loaded, load
 from modelyard.serving.memory import Memory, hand_back
 from modelyard.serving.rounds import Failure, Round, Serving
-from modelyard.serving.sources import Source, Wanted, model_of
+from modelyard.serving.sources import HasWatch, Source, Wanted, model_of
 from modelyard.serving.states import States
 from modelyard.serving.table import Table
 from modelyard.settings import Chosen
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 #: A version that failed to load is tried again after this many seconds.
 RETRY_SECONDS = 5.0
+
+#: Seconds between two looks whether somebody watches, and before the first: whoever does starts after us.
+LOOK_SECONDS, FIRST_LOOK_SECONDS = 2.0, 10.0
 
 #: A table is taken over in one turn of the event loop; a loop that takes longer has other troubles.
 _TAKE_OVER_SECONDS = 10.0
@@ -108,6 +111,9 @@ class ServerCatalog:
         self.draining = False
         #: Why the registry does not answer; "" while it does.
         self.registry_fault = ""
+        #: Whether somebody watches and decides; None where nobody could, and while that is not known.
+        self.is_watched: bool | None = None
+        self._look_at = monotonic() + FIRST_LOOK_SECONDS
         #: What went wrong while the first table was made; the server does not start then.
         self.failure: Exception | None = None
         self.settled = threading.Event()
@@ -219,6 +225,9 @@ class ServerCatalog:
             if marker != self._marker or (self._faults and perf_counter() > self._retry_at):
                 self._refresh(self.references)
                 self._marker = marker
+            if monotonic() >= self._look_at and isinstance(self._source, HasWatch):
+                self.is_watched = self._source.is_watched()
+                self._look_at = monotonic() + LOOK_SECONDS
         except Exception as error:
             if not self.registry_fault:
                 self._log.write("warning", "registry does not answer; serving on", error=error)

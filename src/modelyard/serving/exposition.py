@@ -1,31 +1,20 @@
-"""Counts as Prometheus' text, or as OpenMetrics, in which Prometheus asks for them."""
+"""What a server counts, as a page of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from modelyard.telemetry import Histogram
+from modelyard.prometheus import Page
 
 if TYPE_CHECKING:
     from modelyard.serving.engine import Lane
     from modelyard.serving.metrics import Counts, Meter, Vitals
 
-#: Content types of both forms.
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-
-def form(accept: str) -> str:
-    """The content type for a caller who accepts ``accept``."""
-    return OPEN_METRICS if "application/openmetrics-text" in accept else PROMETHEUS
-
-
-def render(
-    counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequence[Lane], kind: str = PROMETHEUS
-) -> bytes:
-    """The text: ``counts`` of all workers there were, ``vitals`` of those that live, ``lanes`` of this one."""
-    page = _Page(is_open=kind == OPEN_METRICS)
+def tell(counts: Counts, vitals: Sequence[Vitals], restarts: int, lanes: Sequence[Lane]) -> Page:
+    """The page: ``counts`` of all workers there were, ``vitals`` of those that live, ``lanes`` of this one."""
+    page = Page()
     meters = list(counts.meters.values())
     page.head("modelyard_requests_total", "counter", "Predict requests by the code word of their answer.")
     for meter in meters:
@@ -35,18 +24,19 @@ def render(
     page.head("modelyard_refused_total", "counter", "Requests that reached no model, by code word.")
     for code, count in sorted(counts.refused.items()):
         page.add({"code": code}, count)
-    page.counter("modelyard_rows_total", "Rows predicted.", meters, "rows")
-    page.counter("modelyard_calls_total", "Calls of the model.", meters, "calls")
-    page.counter("modelyard_not_finite_calls_total", "Calls whose outputs held NaN or infinity.", meters, "gaps")
-    page.counter("modelyard_cache_hits_total", "Requests answered from the cache.", meters, "cache_hits")
-    page.counter("modelyard_fatal_requests_total", "Requests that ended their model's process.", meters, "fatal")
+    _counter(page, "modelyard_rows_total", "Rows predicted.", meters, "rows")
+    _counter(page, "modelyard_calls_total", "Calls of the model.", meters, "calls")
+    _counter(page, "modelyard_not_finite_calls_total", "Calls whose outputs held NaN or infinity.", meters, "gaps")
+    _counter(page, "modelyard_cache_hits_total", "Requests answered from the cache.", meters, "cache_hits")
+    _counter(page, "modelyard_fatal_requests_total", "Requests that ended their model's process.", meters, "fatal")
+    _counter(page, "modelyard_server_unrecorded_rows_total", "Rows that no recorder will see.", meters, "unrecorded")
     page.head("modelyard_stage_seconds", "histogram", "Of each request (decode, queue) or call (predict, encode).")
     for meter in meters:
         for stage in ("decode", "queue", "predict", "encode"):
             page.spread({**_names(meter), "stage": stage}, getattr(meter, stage))
-    page.histogram("modelyard_request_seconds", "From received to answered.", meters, "latency")
-    page.histogram("modelyard_call_rows", "Rows in one call of the model.", meters, "batch_rows")
-    page.histogram("modelyard_call_requests", "Requests joined in one call.", meters, "batch_requests")
+    _histogram(page, "modelyard_request_seconds", "From received to answered.", meters, "latency")
+    _histogram(page, "modelyard_call_rows", "Rows in one call of the model.", meters, "batch_rows")
+    _histogram(page, "modelyard_call_requests", "Requests joined in one call.", meters, "batch_requests")
     page.head("modelyard_in_flight", "gauge", "Requests that wait or run.")
     for key in dict.fromkeys(key for each in vitals for key in each.in_flight):
         page.add({"model": key[0], "version": key[1]}, sum(each.in_flight.get(key, 0) for each in vitals))
@@ -69,77 +59,45 @@ def render(
     page.single("modelyard_ready", "gauge", "1 when every declared model is loaded and verified.", int(ready > 0))
     registry_up = all(each.registry_up for each in vitals)
     page.single("modelyard_registry_up", "gauge", "1 while the registry answers.", int(registry_up))
+    for gauge, what in (("recorder_up", "records what is predicted here"), ("control_up", "watches and decides")):
+        ups = [up for each in vitals if (up := getattr(each, gauge)) is not None]
+        if ups:
+            page.single(f"modelyard_{gauge}", "gauge", f"1 while some process {what}.", int(all(ups)))
     page.single("modelyard_connections", "gauge", "Open connections.", sum(each.connections for each in vitals))
     page.head("modelyard_workers", "gauge", "Worker processes that live, by whether they are ready.")
     page.add({"state": "ready"}, ready)
     page.add({"state": "not_ready"}, len(vitals) - ready)
     page.single("modelyard_worker_restarts_total", "counter", "Worker processes that were replaced.", restarts)
-    page.processes(vitals)
-    return page.text()
+    _processes(page, vitals)
+    return page
 
 
 def _names(meter: Meter) -> dict[str, str]:
     return {"model": meter.model, "version": meter.version}
 
 
-class _Page:
-    """Lines of the text."""
-
-    def __init__(self, *, is_open: bool) -> None:
-        self._is_open = is_open
-        self._lines: list[str] = []
-        self._name = ""
-
-    def head(self, name: str, kind: str, about: str) -> None:
-        self._name = name
-        family = name.removesuffix("_total") if self._is_open else name
-        self._lines += [f"# HELP {family} {about}", f"# TYPE {family} {kind}"]
-
-    def add(self, labels: dict[str, str], value: float, suffix: str = "") -> None:
-        inside = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-        braces = f"{{{inside}}}" if inside else ""
-        self._lines.append(f"{self._name}{suffix}{braces} {value!r}")
-
-    def single(self, name: str, kind: str, about: str, value: float) -> None:
-        self.head(name, kind, about)
-        self.add({}, value)
-
-    def counter(self, name: str, about: str, meters: Iterable[Meter], part: str) -> None:
-        self.head(name, "counter", about)
-        for meter in meters:
-            self.add(_names(meter), getattr(meter, part))
-
-    def histogram(self, name: str, about: str, meters: Iterable[Meter], part: str) -> None:
-        self.head(name, "histogram", about)
-        for meter in meters:
-            self.spread(_names(meter), getattr(meter, part))
-
-    def spread(self, labels: dict[str, str], histogram: Histogram) -> None:
-        """The lines of one histogram."""
-        cumulative, count, total = histogram.read()
-        for bound, below in zip(histogram.bounds, cumulative, strict=True):
-            self.add({**labels, "le": str(bound) if self._is_open else f"{bound:g}"}, below, "_bucket")
-        self.add({**labels, "le": "+Inf"}, count, "_bucket")
-        self.add(labels, total, "_sum")
-        self.add(labels, count, "_count")
-
-    def processes(self, vitals: Sequence[Vitals]) -> None:
-        """What Prometheus' own clients tell of a process; of each worker where there are several."""
-        rows = [({"worker": str(each.worker)} if each.worker >= 0 else {}, each) for each in vitals]
-        self.head("process_cpu_seconds_total", "counter", "CPU time.")
-        for labels, each in rows:
-            self.add(labels, each.cpu)
-        self.head("process_start_time_seconds", "gauge", "Start, in seconds since 1970.")
-        for labels, each in rows:
-            self.add(labels, each.started)
-        self.head("process_resident_memory_bytes", "gauge", "Resident memory.")
-        for labels, each in rows:
-            if each.resident is not None:
-                self.add(labels, each.resident)
-
-    def text(self) -> bytes:
-        return "\n".join([*self._lines, *(["# EOF"] if self._is_open else []), ""]).encode()
+def _counter(page: Page, name: str, about: str, meters: Sequence[Meter], part: str) -> None:
+    page.head(name, "counter", about)
+    for meter in meters:
+        page.add(_names(meter), getattr(meter, part))
 
 
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _histogram(page: Page, name: str, about: str, meters: Sequence[Meter], part: str) -> None:
+    page.head(name, "histogram", about)
+    for meter in meters:
+        page.spread(_names(meter), getattr(meter, part))
+
+
+def _processes(page: Page, vitals: Sequence[Vitals]) -> None:
+    """What Prometheus' own clients tell of a process; of each worker where there are several."""
+    rows = [({"worker": str(each.worker)} if each.worker >= 0 else {}, each) for each in vitals]
+    page.head("process_cpu_seconds_total", "counter", "CPU time.")
+    for labels, each in rows:
+        page.add(labels, each.cpu)
+    page.head("process_start_time_seconds", "gauge", "Start, in seconds since 1970.")
+    for labels, each in rows:
+        page.add(labels, each.started)
+    page.head("process_resident_memory_bytes", "gauge", "Resident memory.")
+    for labels, each in rows:
+        if each.resident is not None:
+            page.add(labels, each.resident)

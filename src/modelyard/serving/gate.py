@@ -246,11 +246,14 @@ def _beyond(key: Key, scope: str) -> Refused:
     )
 
 
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def check_exposure(address: str, chosen: Chosen) -> None:
     """Raise Refused where a server would be open to everybody who reaches ``address``, and nobody said so."""
-    if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-        return
-    if chosen.keys or chosen.tls_clients or chosen.public:
+    if is_loopback(address) or chosen.keys or chosen.tls_clients or chosen.public:
         return
     raise Refused(
         f"whoever reaches {address} could call this server: it wants neither keys nor certificates of clients",

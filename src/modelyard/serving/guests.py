@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ _SAFE = "/:@!$&'()*+,;=~-._"
 
 #: Seconds in which a process that could not load the models says so without trying again.
 RETRY_SECONDS = 5.0
+
+#: Has what an application notes recorded, by a process beside it: the application, and the registry that it was given.
+Accompany = Callable[[Application, Any], None]
 
 _PREFIX = os.urandom(6).hex()
 _COUNT = itertools.count(1)

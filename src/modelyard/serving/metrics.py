@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from modelyard.interfaces import Stats
+from modelyard.prometheus import Page
 from modelyard.serving import exposition
 from modelyard.telemetry import COUNTS, SECONDS, Histogram
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 #: Requests that wait to be sorted into histograms.
 MOST_UNSORTED = 4096
 
-#: Held by the one thread that sorts. Nobody forks meanwhile: in the new process it would be held for ever.
+#: Held by the one thread that sorts or publishes. Nobody forks meanwhile: in the new process it would be held for ever.
 _SORTING = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_SORTING.acquire, after_in_parent=_SORTING.release, after_in_child=_SORTING.release)
@@ -60,6 +61,8 @@ class Meter:
     gaps: int = 0
     #: Requests that were answered from the cache.
     cache_hits: int = 0
+    #: Rows, and requests that were refused, that no recorder will ever see.
+    unrecorded: int = 0
     #: Requests under which, alone, a process of the model ended for good.
     fatal: int = 0
     #: Seconds in each stage: of each request; of predict and encode, of each call.
@@ -180,6 +183,10 @@ class Vitals(msgspec.Struct, array_like=True):
     in_flight: dict[tuple[str, str], int]
     #: Bytes that loaded versions take, where that was measured.
     memory: dict[tuple[str, str], int] = {}
+    #: Whether somebody records what is predicted here, and whether somebody decides for this registry: None where
+    #: nobody is to, and while that is not known.
+    recorder_up: bool | None = None
+    control_up: bool | None = None
 
 
 class Snapshot(msgspec.Struct, array_like=True):
@@ -233,16 +240,18 @@ class Metrics:
         """Tell the other workers. What they read of us never falls, whichever of them is asked."""
         if self.board is not None:
             self._sort_in()
-            self.board.publish(Snapshot(self.counts, self.vitals()))
+            snapshot = Snapshot(self.counts, self.vitals())
+            with _SORTING:
+                self.board.publish(snapshot)
 
     def stats(self, model: str, version: str) -> Stats:
         """The counts of a version, in all workers."""
         return self._gather()[0].meters.get((model, version), Meter(model, version)).stats()
 
-    def render(self, lanes: Iterable[Lane], kind: str = exposition.PROMETHEUS) -> bytes:
-        """Prometheus' text, of all workers, in one of its forms."""
+    def tell(self, lanes: Iterable[Lane]) -> Page:
+        """All of it, of all workers, as a page."""
         counts, vitals, restarts = self._gather()
-        return exposition.render(counts, vitals, restarts, list(lanes), kind)
+        return exposition.tell(counts, vitals, restarts, list(lanes))
 
     def _sort_in(self) -> None:
         for meter in list(self.meters.values()):

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from modelyard.schema import Columns
     from modelyard.serving.calls import Exchange
     from modelyard.serving.loading import Loaded
+    from modelyard.serving.metrics import Meter
     from modelyard.telemetry import Log
+
+
+_HINT = "--no-record, or MODELYARD_RECORD=off, where that is meant"
 
 
 class Notes:
@@ -34,8 +38,8 @@ class Notes:
         self._numbers = itertools.count()
         self._kind = SharedBook if is_shared else Book
         self.lock = threading.Lock()
-        #: Whether the last frame found no room.
-        self.is_full = False
+        #: Whether the last frame found no room, and whether there could be no ring at all.
+        self.is_full = self.is_failing = False
 
     def open(self) -> None:
         """Make the ring. Where there is no room for it the service goes on without, and the log says so."""
@@ -43,7 +47,10 @@ class Notes:
             self.places.make()
             self._ring = self._made(RING_BYTES)
         except OSError as error:
-            self._log.write("error", "predictions are not recorded", folder=str(self.places.folder), error=error)
+            self.is_failing = True
+            self._log.write(
+                "warning", "predictions are not recorded", folder=str(self.places.folder), error=error, hint=_HINT
+            )  # fmt: skip
 
     def _made(self, size: int) -> RingWriter:
         path = self.places.rings / f"{os.getpid()}-{secrets.token_hex(4)}.ring"
@@ -54,10 +61,10 @@ class Notes:
                 raise
             return self._made(size // 4)  # the memory of containers may be small
 
-    def book(self, loaded: Loaded) -> Book | None:
-        """Where the calls of one loaded version are noted; None where nothing is recorded."""
+    def book(self, loaded: Loaded, meter: Meter) -> Book:
+        """Where the calls of one loaded version are noted; ``meter`` counts what cannot be."""
         if self._ring is None:
-            return None
+            return NoBook(meter)
         lane = frames.Lane(
             number=next(self._numbers), model=loaded.name, version=loaded.version, digest=loaded.digest,
             signature=loaded.signature, reference=_reference(loaded),
@@ -66,8 +73,8 @@ class Notes:
             frames.write_lane(self._ring.path, lane)
         except OSError as error:
             self._log.write("error", "predictions are not recorded", model=loaded.name, error=error)
-            return None
-        return self._kind(self, self._ring, lane, self._log)
+            return NoBook(meter)
+        return self._kind(self, self._ring, lane, meter, self._log)
 
     def note_unserved(self, model: str, arm: str, reason: str) -> None:
         """A version of a rollout's arm cannot be served. Where there is no room for that, it is told again later, as
@@ -102,10 +109,11 @@ def _reference(loaded: Loaded) -> Profile | None:
 class Book:
     """Notes of one loaded version."""
 
-    __slots__ = ("_lane", "_log", "_names", "_notes", "_number", "_writer", "is_routed")
+    __slots__ = ("_lane", "_log", "_meter", "_names", "_notes", "_number", "_writer", "is_routed")
 
-    def __init__(self, notes: Notes, ring: RingWriter, lane: frames.Lane, log: Log) -> None:
+    def __init__(self, notes: Notes, ring: RingWriter, lane: frames.Lane, meter: Meter, log: Log) -> None:
         self._notes = notes
+        self._meter = meter
         self._lane = lane
         self._log = log
         self._number = lane.number
@@ -147,8 +155,8 @@ class Book:
             has_room = self._writer.write(call, inputs, outputs)
         except Exception as error:
             has_room = self._failed(error, sum(rows))
-        if has_room is self._notes.is_full:
-            self._notes.told(has_room)
+        if not has_room or self._notes.is_full:
+            self._count(has_room)
         if self._writer.unfit > 0:
             self._tell_unfit()
 
@@ -166,6 +174,13 @@ class Book:
             has_room = self._writer.write_refusal(refused)
         except Exception as failure:
             has_room = self._failed(failure, 1)
+        if not has_room or self._notes.is_full:
+            self._count(has_room)
+
+    def _count(self, has_room: bool) -> None:
+        """Count what found no room, and tell where that begins or ends."""
+        self._meter.unrecorded += self._writer.unwritten
+        self._writer.unwritten = 0
         if has_room is self._notes.is_full:
             self._notes.told(has_room)
 
@@ -182,6 +197,22 @@ class Book:
             "warning", "inputs or outputs are not recorded: they are not what the signature says",
             model=self._lane.model, version=self._lane.version,
         )  # fmt: skip
+
+
+class NoBook(Book):
+    """In the place of a book where there is no ring: counts what is not recorded."""
+
+    __slots__ = ()
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self.is_routed = False
+
+    def note(self, exchanges: Sequence[Exchange], *_arguments: Any) -> None:
+        self._meter.unrecorded += sum([exchange.request.rows for exchange in exchanges])
+
+    def note_refused(self, *_arguments: Any) -> None:
+        self._meter.unrecorded += 1
 
 
 class SharedBook(Book):

@@ -8,7 +8,7 @@ import msgspec
 
 from modelyard.interfaces import Catalog, Codec, Served
 from modelyard.messages import Call, Message
-from modelyard.serving import exposition
+from modelyard.prometheus import Page, form
 from modelyard.wires import segments
 from modelyard.wires.native import NativeWire
 
@@ -23,14 +23,18 @@ class OperationsWire:
 
     def __init__(
         self,
-        metrics: Callable[[str], bytes],
-        registry_fault: Callable[[], str],
+        metrics: Callable[[], Page],
+        troubles: Callable[[], dict[str, str]],
         *,
+        watched: Callable[[], Page] | None = None,
         is_terse: bool = False,
         wants_keys: bool = False,
     ) -> None:
         self._metrics = metrics
-        self._registry_fault = registry_fault
+        #: What others than servers count, of the same registry.
+        self._watched = watched
+        #: What else is wrong, by what it is about.
+        self._troubles = troubles
         #: Readiness says yes or no, and keeps models and reasons to itself.
         self._is_terse = is_terse
         self._wants_keys = wants_keys
@@ -43,7 +47,7 @@ class OperationsWire:
             case ("health", "live" | "ready" as which):
                 return Call(which, scope="open")
             case ("metrics",):
-                return Call("metrics", scope="admin")
+                return Call("metrics", scope="admin", is_lengthy=self._watched is not None)
             case ("openapi.json",):
                 return Call("openapi")
         return None
@@ -55,8 +59,10 @@ class OperationsWire:
         if call.action == "live":
             return Message(b'{"live":true}')
         if call.action == "metrics":
-            kind = exposition.form(message.headers.get("accept", ""))
-            return Message(self._metrics(kind), content_type=kind)
+            kind, page = form(message.headers.get("accept", "")), self._metrics()
+            if self._watched is not None:
+                page.extend(self._watched())
+            return Message(page.text(kind).encode(), content_type=kind)
         if call.action == "openapi":
             from modelyard.serving import openapi
 
@@ -73,8 +79,7 @@ class OperationsWire:
             faults = catalog.faults()
             if faults:
                 told["faults"] = faults
-            if self._registry_fault():
-                told["registry"] = self._registry_fault()
+            told |= self._troubles()
         return Message(_encode(told), code="ok" if catalog.ready else "not_ready")
 
     def refuse(self, call: Call | None, error: Exception, request_id: str) -> Message:

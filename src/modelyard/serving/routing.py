@@ -165,18 +165,18 @@ class Informing(Endpoint):
     """Any other call of a wire."""
 
     def __init__(
-        self, wire: Wire, call: Call, catalog: Catalog, block: Later, metrics: Metrics,
-        log: Log,
-    ) -> None:  # fmt: skip
+        self, wire: Wire, call: Call, catalog: Catalog, later: Later, block: Later, metrics: Metrics, log: Log
+    ) -> None:
         super().__init__(wire, call, metrics, log)
         self.call: Call = call
         self._catalog = catalog
-        self._block = block
+        #: How to make the answer in a thread; None where it is made at once.
+        self._aside = block if call.is_slow else later if call.is_lengthy else None
 
     def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
-        if self.call.is_slow:
+        if self._aside is not None:
             try:
-                self._block(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
+                self._aside(lambda: exchange.answer_from_thread(self._answer(exchange, body, headers)))
             except Overloaded as error:
                 exchange.answer(self.refuse(exchange, error))
         else:
@@ -277,7 +277,7 @@ class Router:
         if call.is_inside:
             return Addressing(wire, call, self._bind, self._metrics, self._log)
         if call.action != "predict":
-            return Informing(wire, call, self._catalog, self._block, self._metrics, self._log)
+            return Informing(wire, call, self._catalog, self._later, self._block, self._metrics, self._log)
         loaded = self._catalog.find(call.model, call.version, call.alias)
         assert isinstance(loaded, Loaded)
         parting = self._part(wire, call, loaded)

@@ -72,6 +72,14 @@ class HasRoutes(Protocol):
         """The route in force of an alias, or None where the alias alone decides."""
 
 
+@runtime_checkable
+class HasWatch(Protocol):
+    """What a source has beside the rest where somebody may watch what is predicted."""
+
+    def is_watched(self) -> bool | None:
+        """Whether somebody watches and decides at the moment; None where nobody could."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 #: ``churn:latest``, ``churn:latest-3``, ``churn:all``, and what was meant to be one of them.
@@ -159,8 +167,13 @@ class RegistrySource:
 
     def __init__(self, where: Any = None) -> None:
         from modelyard.registry import Registry
+        from modelyard.registry.leases import CONTROL, Onlooker
 
         self._registry = where if isinstance(where, Registry) else Registry.open(where)
+        self._control = Onlooker(self._registry.database, CONTROL)
+
+    def is_watched(self) -> bool:
+        return self._control.is_held()
 
     def marker(self) -> int:
         return self._registry.marker()
@@ -209,6 +222,9 @@ class MixedSource:
 
     def route(self, model: str, alias: str) -> Route | None:
         return self._registry.route(model, alias) if self._registry is not None else None
+
+    def is_watched(self) -> bool | None:
+        return self._registry.is_watched() if self._registry is not None else None
 
     def forget(self, reference: str) -> None:
         self._folder.forget(reference)

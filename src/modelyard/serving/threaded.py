@@ -195,7 +195,7 @@ class ThreadedApplication(GuestApplication):
             pool: ThreadPoolExecutor = self._pool
             lane = self._lanes[loaded] = ThreadLane(
                 loaded, meter, self.loop, pool, self.log,
-                limits=self.limits, cache=self.cache, spans=self.spans, book=self.book(loaded),
+                limits=self.limits, cache=self.cache, spans=self.spans, book=self.book(loaded, meter),
             )  # fmt: skip
         return lane
 
@@ -203,7 +203,7 @@ class ThreadedApplication(GuestApplication):
         lane = self._shadows.get(loaded)
         if lane is None:
             meter = self.metrics.meter(loaded.name, f"{loaded.version}{SHADOW}")
-            book = self.book(loaded)
+            book = self.book(loaded, meter)
             lane = self._shadows[loaded] = ThreadLane(loaded, meter, self.loop, self._pool, self.log, book=book)
             lane.is_routed = True
         return lane

@@ -13,6 +13,7 @@ from typing import Any
 from modelyard.errors import InvalidInput, ModelyardError, NotReady
 from modelyard.serving.guests import (
     RETRY_SECONDS,
+    Accompany,
     answer_of,
     check_length,
     id_of,
@@ -43,8 +44,11 @@ class WsgiApp:
     them anew in each of its processes, with the first request there.
     """
 
-    def __init__(self, references: Sequence[str], *, wait: bool = True, **options: Any) -> None:
+    def __init__(
+        self, references: Sequence[str], *, wait: bool = True, accompany: Accompany | None = None, **options: Any
+    ) -> None:  # fmt: skip
         self._references = list(references)
+        self._accompany = accompany
         self._options = options
         self._lock = threading.Lock()
         self._process = 0
@@ -86,6 +90,8 @@ class WsgiApp:
             self._inherited = self._application
         application = ThreadedApplication(self._references, **self._options)
         application.begin()
+        if self._accompany is not None:
+            self._accompany(application, self._options.get("registry"))
         try:
             if is_forked:
                 application.wait(START_SECONDS)

@@ -16,7 +16,7 @@ from modelyard.monitoring import expectation, judging
 from modelyard.monitoring.accuracy import Quality, Report, report
 from modelyard.monitoring.grading import Answers, Grader
 from modelyard.monitoring.judging import Judge
-from modelyard.monitoring.metrics import render
+from modelyard.monitoring.metrics import tell
 from modelyard.monitoring.rules import AccuracyRules, edit
 from modelyard.monitoring.verdicts import PROMISE, judge
 from modelyard.registry import Registry
@@ -275,7 +275,7 @@ def test_findings_and_alerts_of_labels(registered: Registry) -> None:
     assert registered.findings.find("m", is_open=True)[0].looks == 2
     accuracy = report(registered, "m").versions[0].whole.metrics["accuracy"]  # type: ignore[union-attr]
     line = 'modelyard_quality{model="m",version="1",metric="accuracy",bound="low"}'
-    assert f"{line} {accuracy.low!r}" in render(registered)
+    assert f"{line} {accuracy.low!r}" in tell(registered).text()
     with registered.database.write() as work:
         work.do("DELETE FROM cohorts")
     put(registered, *days_of(range(1, 11)))

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelyard.monitoring.metrics import render
+from modelyard.monitoring.metrics import tell
 from modelyard.monitoring.watch import Monitor
+from modelyard.prometheus import OPEN_METRICS
 from modelyard.registry import Registry
 from modelyard.registry.leases import CONTROL
 from modelyard.telemetry import Log
@@ -36,7 +37,7 @@ def test_what_a_watched_model_looks_like_in_prometheus(registry: Registry, tmp_p
     def older(columns: dict[str, Any], _outputs: dict[str, Any]) -> None:
         columns["age"] = columns["age"] + 8
 
-    before = values(render(registry))
+    before = values(tell(registry).text())
     assert before["modelyard_loop_held"] == {(): 0}
     assert "modelyard_findings_open" not in before
     windows = [*traffic.windows(4), *traffic.windows(4, change=older, lost=7, codes={"model_failed": 3})]
@@ -44,7 +45,7 @@ def test_what_a_watched_model_looks_like_in_prometheus(registry: Registry, tmp_p
     lease = registry.lease(CONTROL, "here")
     lease.beat()
     Monitor(registry, lease, Log("error")).step()
-    found = values(render(registry))
+    found = values(tell(registry).text())
     version = (("arm", ""), ("model", "churn"), ("version", "1"))
     assert found["modelyard_findings_open"] == {(("kind", "drift"), ("model", "churn"), ("version", "1")): 1}
     assert found["modelyard_alerts_open"] == {(("model", "churn"), ("severity", "warning"), ("state", "open")): 1}
@@ -61,5 +62,5 @@ def test_what_a_watched_model_looks_like_in_prometheus(registry: Registry, tmp_p
 
 
 def test_open_metrics_name_counters_without_their_ending(registry: Registry) -> None:
-    assert "# TYPE modelyard_drift_looks counter" in render(registry, open_metrics=True)
-    assert "# TYPE modelyard_drift_looks_total counter" in render(registry)
+    assert "# TYPE modelyard_drift_looks counter" in tell(registry).text(OPEN_METRICS)
+    assert "# TYPE modelyard_drift_looks_total counter" in tell(registry).text()

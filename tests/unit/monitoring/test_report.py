@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import shutil
+import subprocess
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +102,55 @@ def test_a_page_escapes_what_came_with_the_data(registry: Registry, traffic: Tra
 def test_a_page_without_anything_is_a_page(registry: Registry, traffic: Traffic) -> None:
     made = page(report(registry, "churn"))
     assert "churn: monitoring" in made
-    assert "no predictions were recorded" in made
+    assert "no predictions were recorded" in made and "nothing recorded" in made and "all recorded" not in made
+    assert "<code>modelyard serve churn" in made and "Open findings</h2>" not in made
+
+
+def test_a_page_says_once_what_holds_for_several_arms_and_that_nothing_is_open(
+    registry: Registry, traffic: Traffic
+) -> None:
+    for arm in ("stable", "canary"):
+        write(registry, traffic, 2, arm=arm)
+    told = report(registry, "churn")
+    for each in told.arms:
+        each.limits = ["the reference is small"]
+    made = page(told)
+    names = "version 1 (canary), version 1 (stable)", "version 1 (stable), version 1 (canary)"
+    assert sum(f"<li>{both}: the reference is small</li>" in made for both in names) == 1
+    assert made.count("the reference is small") == 1
+    assert 'Open findings</h2><div class="card"><p class="soft">None.</p></div>' in made
+
+
+WIDE, NARROW = 1280, 390
+MEASURED = """<iframe id=f width={width} height=900 srcdoc="{page}"></iframe><script>
+onload = () => {{
+  const root = document.getElementById('f').contentDocument.documentElement
+  const cards = [...root.querySelectorAll('.card')]
+  const cut = cards.filter(card => card.scrollWidth > card.clientWidth)
+  document.title = `${{root.scrollWidth}} of ${{root.clientWidth}}, ${{cut.length}} of ${{cards.length}}`
+}}</script>"""
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_nothing_sticks_out_of_the_page_in_a_browser(
+    registry: Registry, traffic: Traffic, tmp_path: Path, width: int
+) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs a browser: Debian's package chromium")
+    write(registry, traffic, 40, change=lambda c, _: c.update(age=c["age"] * 2.54))
+    made = MEASURED.format(width=width, page=escape(page(report(registry, "churn")), quote=True))
+    (tmp_path / "page.html").write_text(made, encoding="utf-8")
+    command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, f"--window-size={WIDE + 100},1000", "--dump-dom", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    found = re.search(r"<title>(\d+) of (\d+), (\d+) of (\d+)</title>", done.stdout)
+    assert found is not None, done.stderr[-2000:]
+    across, room, cut, cards = map(int, found.groups())
+    assert across <= room <= width
+    assert cut == 0 and cards > 8
 
 
 def test_a_spark_line_has_a_bar_for_each_value() -> None:

@@ -16,6 +16,7 @@ from modelyard.recording import frames
 from modelyard.recording.places import Places
 from modelyard.recording.ring import RingReader, RingWriter
 from modelyard.schema import Columns
+from modelyard.serving.metrics import Meter
 from modelyard.serving.noting import Notes
 from modelyard.telemetry import Log
 from recordings import SIGNATURE, Served, Shop, asked, plain, reference, some_ids, some_rows
@@ -60,7 +61,7 @@ def test_what_is_most_usual_takes_no_room(shop: Shop) -> None:
 
 def test_a_lane_tells_what_its_version_is_and_what_it_is_compared_with(shop: Shop) -> None:
     second = Served("risk", "", profile=None)
-    assert shop.notes.book(second) is not None  # type: ignore[arg-type]
+    shop.notes.book(second, shop.meter)  # type: ignore[arg-type]
     lanes = frames.read_lanes(Reader(shop.places).path)
     assert [(lane.model, lane.version, lane.digest) for lane in lanes.values()] == [
         ("churn", "1", "sha256:churn1"),
@@ -145,6 +146,7 @@ def test_a_fault_of_ours_costs_no_answer_and_is_counted(shop: Shop, monkeypatch:
     shop.book.note_refused(asked("c"), Message(b"", code="overloaded"), Overloaded("too many"))
     monkeypatch.undo()
     assert Reader(shop.places).ring.lost == (2, 3)
+    assert shop.meter.unrecorded == 3
     assert [line["error"] for line in log_of(stream)] == ["RuntimeError: a bug"] * 2
     shop.sell(["d"])
     assert Reader(shop.places).call()[0].lost == 3
@@ -156,10 +158,16 @@ def test_a_disk_without_room_is_told_and_the_service_goes_on(records: Path, monk
 
     monkeypatch.setattr("modelyard.recording.ring._reserve", full)
     stream = io.StringIO()
-    notes = Notes(Places(records), Log("info", stream))
+    log = Log("info", stream)
+    notes = Notes(Places(records), log)
     notes.open()
-    assert notes.book(Served()) is None  # type: ignore[arg-type]
+    meter = Meter("churn", "1")
+    book = notes.book(Served(), meter)  # type: ignore[arg-type]
+    book.note([asked("a", 2), asked("b")], [Message(b""), Message(b"")], 1.0, 2.0, None, None)
+    book.note_refused(asked("c"), Message(b"", code="overloaded"), Overloaded("too many"))
+    assert meter.unrecorded == 4
     notes.close()
+    log.flush()
     assert [line["event"] for line in log_of(stream)] == ["predictions are not recorded"]
 
 

@@ -32,9 +32,7 @@ class Recorded:
     def __init__(self, records: Path) -> None:
         self.places = Places(records)
         self.shop = Shop(records)
-        other = self.shop.notes.book(Served("my risk", "", OTHER))  # type: ignore[arg-type]
-        assert other is not None
-        self.other = other
+        self.other = self.shop.notes.book(Served("my risk", "", OTHER), self.shop.meter)  # type: ignore[arg-type]
         self.recorder = Recorder(self.places, None, Log("error"), Options(sample=1))
 
     def sell(self, id: str, rows: int = 1) -> None:

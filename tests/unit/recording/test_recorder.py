@@ -539,8 +539,7 @@ def test_a_fault_in_one_version_costs_its_rows_only(
         take(self, rows, found)
 
     monkeypatch.setattr(Counting, "take", broken)
-    book = shop.notes.book(Served("risk"))  # type: ignore[arg-type]
-    assert book is not None
+    book = shop.notes.book(Served("risk"), shop.meter)  # type: ignore[arg-type]
     sample = some_rows(2)
     book.note([asked("x", 2)], [Message(b"")], 1.0, 2.0, sample.inputs, sample.outputs)
     shop.sell(["a"])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from modelyard.prometheus import form
 from modelyard.serving import shared
-from modelyard.serving.exposition import form
 from modelyard.serving.metrics import _SORTING, Counts, Meter, Metrics, Snapshot, Vitals
 from modelyard.serving.shared import Board
 
@@ -172,10 +172,10 @@ def test_the_text_tells_of_all_workers(memory: int) -> None:
         tell(metrics, ("churn", "1", "ok", 4, 0.25))
         metrics.publish()
         every.append(metrics)
-    text = every[0].render([], form("*/*")).decode()
-    assert text == every[1].render([]).decode()
+    text = every[0].tell([]).text(form("*/*"))
+    assert text == every[1].tell([]).text()
     found = samples(text_string_to_metric_families(text))
-    open_text = every[0].render([], form("application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.2")).decode()
+    open_text = every[0].tell([]).text(form("application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.2"))
     in_open = samples(openmetrics.text_string_to_metric_families(open_text))
     assert {key[0] for key in found} == {key[0] for key in in_open} and sorted(found.values()) == sorted(
         in_open.values()

@@ -307,7 +307,7 @@ class TestLogs:
         def break_down() -> Any:
             raise RuntimeError("secret")
 
-        server.metrics.render = break_down  # type: ignore[assignment, method-assign]
+        server.metrics.tell = break_down  # type: ignore[assignment, method-assign]
         status, answer = ask(server, "/metrics")
         assert (status, answer["error"]["code"]) == (500, "internal")
         assert "secret" not in json.dumps(answer)

@@ -1,0 +1,131 @@
+"""The evidence of a rollout's guards: how it grew, and what each found, beside what it takes to roll back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from nicegui import ui
+
+from modelyard.admin.rollouts import Standing
+from modelyard.console import widgets
+from modelyard.console.widgets import AXIS, Column
+from modelyard.registry.decisions import Finding
+
+Update = Callable[[Standing], None]
+
+#: What is drawn at most and at least.
+_MOST, _LEAST = 1e9, 1e-6
+
+_COLUMNS = (
+    Column("guard", "Guard"), Column("ours", "Of the candidate", "number"), Column("theirs", "Of the stable", "number"),
+    Column("harm", "Harm", "number"), Column("at_most", "At most", "number"),
+    Column("tolerance", "Tolerated", "number"), Column("is_tolerable", "Shown tolerable", "mark"),
+    Column("odds", "Evidence, to 1", "number"),
+)  # fmt: skip
+
+
+def chart(said: Standing) -> Update:
+    """The evidence of each guard over the requests, with the line at which it takes the candidate back."""
+    now = said
+    if not _has_points(said):
+        ui.label("The evidence is drawn here once both versions were asked.").classes("y-soft")
+        return _rebuild_when_drawn
+    name = f"{said.rollout.model} rollout {said.rollout.id} evidence"
+    made = widgets.chart(
+        _options(said),
+        ("moment", "requests", "guard", "evidence of what is needed"),
+        lambda: _rows(now),
+        name,
+        height=300,
+    )
+
+    def update(newer: Standing) -> None:
+        nonlocal now
+        now = newer
+        widgets.redraw(made, _options(newer))
+
+    return update
+
+
+def _rebuild_when_drawn(newer: Standing) -> None:
+    if _has_points(newer):
+        raise widgets.Rebuild
+
+
+def _has_points(said: Standing) -> bool:
+    return any(point.requests > 0 for point in said.curve)
+
+
+def _options(said: Standing) -> dict[str, Any]:
+    lines: list[dict[str, Any]] = [
+        {"name": guard, "type": "line", "showSymbol": False, "data": [
+            [point.requests, _part(point.logs[guard])]
+            for point in said.curve if point.requests > 0 and guard in point.logs
+        ]}
+        for guard in said.plan.guards
+    ]  # fmt: skip
+    lines[0]["markLine"] = {
+        "symbol": "none", "silent": True, "lineStyle": {"type": "dashed", "color": "#ef4444", "width": 2},
+        "label": {"formatter": "takes it back", "position": "insideEndTop", "color": "#ef4444"}, "data": [{"yAxis": 1}],
+    }  # fmt: skip
+    most = max((_part(log) for point in said.curve for log in point.logs.values()), default=1.0)
+    return {
+        "xAxis": {"type": "log", "name": f"requests to version {said.rollout.candidate}", "nameLocation": "middle",
+                  "nameGap": 28, **AXIS},
+        "yAxis": {"type": "log", "name": "evidence of harm, of what takes it back", **AXIS,
+                  "nameTextStyle": {"color": "#7a8594", "align": "left"},
+                  "max": 10.0 ** max(1, math.ceil(math.log10(most)))},
+        "legend": {"top": 0, "right": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}, "width": "70%"},
+        "grid": {"left": 8, "right": 20, "top": 52, "bottom": 28, "containLabel": True},
+        "series": lines,
+    }  # fmt: skip
+
+
+def _rows(said: Standing) -> list[Any]:
+    return [
+        (point.moment, point.requests, guard, math.exp(min(log, 600.0)))
+        for point in said.curve
+        for guard, log in point.logs.items()
+    ]
+
+
+def _part(log: float) -> float:
+    return float(f"{min(max(math.exp(min(log, 600.0)), _LEAST), _MOST):.4g}")
+
+
+def table(said: Standing) -> Update:
+    """What each guard found, and what it says at most."""
+    rows = [_row(each, said) for each in said.findings]
+    if not rows:
+        return lambda newer: None
+    name = f"{said.rollout.model} rollout {said.rollout.id} findings"
+    made = widgets.table(_COLUMNS, rows, key="guard", name=name)
+    return lambda newer: widgets.refresh(made, _COLUMNS, [_row(each, newer) for each in newer.findings])
+
+
+def _row(each: Finding, said: Standing) -> dict[str, Any]:
+    name = each.guard if each.event in ("", each.guard) else f"{each.guard} ({each.event})"
+    is_harm = each.log_e >= each.needed
+    return {
+        "guard": name, "ours": _rate(each.bad, each.n), "theirs": _rate(each.stable_bad, each.stable_n),
+        "harm": _points(each.harm), "at_most": _points(each.at_most), "tolerance": _points(each.tolerance),
+        "is_tolerable": "harm is shown" if is_harm else "yes" if each.is_tolerable else "not yet",
+        "is_tolerable_tone": "y-bad" if is_harm else "y-good" if each.is_tolerable else "",
+        "odds": f"{odds(each.log_e)} of {odds(each.needed)}",
+    }  # fmt: skip
+
+
+def _rate(bad: int, n: int) -> str:
+    return f"{bad:,} of {n:,}, {bad / n * 100:.3g}%" if n else "–"
+
+
+def _points(share: float | None) -> str:
+    return "–" if share is None or share >= 1 else f"{share * 100:.2g}%"
+
+
+def odds(log: float) -> str:
+    """Evidence as odds against one, from its logarithm."""
+    value = math.exp(min(log, 600.0))
+    return "<0.01" if value < 0.01 else f"{value:,.3g}" if value < 100 or value >= 1e6 else f"{value:,.0f}"

@@ -1,0 +1,39 @@
+"""What people type into dialogs, read."""
+
+from __future__ import annotations
+
+from modelyard.errors import InvalidInput
+from modelyard.registry.routes import Pin
+
+
+def percent(what: str, text: str) -> float:
+    """``10``, ``10%`` or ``0.5`` as a fraction. Raises InvalidInput."""
+    try:
+        return float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        raise InvalidInput.at(what, "a number of percent, like 10", repr(text)) from None
+
+
+def percents(what: str, text: str) -> tuple[float, ...]:
+    """Several, parted by commas or blanks. Raises InvalidInput."""
+    return tuple(percent(what, word) for word in text.replace(",", " ").split())
+
+
+def seconds(what: str, text: str) -> float:
+    """Raises InvalidInput for what is no number."""
+    try:
+        return float(text.strip().removesuffix("s"))
+    except ValueError:
+        raise InvalidInput.at(what, "seconds, like 60", repr(text)) from None
+
+
+def pins_of(text: str) -> list[Pin]:
+    """Lines like ``x-group: testers = v5``. Raises InvalidInput."""
+    made = []
+    for line in filter(str.strip, text.splitlines()):
+        rest, equals, arm = line.rpartition("=")
+        header, colon, value = rest.partition(":")
+        if not (equals and colon and header.strip() and value.strip() and arm.strip()):
+            raise InvalidInput.at("pins", "lines like x-group: testers = v5", repr(line.strip()))
+        made.append(Pin(header=header.strip(), value=value.strip(), arm=arm.strip()))
+    return made

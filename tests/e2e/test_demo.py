@@ -1,0 +1,162 @@
+"""The demo, as a newcomer runs it: it trains, serves and answers; it is broken on purpose, and seen to be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from commands import environment, type_in
+from modelyard.registry import Registry
+from receivers import waited
+
+pytest.importorskip("sklearn", reason="the demo trains models")
+
+
+class Running(NamedTuple):
+    """A demo that runs."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "demo" / "home"
+
+    def registry(self) -> Registry:
+        return Registry.open(self.home)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-u", "-m", "modelyard", "demo", "--folder", "demo", "--port", "0"]
+    given = environment(folder / "unused")
+    with (folder / "printed").open("w") as printed:
+        process = subprocess.Popen(command, cwd=folder, env=given, stdout=printed, stderr=printed, text=True)
+        try:
+            assert waited(lambda: (folder / "demo" / "running.json").exists() or process.poll() is not None, 120)
+            assert process.poll() is None, (folder / "printed").read_text()
+            yield Running(process, folder)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_once_it_stops_after_the_predictions(tmp_path: Path) -> None:
+    done = type_in(tmp_path / "unused", tmp_path, "demo", "--once", "--folder", "demo", "--port", "0", "--json")
+    assert done.code == 0, done.err
+    answers = done.json["answers"]
+    assert [answer["prediction"] for answer in answers] == ["benign", "benign", "benign", "malignant", "malignant"]
+    with pytest.raises(OSError):
+        urllib.request.urlopen(done.json["url"], timeout=5)
+    assert not (tmp_path / "unused").exists()
+    registry = Registry.open(tmp_path / "demo" / "home")
+    assert registry.windows.models() == []
+    registry.close()
+
+
+def test_only_a_demo_that_runs_can_be_broken(tmp_path: Path) -> None:
+    done = type_in(tmp_path, tmp_path, "demo", "--break", "--json")
+    assert (done.code, done.error["code"]) == (4, "conflict")
+    assert "modelyard demo --folder .demo" in done.error["hint"]
+
+
+def test_a_bad_version_is_taken_back(running: Running) -> None:
+    assert waited(lambda: _recorded(running) > 400, 60)
+    done = type_in(running.home, running.folder, "demo", "--break", "--folder", "demo", "--json")
+    assert done.code == 0, done.err
+    told = done.json
+    assert told["state"] == "rolled back" and told["version"] == 2
+    assert told["requests"] > told["wrong"] >= 0
+    assert "$ modelyard rollout start tumours --to 2 --canary 20%" in done.err
+    assert "version 1 answers everything" in done.err
+    registry = running.registry()
+    (rollout,) = registry.rollouts.all("tumours")
+    assert [decision.action for decision in registry.rollouts.decisions(rollout.id)] == ["start", "roll back"]
+    assert registry.rollouts.decisions(rollout.id)[-1].who == "guard"
+    assert registry.routes.present("tumours") is None
+    registry.close()
+
+
+def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
+    url = json.loads((running.folder / "demo" / "running.json").read_bytes())["url"]
+    done = type_in(running.home, running.folder, "metrics")
+    assert done.code == 0, done.err
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        scraped = samples(answer.read().decode())
+    printed = samples(done.out)
+    assert {name for name, _ in printed} < {name for name, _ in scraped}
+    assert scraped["modelyard_watched_up", ()] == 1
+    version = (("arm", ""), ("model", "tumours"), ("version", "1"))
+    assert scraped["modelyard_recorded_rows_total", version] > 400
+    here = (("alias", "production"), ("model", "tumours"))
+    state = (here[0], ("candidate", "2"), here[1], ("rollout", "1"), ("stable", "1"), ("state", "rolled back"))
+    for found in (scraped, printed):
+        assert found["modelyard_rollout_info", state] == 1
+        assert found["modelyard_rollout_decisions_total", (("action", "roll back"), *here)] == 1
+        assert found["modelyard_rollout_served", (*here, ("what", "requests"))] > 0
+    assert scraped["modelyard_labelled_predictions", (("became", "matched"), ("model", "tumours"))] > 0
+
+
+def test_a_changed_unit_is_found_and_named(running: Running) -> None:
+    done = type_in(running.home, running.folder, "demo", "--break", "drift", "--folder", "demo", "--json")
+    assert done.code == 0, done.err
+    told = done.json
+    assert (told["kind"], told["column"]) == ("unit", "mean_radius")
+    assert told["told"] == "mean_radius looks like another unit: times 10"
+    assert len(told["alerts"]) == 1 and "mean_radius looks like another unit" in done.err
+    assert not (running.folder / "demo" / "broken.json").exists()
+
+
+def test_there_is_one_demo_in_a_folder(running: Running) -> None:
+    done = type_in(running.home, running.folder, "demo", "--folder", "demo", "--json")
+    assert (done.code, done.error["code"]) == (4, "conflict")
+
+
+def test_ctrl_c_ends_it_and_all_that_it_started(running: Running) -> None:
+    registry = running.registry()
+    assert waited(lambda: registry.holder("control") != "", 30)
+    watching = int(registry.holder("control").split("-")[-2])
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(timeout=60) == 0
+    printed = (running.folder / "printed").read_text()
+    assert printed.rstrip().endswith("stopped") and "Traceback" not in printed
+    assert "demo --break" in printed and "monitor tumours" in printed and "console" in printed
+    assert waited(lambda: not _is_alive(watching), 60)
+    assert not (running.folder / "demo" / "running.json").exists()
+    # what was recorded is all there, and nothing else was found: the traffic itself is no drift
+    found = {finding.kind for finding in registry.findings.find("tumours") if finding.arm == ""}
+    assert not found & {"drift", "stuck", "missing", "type", "category"}, found
+    registry.close()
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Values by names and labels."""
+    families = list(text_string_to_metric_families(text))
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def _recorded(running: Running) -> int:
+    registry = running.registry()
+    try:
+        return sum(window.counted.rows for window in registry.windows.find("tumours"))
+    finally:
+        registry.close()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
