@@ -70,7 +70,7 @@ class Consumer(Protocol):
         """Go on from what its predecessor knew."""
 
     def kept(self, state: bytes) -> None:
-        """What ``state`` said is safe now. Called on a thread that may wait for the registry."""
+        """A ``state`` is safe now: the newest that is. Called on a thread that may wait for the registry."""
 
 
 class Recorder:
@@ -279,7 +279,7 @@ class Recorder:
                     self._has_news = True
                 self._safe_batch, self._sealed = job.checkpoint.post.batch, kept.sealed
                 for consumer in self._consumers:
-                    self._errands.do(consumer.kept, job.checkpoint.consumers[consumer.name])
+                    self._errands.tell(consumer.name, consumer.kept, job.checkpoint.consumers[consumer.name])
         for batch in taken(self._errands.sent):
             self._posting.sent(batch)
             self._has_news = True
