@@ -34,7 +34,7 @@ from modelyard.recording.subject import Subject
 from modelyard.registry.registry import Registry
 from modelyard.telemetry import Log
 
-#: Seconds between two readings of the rings, the same after a second in which nothing came, and between two checkpoints.
+#: Seconds between two readings of the rings, the same once nothing came for a second, and between two checkpoints.
 READ_SECONDS, IDLE_SECONDS = 0.05, 0.1
 KEEP_SECONDS = 0.5
 

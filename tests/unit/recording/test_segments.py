@@ -231,6 +231,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, high))
 done = [segments.convert(name) for name in segments.sealed]
 resource.setrlimit(resource.RLIMIT_FSIZE, (low, high))
 done += [segments.convert(name) for name in segments.sealed]
+segments._log.flush()
 print(here.json.dumps([lost, done]))
 """
 
