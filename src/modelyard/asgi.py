@@ -15,5 +15,7 @@ def app(*refs: str, trust: Iterable[str] = (), **options: Any) -> AsgiApp:
     """
     from modelyard.api import trusting
     from modelyard.companion import accompany
+    from modelyard.scraping import Watched
 
-    return AsgiApp(refs, accompany=accompany, trust=trusting(trust), **options)
+    watched = Watched(options.get("registry"))
+    return AsgiApp(refs, accompany=accompany, watched=watched, trust=trusting(trust), **options)

@@ -108,6 +108,7 @@ class Companion:
         command = [sys.executable, "-P", "-m", "modelyard", "watch", "--beside"]
         # By the environment, since everybody can read a command line, and a registry's URL may hold a password.
         chosen = settings.environment(records=self._places.folder, **self._chosen)
+        chosen.setdefault("MALLOC_ARENA_MAX", "2")  # its threads take turns: each with memory of its own, it is larger
         with _alone(self._places) as is_alone:
             if not is_alone:  # a process beside another server begins to record this moment
                 return

@@ -15,8 +15,10 @@ def app(*refs: str, wait: bool = True, trust: Iterable[str] = (), **options: Any
     """
     from modelyard.api import trusting
     from modelyard.companion import accompany
+    from modelyard.scraping import Watched
 
-    return WsgiApp(refs, wait=wait, accompany=accompany, trust=trusting(trust), **options)
+    watched = Watched(options.get("registry"))
+    return WsgiApp(refs, wait=wait, accompany=accompany, watched=watched, trust=trusting(trust), **options)
 
 
 def mounted(outer: Callable[..., Any], prefix: str, inner: WsgiApp) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from commands import environment, type_in
+from console.drifting import Drifting
 
 pytest.importorskip("nicegui", reason="the console is an extra")
 sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is driven")
@@ -154,6 +155,16 @@ def ask(url: str, path: str, body: Any = None, *, headers: dict[str, str] | None
     request = urllib.request.Request(url + path, data, headers or {})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
+
+
+@pytest.fixture(scope="session")
+def drifting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, Drifting]]:
+    """A home whose models do badly, with its console, and what made it. It serves nothing."""
+    folder = tmp_path_factory.mktemp("drifting")
+    made = Drifting(folder / "home")
+    console, url = start(folder / "home", folder, "console", "--port", "0", log=folder / "console.log")
+    yield Yard(folder / "home", folder, url, ""), made
+    end(console)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,9 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from modelyard.bundle import Bundle, pack
+from modelyard.recording.places import Places
 from modelyard.registry import Registry
+from receivers import waited
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a server are found in /proc")
 
@@ -162,6 +164,12 @@ def is_alive(process: int) -> bool:
     return False
 
 
+def command_of(process: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
+
+
 def end(server: subprocess.Popen[bytes]) -> None:
     """It ends when it is told to, and nothing of it stays."""
     processes = family(server.pid)
@@ -187,7 +195,8 @@ def test_a_model_inside_a_framework(name: str, start: Start, bundles: list[Bundl
     status, body = ask(port, "POST", "/ml/predict", b'{"x1": "one", "x2": 0}')
     assert status == 400 and json.loads(body)["error"]["problems"][0]["path"] == "x1"
     assert ask(port, "POST", "/ml/models/other/predict", b"{}")[0] == 404
-    assert b"modelyard_requests_total" in ask(port, "GET", "/ml/metrics")[1]
+    told = ask(port, "GET", "/ml/metrics")[1]
+    assert b"modelyard_requests_total" in told and b"\nmodelyard_watched_up 1\n" in told
 
     with ThreadPoolExecutor(100) as callers:
         answers = list(callers.map(lambda x1: predict(port, x1), range(200)))
@@ -246,6 +255,51 @@ def test_processes_count_together(
             predict(port, 1)
             until_all_say(port, "modelyard_requests_total{", requests + 1)
         end(server)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*GUNICORN, "hosts:flask()"), (*GUNICORN, "--preload", "hosts:django()"),
+        (*UVICORN, "--workers", "2", "hosts:fastapi"),
+    ],
+    ids=["gunicorn", "gunicorn, preloaded", "uvicorn"],
+)  # fmt: skip
+def test_what_is_mounted_is_recorded_when_asked(
+    command: tuple[str, ...], start: Start, bundles: list[Bundle], tmp_path: Path
+) -> None:
+    pytest.importorskip("duckdb")
+    from modelyard.recording.query import Query
+
+    registry = Registry.open(tmp_path / "home")
+    registry.register(bundles[0], "line")
+    registry.close()
+    (tmp_path / "hosts.py").write_text(HOSTS)
+    places = Places(tmp_path / "home" / "records")
+    server, port = start("-m", *command, MODELYARD_RECORD="on")
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(partial(predict, port), range(300)))
+    assert waited(lambda: places.recorder() is not None, 60), (tmp_path / "log").read_text()
+    recorder = places.recorder()
+    assert recorder in family(server.pid)
+    beside = [process for process in family(server.pid) if b"--beside" in command_of(process)]
+    assert beside == [recorder]
+    end(server)
+    assert not is_alive(recorder)
+    found = Query(places).run("select count(*), count(distinct request_id), count(distinct worker) from predictions")
+    assert found.rows == [(300, 300, 2)]
+
+
+def test_what_is_mounted_is_not_recorded_unless_asked(start: Start, bundles: list[Bundle], tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path / "home")
+    registry.register(bundles[0], "line")
+    registry.close()
+    (tmp_path / "hosts.py").write_text(HOSTS)
+    server, port = start("-m", *GUNICORN, "hosts:flask()")
+    predict(port, 1)
+    assert b"modelyard_recorder_up" not in ask(port, "GET", "/ml/metrics")[1]
+    end(server)
+    assert not (tmp_path / "home" / "records").exists()
 
 
 FLOWER: dict[str, Any] = {"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6.0, "petal_width": 2.5}

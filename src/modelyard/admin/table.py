@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelyard.admin import comparison, models, rollouts, routes, trying
+from modelyard.admin import alerts, comparison, models, monitoring, predictions, rollouts, routes, trying
 from modelyard.admin.jobs import job, jobs
 from modelyard.admin.operation import Operation
 from modelyard.admin.overview import overview
@@ -20,6 +20,22 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/models/{model}/versions/{version}/tags", models.tag, "admin"),
     Operation("GET", "/models/{model}/versions/{version}/report", models.report),
     Operation("GET", "/models/{model}/traffic", traffic),
+    Operation("GET", "/models/{model}/monitoring", monitoring.monitoring),
+    Operation("GET", "/models/{model}/multivariate", monitoring.multivariate),
+    Operation("GET", "/findings/{number}", monitoring.finding),
+    Operation("GET", "/rules", monitoring.rules),
+    Operation("POST", "/rules", monitoring.change_rules, "admin"),
+    Operation("GET", "/predictions", predictions.predictions),
+    Operation("GET", "/predictions/{id}", predictions.prediction),
+    Operation("GET", "/records", predictions.record_columns),
+    Operation("GET", "/alerts", alerts.alerts),
+    Operation("GET", "/alerts/{number}", alerts.alert),
+    Operation("POST", "/alerts/{number}/acknowledge", alerts.acknowledge, "admin"),
+    Operation("GET", "/silences", alerts.silences),
+    Operation("POST", "/silences", alerts.silence, "admin"),
+    Operation("DELETE", "/silences/{number}", alerts.unsilence, "admin"),
+    Operation("GET", "/sinks", alerts.sinks),
+    Operation("POST", "/sinks/test", alerts.try_sinks, "admin"),
     Operation("GET", "/models/{model}/answering", routes.answering),
     Operation("POST", "/models/{model}/route", routes.set_route, "admin"),
     Operation("DELETE", "/models/{model}/route", routes.clear_route, "admin"),

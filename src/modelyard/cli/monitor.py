@@ -93,7 +93,8 @@ def show(
 @click.argument("model", required=False, default="")
 @click.option("--set", "put", multiple=True, metavar="RULE=VALUE", help="Change a rule; may be repeated.")
 @click.option("--unset", "drop", multiple=True, metavar="RULE", help="Take a change back; may be repeated.")
-def rules(model: str, put: tuple[str, ...], drop: tuple[str, ...]) -> Answer:
+@click.option("--why", default="", show_default=False, help="Kept in the history.")
+def rules(model: str, put: tuple[str, ...], drop: tuple[str, ...], why: str) -> Answer:
     """Show or change by what findings and alerts are made.
 
     For all models, or for one. Secrets are named, not told: env:NAME or file:PATH, read where alerts are sent from.
@@ -109,7 +110,7 @@ def rules(model: str, put: tuple[str, ...], drop: tuple[str, ...]) -> Answer:
             if not mark:
                 raise Usage(f"--set {text}: expected RULE=VALUE", "modelyard monitor rules lists them")
             given[place.strip()] = value
-        made = ruled.edit(database, model, put=given, drop=drop)
+        made = ruled.edit(database, model, put=given, drop=drop, why=why)
     else:
         made = ruled.load(database, model)
     told = ruled.shown_rules(made)

@@ -97,7 +97,6 @@ def start(model: str, to: int, pins: tuple[str, ...], tolerate: tuple[str, ...],
             screen.note(note)
         if not standing.decider:
             screen.note("nobody decides yet: a server does, or `modelyard watch`")
-        screen.note("recorders do not count for rollouts yet: the share stays as it is until somebody ends the rollout")
         screen.note(f"hint: modelyard rollout watch {model}")
 
     return Answer(_told(standing), show)

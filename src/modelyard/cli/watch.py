@@ -25,6 +25,7 @@ def watch(once: bool, beside: bool, records: str | None) -> Answer | None:
     """
     from modelyard import api, settings
     from modelyard.companion import leave_with
+    from modelyard.recording.batches import load_without_pandas
     from modelyard.recording.places import Places
     from modelyard.telemetry import Log
     from modelyard.watching import Watch
@@ -34,6 +35,7 @@ def watch(once: bool, beside: bool, records: str | None) -> Answer | None:
     if once:
         acted = watching.once()
         return Answer({"acted": acted}, lambda: screen.say("done" if acted else "another process watches already"))
+    load_without_pandas()
     if beside and places is not None:
         leave_with(sys.stdin.fileno(), places, watching.stop)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 #: Each is imported for its pages.
-_PAGES = ("overview", "model", "endpoint", "try_it", "jobs", "settings")
+_PAGES = (
+    "overview", "model", "endpoint", "try_it", "monitoring", "findings", "predictions", "prediction", "alerts", "alert",
+    "jobs", "settings",
+)  # fmt: skip
 
 
 def application(registry: Registry, *, keys: bool, is_local: bool = True, log: Log | None = None) -> FastAPI:

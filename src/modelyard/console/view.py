@@ -6,6 +6,7 @@ Whatever reads or writes the registry does so in a thread, under the name of who
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -26,8 +27,8 @@ from modelyard.telemetry import Log
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Seconds between two looks of a page at what may have changed.
-LOOK_SECONDS = 3.0
+#: Seconds between two looks of a page at what may have changed, and at how many alerts are open.
+LOOK_SECONDS, BADGE_SECONDS = 3.0, 15.0
 
 #: What the navigation shows: address, name, symbol.
 PAGES = (
@@ -75,6 +76,11 @@ class View:
         self.root: str = request.scope.get("root_path", "")
         #: Looks at once at what ``live`` shows: a page sets it to what its actions change.
         self.look: Callable[[], Awaitable[None]] = _nothing
+
+    async def shown(self) -> None:
+        """Let the page be seen as far as it is, before what takes its time."""
+        with contextlib.suppress(TimeoutError):  # it was asked for by something that shows nothing
+            await ui.context.client.connected(timeout=10.0)
 
     async def load(self, function: Callable[..., _T], **arguments: Any) -> _T:
         """What a function says of the registry. Raises what it raises, Unauthenticated where the session is over."""
@@ -155,6 +161,39 @@ class View:
         await look()
         ui.timer(every, look)
         return look
+
+
+class Piece:
+    """A part of a page, which is touched only where what it shows has changed. ``build`` is as that of ``live``."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._container = ui.element("div").style("display: contents")
+        self._update: Callable[[Any], None] | None = None
+        self._shown = b""
+
+    def show(self, said: Any) -> None:
+        """Show this from now on."""
+        key = _key(said)
+        if key != self._shown:
+            self._update = _show(self._container, self._build, self._update, said)
+            self._shown = key
+
+
+def together(*parts: tuple[Build, Callable[[Any], Any]]) -> Build:
+    """One build of several, each with what it shows of the data."""
+
+    def build(said: Any) -> Callable[[Any], None]:
+        pieces = [(Piece(each), pick) for each, pick in parts]
+
+        def update(said: Any) -> None:
+            for piece, pick in pieces:
+                piece.show(pick(said))
+
+        update(said)
+        return update
+
+    return build
 
 
 async def _nothing() -> None:
@@ -239,9 +278,24 @@ def _frame(view: View, path: str) -> ui.element:
                 with ui.link(target=address).props('aria-current="page"' if here else ""):
                     ui.icon(symbol, size="20px")
                     ui.label(name)
+                    if address == "/alerts":
+                        _badge(view)
     main = ui.element("main").classes("y-page")
     ui.skip_link("Skip to the page", target=main)
     return main
+
+
+def _badge(view: View) -> None:
+    """How many alerts are open."""
+    told = ui.label().classes("y-badge").props('title="alerts that are open"')
+    told.visible = False
+
+    async def look() -> None:
+        with contextlib.suppress(ModelyardError):  # the page itself tells what is wrong
+            count = await view.load(lambda registry: registry.alerts.are_open())
+            told.text, told.visible = str(count), count > 0
+
+    ui.timer(BADGE_SECONDS, look)
 
 
 def _turn(dark: ui.dark_mode) -> None:

@@ -96,15 +96,20 @@ class Moment(str):
     """A moment among ``pairs``."""
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> None:
-    """Names and what they have; rows that have nothing are left out."""
+def pairs(rows: Sequence[tuple[str, Any]]) -> None:
+    """Names and what they have; rows that have nothing are left out. A function builds its own."""
     with ui.element("dl").classes("y-pairs"):
         for name, value in rows:
             if value:
                 with ui.element("dt").classes("y-soft"):
                     ui.label(name)
                 with ui.element("dd"):
-                    moment(value) if isinstance(value, Moment) else ui.label(value)
+                    if callable(value):
+                        value()
+                    elif isinstance(value, Moment):
+                        moment(value)
+                    else:
+                        ui.label(str(value))
 
 
 def loading() -> None:
@@ -213,8 +218,9 @@ def apart(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Non
 
 
 class Column(NamedTuple):
-    """One column of a table. ``kind``: text, number, moment, mark, link (the row's ``<name>_href``), or act: a button
-    that is called what the row says, and sends the row as the event ``act``.
+    """One column of a table. ``kind``: text, number, moment, mark, link (the row's ``<name>_href``), title (a link of
+    many words), cell (a text that is not broken), act: a button that is called what the row says, and sends the row as
+    the event ``act``; or drawn: then whoever makes the table adds the slot that draws it.
     """
 
     name: str
@@ -233,6 +239,7 @@ _CELLS = {
     "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
     ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
 }
+_CELLS["title"] = _CELLS["link"]
 
 
 def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, name: str, page: int = 25) -> ui.table:
@@ -244,7 +251,7 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
         {
             "name": each.name, "label": each.label, "field": each.name, "sortable": each.kind != "act",
             "align": "right" if each.kind == "number" else "left",
-            "classes": "y-text" if each.kind == "text" else "y-cell",
+            "classes": {"text": "y-text", "title": "y-text y-title"}.get(each.kind, "y-cell"),
             "headerClasses": "y-head",
         }
         for each in columns
@@ -255,7 +262,7 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
         if column.kind in _CELLS:
             made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
     with ui.element("div").classes("y-row").style("justify-content: flex-end"):
-        told = [c for c in columns if c.kind != "act"]
+        told = [c for c in columns if c.kind not in ("act", "drawn")]
         _download(name, [c.label for c in told], lambda: [[row.get(c.name) for c in told] for row in made.rows])
     return made
 
@@ -276,7 +283,7 @@ def _dressed(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[Colu
     root = ui.context.client.request.scope.get("root_path", "")
     for row in rows:
         for column in columns:
-            if column.kind == "link" and (href := row.get(f"{column.name}_href")):
+            if column.kind in ("link", "title") and (href := row.get(f"{column.name}_href")):
                 row[f"{column.name}_href"] = root + href
             if column.kind == "mark":
                 row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))

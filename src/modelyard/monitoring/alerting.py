@@ -133,7 +133,7 @@ def links(model: str, finding: Finding, rules: Rules) -> dict[str, str]:
     """Where the evidence of a finding is."""
     made = {"command": f"modelyard monitor {model} --finding {finding.id}"}
     if rules.console:
-        made["console"] = f"{rules.console.rstrip('/')}/monitoring/{model}?finding={finding.id}"
+        made["console"] = f"{rules.console.rstrip('/')}/findings/{finding.id}"
     return made
 
 

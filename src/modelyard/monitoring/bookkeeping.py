@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -98,15 +99,26 @@ class _Page:
         there = (name for name in columns if f"in.{name}" in self._table.column_names)
         return [segmenting.segment(name, self._table[f"in.{name}"][i].as_py()) for name in there]
 
-    def joined(self, i: int, label: str) -> Joined:
-        place = int(self.places[i])
-        value = self.answers.predicted[place]
-        classes = self.how.grader.classes
-        alias, revision, client = (self._table[name][i].as_py() for name in ("alias", "revision", "client"))
-        pinned = self._table["pinned"][i].as_py() if "pinned" in self._table.column_names else None
+    @cached_property
+    def routes(self) -> list[tuple[str, int, bool, str]]:
+        """Of each row the alias, the revision, whether a pin chose the arm, and the client; nothing where no row came
+        by a route.
+        """
+        table = self._table
+        if table["revision"].null_count == table.num_rows:
+            return []
+        aliases, revisions, clients = (table[name].to_pylist() for name in ("alias", "revision", "client"))
+        pinned = table["pinned"].to_pylist() if "pinned" in table.column_names else [None] * table.num_rows
+        every = zip(aliases, revisions, pinned, clients, strict=True)
+        return [(alias or "", revision or 0, bool(pin), client or "") for alias, revision, pin, client in every]
+
+    def joined(self, i: int, label: str) -> Joined | None:
+        if not self.routes or not self.routes[i][1]:
+            return None
+        value, classes = self.answers.predicted[int(self.places[i])], self.how.grader.classes
+        predicted = classes[value] if classes else repr(value.item())
         return Joined(
-            self.ids[i], self.requests[i], self.version, self.arms[i], alias or "", revision or 0, bool(pinned),
-            client or "", classes[value] if classes else repr(value.item()), label,
+            self.ids[i], self.requests[i], self.version, self.arms[i], *self.routes[i], predicted, label
         )  # fmt: skip
 
 
@@ -162,7 +174,8 @@ class Book:
             found[key] = min(found.get(key, this), this)
         return [place for _, place in found.values()]
 
-    def joined(self, place: Place, label: str) -> Joined:
+    def joined(self, place: Place, label: str) -> Joined | None:
+        """A row with its label, where it came by a route."""
         page = self._pages[place[0]]
         return page.joined(page.index[place[1]], label)
 

@@ -226,7 +226,8 @@ class Joiner:
                         continue
                     columns = book.columns(rows[0])
                     book.add(rows, columns, label.label, 1, label.received)
-                    told += [book.joined(row, label.label) for row in rows] if self._tell else []
+                    if self._tell:
+                        told += filter(None, [book.joined(row, label.label) for row in rows])
                     counted = _Counted(label.label, columns, [(state.number(name), row) for name, row in rows])
                     done.joined += 1
                 written.append((label.prediction, _encode(counted).decode()))

@@ -60,13 +60,16 @@ class Labelling:
         self._source = places.source()
 
     def turn(self, models: Sequence[str] | None = None) -> dict[str, Turn]:
-        """Join what can be joined of these models, or of all that were recorded here. Raises RemoteFailed."""
+        """Join what can be joined of these models, or of all that have labels. Raises RemoteFailed."""
         self._asked.clear()
         return {model: self._joiner(model).turn() for model in (self.models() if models is None else models)}
 
     def models(self) -> list[str]:
-        """The models of which predictions were recorded here."""
-        return sorted(unquote(path.name[6:]) for path in self._places.segments.glob("model=*"))
+        """The models that have labels, of which predictions were recorded here. Until a model's first label comes, its
+        predictions are not read: most models never have any, and theirs are taken in then.
+        """
+        recorded = {unquote(path.name[6:]) for path in self._places.segments.glob("model=*")}
+        return sorted(recorded.intersection(self._registry.labels.models()))
 
     def close(self) -> None:
         """Let another process join."""

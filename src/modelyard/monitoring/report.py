@@ -53,6 +53,8 @@ class Arm(msgspec.Struct, kw_only=True):
     #: Seconds by stage and quantile, and over time.
     latency: dict[str, dict[str, float]] = {}
     latency_line: dict[str, list[float | None]] = {}
+    #: The 95th percentile of each stage over time.
+    stage_lines: dict[str, list[float | None]] = {}
     changes: list[str] = []
     #: What this version's reference does not allow to claim.
     limits: list[str] = []
@@ -186,9 +188,8 @@ def _arm(
         if sum(counts):
             made.latency[stage] = {name: quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
     sums = [_sum(each) if each else Counted() for each in parted]
-    for name, q in latency.QUANTILES.items():
-        lines = [each.stages.get("total", []) for each in sums]
-        made.latency_line[name] = [quantile_of(line, q) if sum(line) else None for line in lines]
+    made.latency_line = {name: _line(sums, "total", q) for name, q in latency.QUANTILES.items()}
+    made.stage_lines = {stage: _line(sums, stage, 0.95) for stage in made.latency if stage != "total"}
     if reference is None:
         return made
     made.limits = words.limits(reference, rules.drift)
@@ -199,6 +200,11 @@ def _arm(
         mine = [f for f in found if (f.version, f.arm) == (version, arm) and f.closed is None]
         made.features = features_of(reference, profile_of(reference, _sum(fitting)), lives, rules.drift, mine)
     return made
+
+
+def _line(sums: Sequence[Counted], stage: str, q: float) -> list[float | None]:
+    counts = [each.stages.get(stage, []) for each in sums]
+    return [quantile_of(each, q) if sum(each) else None for each in counts]
 
 
 def _sum(windows: Sequence[Window]) -> Counted:

@@ -15,7 +15,7 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.registry import journal, states
 from modelyard.registry.database import Database, Work
 from modelyard.registry.findings import SEVERITIES, Severity
-from modelyard.registry.records import check_name, shown
+from modelyard.registry.records import check_name, check_text, shown
 
 _STATE = "rules"
 
@@ -158,8 +158,9 @@ def changes(database: Database, model: str = "") -> dict[str, Any]:
 
 
 def edit(
-    database: Database, model: str = "", *, put: Mapping[str, str] | None = None, drop: Sequence[str] = ()
-) -> Rules:
+    database: Database, model: str = "", *, put: Mapping[str, str] | None = None, drop: Sequence[str] = (),
+    why: str = "",
+) -> Rules:  # fmt: skip
     """Change rules, named by their place (``drift.ks``, ``sinks.ops.url``), and return those in force then.
 
     ``drop`` takes changes back, also whole sections. Raises NotFound for a place that is none, InvalidInput for a value
@@ -167,6 +168,7 @@ def edit(
     """
     if model:
         check_name(model)
+    check_text("why", why)
     with database.write() as work:
         general = _changes(states.read(work, _STATE))
         own = _changes(states.read(work, _STATE, model))
@@ -178,7 +180,7 @@ def edit(
         check(made)
         _keep(work, model, own)
         told = ", ".join([*(f"{place} set" for place in put or {}), *(f"{place} as before" for place in drop)])
-        journal.write(work, "rules", model, detail=told)
+        journal.write(work, "rules", model, why=why, detail=told)
     return made
 
 

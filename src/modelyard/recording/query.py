@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Timer
 from time import sleep
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from modelyard.errors import InvalidInput, MissingDependency, NotFound, RemoteFailed
+from modelyard.errors import InvalidInput, MissingDependency, NotFound, Overloaded, RemoteFailed
 from modelyard.recording.batches import arrow
 from modelyard.recording.places import Places
 from modelyard.recording.spool import SUFFIX, read_spool
@@ -58,8 +59,13 @@ class Query:
         for setting in ("enable_external_access=false", "lock_configuration=true"):
             self._connection.execute(f"SET {setting}")
 
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> Result:
-        """The rows of a SELECT. Raises InvalidInput for anything else, and for what DuckDB does not understand."""
+    def run(self, sql: str, parameters: Sequence[Any] = (), *, seconds: float | None = None) -> Result:
+        """The rows of a SELECT. Raises InvalidInput for anything else, and for what DuckDB does not understand;
+        Overloaded where it takes longer than ``seconds``.
+        """
+        timer = Timer(seconds or 0.0, self._connection.interrupt)
+        if seconds is not None:
+            timer.start()
         try:
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != self._duckdb.StatementType.SELECT:
@@ -68,8 +74,15 @@ class Query:
             return Result([column[0] for column in found.description], found.fetchall())
         except self._duckdb.IOException as error:
             raise RemoteFailed(f"records cannot be read: {_first_line(error)}", hint="try again") from None
+        except self._duckdb.InterruptException:
+            raise Overloaded(
+                f"the records were searched for {seconds:g} seconds, and longer is not allowed",
+                hint="ask for one model and a shorter time",
+            ) from None
         except self._duckdb.Error as error:
             raise InvalidInput(f"the query failed: {_first_line(error)}", hint=_hint(error)) from None
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         self._connection.close()
@@ -91,18 +104,23 @@ class Query:
             named = f"SELECT {_text(model)} AS model, {_text(version)} AS version"
             made = [f"{named}, * REPLACE (time AT TIME ZONE 'UTC' AS time) FROM {source}" for source in sources]
             models.setdefault(model, []).extend(made)
+        #: Those that have records here.
+        self.models = sorted(models)
         everything = [source for sources in models.values() for source in sources]
         views = {"predictions": everything} | {m: sources for m, sources in models.items() if m != "predictions"}
         for name, sources in views.items():
-            quoted = name.replace('"', '""')
-            self._connection.execute(f'CREATE VIEW "{quoted}" AS {" UNION ALL BY NAME ".join(sources)}')
+            self._connection.execute(f"CREATE VIEW {quoted(name)} AS {' UNION ALL BY NAME '.join(sources)}")
 
 
-def show(query: Query, id: str) -> list[dict[str, Any]]:
-    """All rows of a prediction or a request, with what they were joined with. Raises NotFound."""
-    found = query.run(
-        "SELECT * FROM predictions WHERE prediction_id = $1 OR request_id = $1 ORDER BY time, prediction_id", [id]
-    ).records()
+def show(query: Query, id: str, *, seconds: float | None = None) -> list[dict[str, Any]]:
+    """All rows of a prediction or a request, with what they were joined with, in their model's own types and columns.
+    Raises NotFound.
+    """
+    asked, found = "prediction_id = $1 OR request_id = $1", []
+    models = query.run(f"SELECT DISTINCT model FROM predictions WHERE {asked} ORDER BY model", [id], seconds=seconds)
+    for (model,) in models.rows:
+        sql = f"SELECT * FROM {quoted(model)} WHERE model = $2 AND ({asked}) ORDER BY time, prediction_id"
+        found += query.run(sql, [id, model], seconds=seconds).records()
     if not found:
         raise NotFound(f"no prediction has this id: {id}", hint=_HINT)
     for row in found:
@@ -150,6 +168,11 @@ def _spools(folder: Path) -> Iterator[tuple[Path, Any]]:
 def _named(folder: Path) -> tuple[str, str]:
     """The model and the version whose folder it is."""
     return unquote(folder.parent.name.partition("=")[2]), unquote(folder.name.partition("=")[2])
+
+
+def quoted(name: str) -> str:
+    """A name as an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _text(value: str) -> str:

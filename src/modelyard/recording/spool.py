@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from modelyard.recording.batches import arrow
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 SUFFIX = ".arrows"
+
+#: Rows that are in memory at a time where a spool becomes a Parquet file, and that lie together in it.
+GROUP_ROWS = 1 << 16
 
 
 class Spool:
@@ -67,34 +71,57 @@ class Spool:
 def read_spool(path: Path) -> pyarrow.Table:
     """The whole batches of a spool. Raises FileNotFoundError, and ValueError for a file that is none."""
     pa = arrow()
-    batches = []
     with path.open("rb") as file:
-        data = file.read()
-    if not data:  # it was made this moment
-        return pa.table({})
-    try:
-        stream = pa.ipc.open_stream(data)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"not a spool of records: {path}") from error
-    with contextlib.suppress(pa.ArrowInvalid, OSError, StopIteration):  # what comes after is not whole yet
-        while True:
-            batches.append(stream.read_next_batch())
-    return pa.Table.from_batches(batches, stream.schema)
+        stream = _opened(file, path)
+        return pa.table({}) if stream is None else pa.Table.from_batches(list(_batches(stream)), stream.schema)
 
 
 def to_parquet(spool: Path, target: Path) -> None:
     """Write a spool as a Parquet file, seen only when it is whole. Raises OSError, and ValueError for what is none."""
+    making = target.with_suffix(".making")
+    with spool.open("rb") as file:
+        stream = _opened(file, spool)
+        if stream is not None:
+            write_parquet(making, target, stream.schema, _batches(stream))
+
+
+def write_parquet(making: Path, target: Path, schema: pyarrow.Schema, batches: Iterator[pyarrow.RecordBatch]) -> None:
+    """Write batches as a Parquet file, some of them in memory at a time; none where there are no rows."""
     import pyarrow.parquet as parquet
 
-    making = target.with_suffix(".making")
-    table = read_spool(spool)
-    if not table.num_rows:
-        return
+    pa, held, rows, written = arrow(), [], 0, 0
     try:
-        parquet.write_table(table, making, compression="zstd")
-        making.rename(target)
+        with parquet.ParquetWriter(making, schema, compression="zstd") as writer:
+            for batch in batches:
+                held.append(batch)
+                rows += batch.num_rows
+                if rows >= GROUP_ROWS:
+                    writer.write_table(pa.Table.from_batches(held, schema))
+                    held, rows, written = [], 0, written + rows
+            if rows:
+                writer.write_table(pa.Table.from_batches(held, schema))
+        if rows or written:
+            making.rename(target)
     finally:
         making.unlink(missing_ok=True)
+
+
+def _opened(file: BinaryIO, path: Path) -> Any:
+    """The stream in a spool's file; None where it was made this moment. Raises ValueError for a file that is none."""
+    pa = arrow()
+    if not os.fstat(file.fileno()).st_size:
+        return None
+    try:
+        return pa.ipc.open_stream(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"not a spool of records: {path}") from error
+
+
+def _batches(stream: Any) -> Iterator[pyarrow.RecordBatch]:
+    """The whole batches; what comes after is not whole yet."""
+    with contextlib.suppress(arrow().ArrowInvalid, OSError, StopIteration):
+        while True:
+            yield stream.read_next_batch()
 
 
 def cut(path: Path, size: int) -> None:

@@ -106,6 +106,10 @@ class Alerts:
             sql += " AND closed IS NULL"
         return [_alert(row) for row in self._database.query(f"{sql} ORDER BY id DESC LIMIT {int(most)}", *values)]
 
+    def are_open(self) -> int:
+        """How many are not over."""
+        return int(self._database.query("SELECT count(*) AS n FROM alerts WHERE closed IS NULL")[0]["n"])
+
     def acknowledge(self, number: int, *, why: str = "") -> Alert:
         """Say that somebody looks after it. Raises NotFound, InvalidInput where it is over."""
         check_text("why", why)

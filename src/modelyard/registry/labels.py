@@ -68,13 +68,13 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Joined(NamedTuple):
-    """A prediction whose label was counted for the first time."""
+    """A prediction that came by a route, and whose label was counted for the first time."""
 
     prediction: str
     request: str
     version: str
     arm: str
-    #: Of the route that parted the requests; "" and 0 where none did. Whether a pin chose the arm.
+    #: Of the route that parted the requests, and whether a pin chose the arm.
     alias: str
     revision: int
     is_pinned: bool

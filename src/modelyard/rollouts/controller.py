@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WHO = "guard"
 
 #: How often to step while a rollout is under way, and while none is.
-BUSY_SECONDS, IDLE_SECONDS = 0.2, 1.0
+BUSY_SECONDS, IDLE_SECONDS = 0.1, 1.0
 
 #: Tallies that are folded in in one transaction.
 _BATCH = 200

@@ -77,6 +77,10 @@ def draft(
     windows = registry.windows.find(model, str(stable.number), since=since)
     frozen = freezing.freeze(bundles[0], windows, outcome)
     chosen, notes = _guards(guards, stages, judge, frozen)
+    if not windows:
+        notes.append(
+            f"nothing of {stable.ref} was recorded in the last day: a guard sees what `serve --record` records"
+        )
     plan = Plan(
         stages=stages,
         guards=chosen,

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from modelyard.registry import Registry
 
 #: The least seconds between two tallies of a rollout, and until what failed is tried again.
-TALLY_SECONDS, RETRY_SECONDS = 0.2, 0.5
+TALLY_SECONDS, RETRY_SECONDS = 0.15, 0.5
 #: How often to ask which rollouts have ended.
 _LOOK_SECONDS = 5.0
-#: Requests that wait at most for a plan, and revisions that are remembered.
-MOST_WAITING, _MOST_WAYS = 50_000, 10_000
+#: Bytes of requests that wait for a plan at most, and revisions that are remembered.
+MOST_WAITING, _MOST_WAYS = 64 << 20, 10_000
 
 
 class Way(msgspec.Struct, array_like=True, frozen=True):
@@ -114,7 +114,7 @@ class Tallying:
         self._rollouts: dict[int, _Rollout] = {}
         #: The rollout that each revision leads to; None for a route that is none's.
         self._ways: dict[Way, _Rollout | None] = {}
-        #: What is to be counted once it is known for whom, and about how many requests that are.
+        #: What is to be counted once it is known for whom, and about how many bytes that are.
         self._waiting: dict[Way, list[Callable[[Counting], None]]] = {}
         self._held, self._is_full = 0, False
         # Written on the thread that may wait.
@@ -141,17 +141,17 @@ class Tallying:
         for text in dict.fromkeys(rows.arms):
             took = read_arm(text)
             count = partial(Counting.take, took=took, text=text, rows=rows, found=found)
-            self._count(rows.subject.model, took, rows.requests, count)
+            self._count(rows.subject.model, took, rows.bytes, count)
 
     def refuse(self, subject: Subject, refusal: Refusal) -> None:
         """Count a request for which no model was called."""
         took = read_arm(refusal.arm)
-        self._count(subject.model, took, 1, partial(Counting.refuse, took=took, refusal=refusal))
+        self._count(subject.model, took, 500 + len(refusal.body), partial(Counting.refuse, took=took, refusal=refusal))
 
     def fail(self, unserved: Unserved) -> None:
         """An arm's version cannot be served."""
         took = read_arm(unserved.arm)
-        self._count(unserved.model, took, 1, partial(Counting.fail, took=took, reason=unserved.reason))
+        self._count(unserved.model, took, 500, partial(Counting.fail, took=took, reason=unserved.reason))
 
     def state(self) -> bytes:
         """What a successor has to know, with what was counted until now as tallies to be sent."""
@@ -173,7 +173,7 @@ class Tallying:
                 made.lead(way, has_shadow)
                 self._ways[way] = made
 
-    def _count(self, model: str, took: Took, requests: int, count: Callable[[Counting], None]) -> None:
+    def _count(self, model: str, took: Took, size: int, count: Callable[[Counting], None]) -> None:
         if not took.revision or took.is_pinned:  # what a pin decides says nothing about the coin
             return
         self._learn()
@@ -188,7 +188,7 @@ class Tallying:
                 self._log.write("warning", "requests are not counted for rollouts: the registry tells of none")
             self._is_full = True
             return
-        self._held += requests
+        self._held += size
         self._waiting.setdefault(way, []).append(count)
 
     def _learn(self) -> None:

@@ -62,6 +62,14 @@ def sums(registry: Registry, **wanted: Any) -> dict[str, int]:
     return total
 
 
+def test_predictions_are_read_once_their_model_has_a_label(registry: Registry, opened: Open, records: Path) -> None:
+    write_segment(records, [Prediction("a", YES), Prediction("b", NO)])
+    labelling = opened()
+    assert labelling.turn() == {}
+    tell(registry, ("a", "yes"))
+    assert labelling.turn() == {"m": Turn(joined=1, predictions=2)}
+
+
 def test_labels_after_predictions(registry: Registry, opened: Open, records: Path) -> None:
     write_segment(records, [Prediction("a", YES), Prediction("b", NO), Prediction("c", YES)])
     labelling = opened()
@@ -223,6 +231,7 @@ def test_segments_are_of_a_fair_sample_of_the_requests(registry: Registry, opene
     """What was kept because it was odd would make a segment look worse than it is."""
     rows = [Prediction(f"p{number}", YES, kept="flagged") for number in range(200)]
     write_segment(records, rows)
+    tell(registry, ("p0", "yes"))
     opened(columns=lambda model: ("city",), sample=10).turn()
     found = [cohort.counts["rows"] for cohort in Cohorts(registry.database).find("m") if cohort.key.segment]
     assert len(found) == 1 and 5 <= found[0] <= 40

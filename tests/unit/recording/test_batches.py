@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,22 @@ def batch_of(shop: Shop, policy: Policy | None = None, reasons: Any = None, key:
         batches.append(recipe.refused([refusal for _, refusal in found.refusals], 77))
     assert all(batch.schema == recipe.schema for batch in batches)
     return [row for batch in batches for row in batch.to_pylist()]
+
+
+def test_a_process_of_its_own_takes_no_pandas_along() -> None:
+    pytest.importorskip("pandas")
+    code = """if True:
+        import sys
+        from modelyard.recording.batches import arrow, load_without_pandas
+        load_without_pandas()
+        pa = arrow()
+        assert pa.array([1.5, None]).null_count == 1
+        assert pa.default_memory_pool().backend_name == "system"
+        assert "pandas" not in sys.modules
+        import pandas  # whoever does want it has it
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_row_has_everything_that_is_known_of_it(shop: Shop) -> None:

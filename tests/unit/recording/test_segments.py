@@ -103,6 +103,21 @@ def test_a_sealed_spool_becomes_a_parquet_file(segments: Segments, tmp_path: Pat
     segments.close()
 
 
+def test_a_spool_becomes_a_parquet_file_a_few_rows_at_a_time(
+    segments: Segments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelyard.recording.spool.GROUP_ROWS", 10)
+    for start in range(0, 25, 5):
+        segments.append("churn", "5", batch(*range(start, start + 5)))
+    segments.seal(every=True)
+    assert all(segments.convert(name) for name in list(segments.sealed))
+    (path,) = tmp_path.rglob("*.parquet")
+    about = parquet.read_metadata(path)
+    assert [about.row_group(number).num_rows for number in range(about.num_row_groups)] == [10, 10, 5]
+    assert ids(tmp_path) == list(range(25))
+    assert files(tmp_path) == [".parquet"]
+
+
 def test_large_and_old_spools_are_sealed(segments: Segments, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "SPOOL_BYTES", 3000)
     segments.append("churn", "5", batch(1))
