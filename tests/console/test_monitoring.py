@@ -165,7 +165,7 @@ def test_a_rule_is_changed_and_taken_back_with_its_reason(tab: Open, drifting: H
 
 def test_a_model_that_nobody_asked_says_how_to_begin(tab: Open, drifting: Home) -> None:
     _, page = page_of(tab, drifting, "/models/fraud/monitoring?hours=1")
-    page.get_by_text("modelyard serve fraud --record").wait_for()
+    page.get_by_text("modelyard serve fraud").wait_for()
     _, page = page_of(tab, drifting, "/models/unheard/monitoring")
     page.get_by_role("alert").get_by_text("no such model: unheard").wait_for()
     _, page = page_of(tab, drifting, "/models/churn/monitoring?hours=lots")

@@ -149,7 +149,8 @@ def _days(said: Quality) -> None:
         "series": [
             {**bare, "name": "low", "data": lows},
             {**bare, "name": "to high", "data": spans, "areaStyle": {"color": COLOURS[0], "opacity": 0.2}},
-            {"name": name, "type": "line", "data": [[day.day, day.metric.value] for day in said.days]},
+            {"name": name, "type": "line", "data": [[day.day, day.metric.value] for day in said.days],
+             "lineStyle": {"color": COLOURS[0]}, "itemStyle": {"color": COLOURS[0]}},
         ],
     }  # fmt: skip
     widgets.chart(
