@@ -37,7 +37,7 @@ clean: ## remove the environment, the demo and caches
 	rm -rf $(VENV) .clients .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@sh scripts/install.sh $(VENV) '.[train,records]'
+	@sh scripts/install.sh $(VENV) '.[train,records,console]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

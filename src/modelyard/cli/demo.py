@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -110,24 +111,20 @@ def _serve(tumours: demo_data.Tumours, folder: Path, once: bool, port: int | Non
 
 def _go_on(url: str, tumours: demo_data.Tumours, folder: Path) -> None:
     """Send traffic until Ctrl-C."""
-    from modelyard import api
     from modelyard.cli import demo_traffic
-    from modelyard.cli.demo_traffic import LABEL_SECONDS, NOISE, RATE
 
     traffic = demo_traffic.Traffic(url, tumours.held_back, folder)
-    screen.say(
-        f"\nThe server goes on at {url} until Ctrl-C. So that there is something to watch, it gets {RATE} requests"
-    )
-    screen.say(
-        f"a second: tumours that were held back, drawn again and again, each value moved by about {NOISE * 100:g} %,"
-    )
-    screen.say(f"and {LABEL_SECONDS:g} s later what they really were. In another terminal:\n")
-    for line in _next(folder):
-        screen.say(f"  {line}")
-    screen.say()
-    if importlib.util.find_spec("duckdb") is None:
-        screen.say("Labels are kept, and joined with predictions once there is pip install 'modelyard[records]'.\n")
-    traffic.start()
+    with _console() as console:
+        _tell(url, console, folder)
+        traffic.start()
+        _follow(url, traffic, folder)
+
+
+def _follow(url: str, traffic: Any, folder: Path) -> None:
+    """Tell of alerts and of how much was sent, until Ctrl-C."""
+    from modelyard import api
+    from modelyard.cli import demo_traffic
+
     alerts = api.open_registry().alerts
     told = max((alert.id for alert in alerts.find(MODEL)), default=0)
     try:
@@ -144,16 +141,52 @@ def _go_on(url: str, tumours: demo_data.Tumours, folder: Path) -> None:
         traffic.stop()
 
 
-def _next(folder: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def _console() -> Iterator[str]:
+    """The console of the demo's home, in a process of its own; yields where, or "" where the extra is not installed."""
+    if not importlib.util.find_spec("nicegui"):
+        yield ""
+        return
+    port = _free(settings.get("console_port"))
+    command = [sys.executable, "-m", "modelyard", "console", "--port", f"{port}", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            yield json.loads(line)["url"] if line else ""
+        finally:
+            process.terminate()
+
+
+def _tell(url: str, console: str, folder: Path) -> None:
+    """What goes on, and what to do next."""
+    from modelyard.cli.demo_traffic import LABEL_SECONDS, NOISE, RATE
+
+    screen.say(
+        f"\nThe server goes on at {url} until Ctrl-C. So that there is something to watch, it gets {RATE} requests"
+    )
+    screen.say(
+        f"a second: tumours that were held back, drawn again and again, each value moved by about {NOISE * 100:g} %,"
+    )
+    screen.say(f"and {LABEL_SECONDS:g} s later what they really were.")
+    if console:
+        screen.say(f"\nOpen {console} in a browser to see all of it. In another terminal:\n")
+    else:
+        screen.say("\nIn another terminal:\n")
+    for line in _next(folder, console):
+        screen.say(f"  {line}")
+    screen.say()
+    if importlib.util.find_spec("duckdb") is None:
+        screen.say("Labels are kept, and joined with predictions once there is pip install 'modelyard[records]'.\n")
+
+
+def _next(folder: Path, console: str) -> Iterator[str]:
     """What to type next, in columns."""
     modelyard, where = _command(), "" if folder == Path(".demo") else f" --folder {shlex.quote(str(folder))}"
-    if importlib.util.find_spec("nicegui"):
-        console = (f"{modelyard} console", "all of it in a browser")
-    else:
-        console = ("pip install 'modelyard[console]'", f"then {modelyard} console: all of it in a browser")
-    lines = [
-        (f"export MODELYARD_HOME={shlex.quote(os.environ['MODELYARD_HOME'])}", ""),
-        console,
+    lines = [(f"export MODELYARD_HOME={shlex.quote(os.environ['MODELYARD_HOME'])}", "")]
+    if not console:
+        lines.append(("pip install 'modelyard[console]'", f"then {modelyard} console: all of it in a browser"))
+    lines += [
         (f"{modelyard} monitor {MODEL}", "how it fares; after a minute"),
         (f"{modelyard} demo --break{where}", "let out a bad version, and see the guard take it back"),
         (f"{modelyard} demo --break drift{where}", "change the unit of a column, and see it found"),
