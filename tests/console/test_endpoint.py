@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from console.conftest import Garden, Tab, Yard, table_of
+from modelyard import api as my
 from modelyard.registry.plans import Rollout
 from recorders import Recorder
 
@@ -248,3 +249,34 @@ def test_each_alias_has_its_endpoint(tab: Callable[..., Tab], garden: Garden, la
     page.get_by_text(f"for {lane}@staging").wait_for()
     page.goto(f"{garden.url}/models/{lane}/endpoint?alias=nobody")
     page.get_by_text("Nobody: no version is called nobody.").wait_for()
+
+
+def test_newer_evidence_moves_what_is_shown(tab: Callable[..., Tab], garden: Garden, lane: str) -> None:
+    rollout, _ = my.start_rollout(lane, 2, canary=0.5, guards=["errors"], registry=garden.registry)
+    garden.registry.rollouts.pause(lane)
+    recorder = Recorder()
+
+    def write() -> str:
+        recorder.write(garden.registry, rollout, 1_000)
+        before = garden.registry.rollouts.latest(lane).position
+        while (now := garden.registry.rollouts.latest(lane)).position == before:
+            time.sleep(0.1)
+        return f"{now.evidence.candidate:,}"
+
+    first = write()
+    page = tab().open(f"/models/{lane}/endpoint")
+    tile = page.locator(".y-tile", has_text="Requests in the stage")
+    tile.get_by_text(first, exact=True).wait_for()
+    drawn = page.locator("[role=img][aria-label$=evidence]")
+    drawn.evaluate("each => each.dataset.mine = 'yes'")
+    tile.get_by_text(write(), exact=True).wait_for()
+    assert drawn.get_attribute("data-mine") == "yes", "the chart was made anew"
+    page.get_by_role("button", name="Abort", exact=True).click()
+    asking = page.get_by_role("dialog")
+    asking.get_by_label("Why").fill("half a sen")
+    garden.registry.rollouts.resume(lane)
+    page.get_by_role("button", name="Pause", exact=True, include_hidden=True).wait_for()
+    assert asking.get_by_label("Why").input_value() == "half a sen", "a dialog stays while the page changes"
+    asking.get_by_role("button", name="Abort", exact=True).click()
+    page.get_by_role("button", name="Start a rollout").wait_for()
+    assert garden.registry.rollouts.latest(lane).state == "aborted"
