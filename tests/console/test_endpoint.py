@@ -6,16 +6,20 @@ import csv
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from console.conftest import Tab, table_of
-from console.garden import Garden, garden, lane
+from console.conftest import Garden, Tab, Yard, table_of
 from modelyard.registry.plans import Rollout
 from recorders import Recorder
 
-__all__ = ["garden", "lane"]
+
+@pytest.fixture
+def tab(tab: Callable[..., Tab], garden: Garden) -> Callable[..., Tab]:
+    """Opens tabs on the garden."""
+    return partial(tab, url=garden.url)
 
 
 def begin(
@@ -46,7 +50,7 @@ def pick(page: Any, within: Any, label: str, choice: str) -> None:
 
 
 def feed(
-    garden: Garden, model: str, recorder: Recorder, until: Callable[[Rollout], bool], requests: int = 400
+    garden: Garden, model: str, recorder: Recorder, until: Callable[[Rollout], bool], requests: int = 5_000
 ) -> Rollout:
     """Write tallies until those who watch have decided."""
     for _ in range(400):
@@ -78,9 +82,9 @@ def unnamed(page: Any) -> list[str]:
 
 @pytest.mark.parametrize(("size", "dark"), [("wide", False), ("phone", False), ("wide", True)])
 def test_traffic_is_drawn_by_version_and_arm(
-    tab: Callable[..., Tab], garden: Garden, size: str, dark: bool
+    tab: Callable[..., Tab], yard: Yard, size: str, dark: bool
 ) -> None:  # fmt: skip
-    look = tab(size, dark=dark)
+    look = tab(size, dark=dark, url=yard.url)
     page = look.open("/models/flowers/endpoint")
     page.get_by_text("Version 1 answers every request.").wait_for()
     card = page.locator("section", has=page.get_by_role("heading", name="Traffic"))
@@ -102,8 +106,8 @@ def test_traffic_is_drawn_by_version_and_arm(
 
 
 def test_a_model_without_traffic_says_how_to_get_some(tab: Callable[..., Tab], garden: Garden) -> None:
-    page = tab().open("/models/garden/endpoint")
-    page.get_by_text("modelyard serve garden", exact=True).wait_for()
+    page = tab().open("/models/odd/endpoint")
+    page.get_by_text("modelyard serve odd", exact=True).wait_for()
 
 
 @pytest.mark.parametrize("size", ["wide", "phone"])

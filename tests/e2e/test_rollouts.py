@@ -86,6 +86,7 @@ def test_a_bad_canary_is_taken_back(yard: Rolling, load: Load, kind: str, guard:
         assert last["evidence"]["exposure"]["bad"] > 5
 
 
+@pytest.mark.slow
 def test_wrong_labels_take_a_canary_back(yard: Rolling, load: Load) -> None:
     yard.start("wrong", "--canary", "30%", "--guard", "labels,errors")
     assert waited(lambda: len(load.answers) > 3_000, 60)
@@ -115,6 +116,7 @@ def test_an_equal_shadow_passes(yard: Rolling, load: Load) -> None:
     assert pairs["n"] > 50 and not pairs.get("differ")
 
 
+@pytest.mark.slow
 def test_a_person_takes_it_back_pauses_and_resumes(yard: Rolling, load: Load) -> None:
     number = yard.start("good", "--canary", "50%", "--guard", "errors", "--tolerate", "errors=3%")
     yard.cli("rollout", "pause", "m", "--why", "lunch")
@@ -141,6 +143,7 @@ def test_without_traffic_nothing_is_promoted(yard: Rolling, load: Load) -> None:
     assert [d["action"] for d in yard.history()] == ["start"]
 
 
+@pytest.mark.slow
 def test_a_canary_that_no_server_can_load_is_told_and_aborted(yard: Rolling, load: Load) -> None:
     """What it is made of is on no list of what may be loaded."""
     number = yard.register(canaries.foreign(yard.folder / "foreign"))
@@ -177,6 +180,7 @@ def under_way(yard: Rolling, load: Load) -> tuple[int, int]:
     return found
 
 
+@pytest.mark.slow
 def test_while_the_registry_is_away_service_goes_on_and_afterwards_all_of_it_counts(yard: Rolling, load: Load) -> None:
     answers, before = under_way(yard, load)
     yard.wire.cut()
@@ -191,6 +195,7 @@ def test_while_the_registry_is_away_service_goes_on_and_afterwards_all_of_it_cou
     assert set(load.codes) == {200}
 
 
+@pytest.mark.slow
 def test_a_recorder_that_is_killed_counts_everything_once(yard: Rolling, load: Load) -> None:
     answers, before = under_way(yard, load)
     for _ in range(2):

@@ -13,7 +13,7 @@ from modelyard.monitoring.grading import Answers, Grader
 from modelyard.monitoring.recorded import Recorded
 from modelyard.recording.capture import is_in_sample
 from modelyard.registry.cohorts import Counts, Key, plus
-from modelyard.registry.labels import Joined
+from modelyard.registry.joined import Joined
 from modelyard.schema import Array
 from modelyard.truth import PREDICTION, PROBABILITIES
 

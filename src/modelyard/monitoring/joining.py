@@ -18,7 +18,8 @@ import numpy as np
 from modelyard.monitoring.bookkeeping import Book, Versions
 from modelyard.monitoring.recorded import Hit, Part, Recorded, hash_of, hashes
 from modelyard.registry import cohorts, states
-from modelyard.registry.labels import Joined, Tell, Waiting, mark_counted, totals, write_totals
+from modelyard.registry.joined import Joined, Tell
+from modelyard.registry.labels import Waiting, mark_counted, totals, write_totals
 from modelyard.registry.records import stamp
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from modelyard.monitoring.recorded import Recorded
 from modelyard.monitoring.rules import load
 from modelyard.recording.checkpoint import read_checkpoint
 from modelyard.recording.places import Places
-from modelyard.registry.labels import Tell
+from modelyard.registry.joined import Tell
 from modelyard.telemetry import Log
 
 if TYPE_CHECKING:

@@ -63,6 +63,8 @@ class Errands:
         self.sent: deque[str] = deque()
         self.converted: deque[str] = deque()
         self._has_changed = False
+        #: What consumers are to be told.
+        self._states: dict[str, bytes] = {}
         self.look()
         wait([self._pending[name] for name in ("policies",) if name in self._pending], FIRST_SECONDS)
 
@@ -101,9 +103,13 @@ class Errands:
         self._pending["convert"] = self._disk_thread.submit(self._guarded, partial(self._convert_all, list(names)))
         return True
 
-    def do(self, tell: Callable[[bytes], object], state: bytes) -> None:
-        """Tell a consumer what is kept, on a thread that may wait for the registry, and has nothing else to do."""
-        self._pending["consumers"] = self._consumers_thread.submit(self._guarded, partial(tell, state))
+    def tell(self, name: str, kept: Callable[[bytes], object], state: bytes) -> None:
+        """Tell a consumer what is kept, on a thread that may wait for the registry, and has nothing else to do. Of
+        several states that it had no time for it is told the newest.
+        """
+        self._states[name] = state
+        if not self._is_pending(name):
+            self._pending[name] = self._consumers_thread.submit(self._tell, name, kept)
 
     def wait(self, seconds: float) -> None:
         """Wait for what was begun."""
@@ -123,6 +129,10 @@ class Errands:
         return found is not None and not found.done()
 
     # On threads of their own.
+
+    def _tell(self, name: str, kept: Callable[[bytes], object]) -> None:
+        while (state := self._states.pop(name, None)) is not None:
+            self._guarded(partial(kept, state))
 
     def _guarded(self, function: Callable[[], object]) -> bool:
         """Whether it could be done. The registry may be away: that is told once, and once that it is back."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic, sleep
-from typing import NamedTuple
 
 import msgspec
 
@@ -65,28 +64,6 @@ class Waiting(msgspec.Struct, frozen=True):
     #: Who found the prediction, and what was counted then; "" where it was not found yet.
     source: str
     counted: str
-
-
-class Joined(NamedTuple):
-    """A prediction that came by a route, and whose label was counted for the first time."""
-
-    prediction: str
-    request: str
-    version: str
-    arm: str
-    #: Of the route that parted the requests, and whether a pin chose the arm.
-    alias: str
-    revision: int
-    is_pinned: bool
-    #: What stands for the client that sticks to the arm; "" where none does.
-    client: str
-    #: The predicted class, or the number, as text; what turned out to be true.
-    predicted: str
-    label: str
-
-
-#: Called with a model inside the transaction that counts labels of it for the first time.
-Tell = Callable[[Work, str, Sequence[Joined]], None]
 
 
 class _Asked:

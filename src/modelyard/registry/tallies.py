@@ -1,4 +1,4 @@
-"""Tallies: what recorders counted for a rollout, in integers that add up, a row every quarter of a second.
+"""Tallies: what recorders counted for a rollout, in integers that add up, several rows a second.
 
 A recorder numbers its rows, so that a row that is sent again is known; a rollout's controller reads those after its
 position and folds them into its evidence. What was folded in is kept for a while, for whoever wants to look.

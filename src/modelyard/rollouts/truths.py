@@ -15,7 +15,7 @@ import msgspec
 from modelyard.registry import decisions, routes, states, tallies
 from modelyard.registry.database import Work
 from modelyard.registry.decisions import LABELLED
-from modelyard.registry.labels import Joined
+from modelyard.registry.joined import Joined
 from modelyard.registry.plans import SHADOW, Plan
 from modelyard.registry.records import now
 from modelyard.registry.tallies import Counts, Labels, Pairs, Tally
@@ -35,7 +35,7 @@ _Way = tuple[str, str, int]
 
 
 class Truths:
-    """Writes tallies of labels (a ``registry.labels.Tell``)."""
+    """Writes tallies of labels (a ``registry.joined.Tell``)."""
 
     def __init__(self) -> None:
         #: The rollout of each revision, which never changes; None for a route that is none's.
@@ -76,17 +76,17 @@ def _write(work: Work, model: str, rollout: int, plan: Plan, revisions: Iterable
     clients = Clients(_decode(base64.b64decode(text)) if text else None)
     for revision, joined in revisions:
         arms: dict[str, Labels] = {}
-        right: dict[tuple[str, bool], Joined] = {}
+        answers: dict[tuple[str, bool], Joined] = {}
         for each in joined:
             is_shadow = each.arm == SHADOW
-            right[each.prediction, is_shadow] = each
+            answers[each.prediction, is_shadow] = each
             name = f"{each.client} {SHADOW}" if is_shadow else each.client
             if not each.client or clients.fresh(name, _LABEL):
                 more = Labels(1, int(is_wrong(plan, each)))
                 arms[each.arm] = arms.get(each.arm, Labels()).plus(more)
         pairs = Pairs()
-        for (prediction, is_shadow), live in right.items():
-            shadow = right.get((prediction, True))
+        for (prediction, is_shadow), live in answers.items():
+            shadow = answers.get((prediction, True))
             if is_shadow or shadow is None or (live.client and not clients.fresh(live.client, _PAIR)):
                 continue
             wrong = is_wrong(plan, live), is_wrong(plan, shadow)

@@ -220,7 +220,8 @@ def test_the_python_face_does_the_same(registry: Registry) -> None:
     import modelyard as my
 
     rollout, notes = my.start_rollout("churn", 2, canary=0.2, guards=["errors"])
-    assert (rollout.share, notes) == (0.2, [])
+    nothing = "nothing of churn:1 was recorded in the last day: a guard sees what `serve --record` records"
+    assert (rollout.share, notes) == (0.2, [nothing])
     assert my.pause_rollout("churn").state == "paused"
     assert my.resume_rollout("churn").state == "running"
     standing = my.find_rollout("churn")

@@ -16,7 +16,7 @@ from modelyard.monitoring.labelling import Labelling
 from modelyard.recording.places import Places
 from modelyard.registry import Registry
 from modelyard.registry.cohorts import Cohorts, Key
-from modelyard.registry.labels import Joined
+from modelyard.registry.joined import Joined
 from modelyard.truth import Label
 from recorded import NOON, Prediction, SpoolFile, bundle_of, write_segment
 

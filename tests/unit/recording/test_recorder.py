@@ -641,6 +641,46 @@ def test_what_a_consumer_knows_is_in_the_checkpoint(records: Path, shop: Shop) -
     recorder.close()
 
 
+def test_a_consumer_that_waits_for_long_is_told_the_newest_state_only(records: Path, shop: Shop) -> None:
+    class Slow:
+        name = "slow"
+        is_urgent = True
+
+        def __init__(self) -> None:
+            self.states = 0
+            self.told: list[str] = []
+            self.go_on = threading.Event()
+
+        def take(self, rows: Any, found: Any) -> None: ...
+
+        def refuse(self, subject: Any, refusal: Any) -> None: ...
+
+        def fail(self, unserved: Any) -> None: ...
+
+        def state(self) -> bytes:
+            self.states += 1
+            return str(self.states).encode()
+
+        def restore(self, state: bytes) -> None: ...
+
+        def kept(self, state: bytes) -> None:
+            self.told.append(state.decode())
+            self.go_on.wait(20)
+
+    slow = Slow()
+    recorder = Recorder(Places(records), None, Log("error"), consumers=[slow])
+    until = time.monotonic() + 20
+    while slow.states < 20:
+        assert time.monotonic() < until
+        recorder.turn()
+        time.sleep(0.005)
+    assert slow.told == ["1"]
+    slow.is_urgent = False
+    slow.go_on.set()
+    recorder.finish()
+    assert len(slow.told) < 7 and int(slow.told[1]) > 15 and slow.told[-1] == str(slow.states)
+
+
 @pytest.fixture(autouse=True)
 def clean(records: Path) -> Iterator[None]:
     yield

@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.registry import Registry, states
 from modelyard.registry.decisions import LABELLED
-from modelyard.registry.labels import Joined
+from modelyard.registry.joined import Joined
 from modelyard.registry.plans import Plan, Rollout, Stage
 from modelyard.registry.tallies import Counts, Labels, Pairs, Tally
 from modelyard.rollouts.truths import Truths, is_wrong
