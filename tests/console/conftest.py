@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -102,6 +103,50 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     yield made
     for process in (console, server):
         end(process)
+
+
+class Garden(NamedTuple):
+    """A registry with ``garden``, whose versions 1 and 2 take the same and 3 takes no colour, and ``odd``, a pickle;
+    its console; and who acts there.
+    """
+
+    registry: Any
+    url: str
+    user: str
+
+
+@pytest.fixture(scope="session")
+def garden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Garden]:
+    """Models to do with as one likes. A server is there for its loop, which decides about rollouts."""
+    import faulty
+    from console.plants import plants
+    from modelyard import api
+
+    folder = tmp_path_factory.mktemp("garden")
+    home = folder / "home"
+    registry = api.open_registry(str(home))
+    for options in ({"candidates": ["linear"]}, {"candidates": ["tree"]}, {"exclude": ["colour"]}):
+        given = {"candidates": ["linear"], "folds": 2, **options}
+        api.train(plants(), "kind", name="garden", registry=registry, **given)
+    api.package(faulty.Faulty().fit(), sample={"order": [0.0] * 30, "value": list(map(float, range(30)))}, name="odd",
+                registry=registry)  # fmt: skip
+    words = ("serve", "garden@production", "--record", "--port", "0")
+    server, _ = start(home, folder, *words, log=folder / "server.log")
+    console, url = start(home, folder, "console", "--port", "0", log=folder / "console.log")
+    yield Garden(registry, url, getpass.getuser())
+    for process in (console, server):
+        end(process)
+    registry.close()
+
+
+@pytest.fixture
+def lane(garden: Garden, request: pytest.FixtureRequest) -> str:
+    """A model of a test's own, called after it, with the versions of ``garden``."""
+    name: str = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-").replace("_", "-")[:60]
+    for number in (1, 2, 3):
+        bundle = garden.registry.fetch(garden.registry.resolve(f"garden:{number}"))
+        garden.registry.register(bundle, name)
+    return name
 
 
 def ask(url: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None) -> Any:

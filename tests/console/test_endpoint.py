@@ -6,16 +6,21 @@ import csv
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from console.conftest import Tab, table_of
-from console.garden import Garden, garden, lane
+from console.conftest import Garden, Tab, Yard, table_of
+from modelyard import api as my
 from modelyard.registry.plans import Rollout
 from recorders import Recorder
 
-__all__ = ["garden", "lane"]
+
+@pytest.fixture
+def tab(tab: Callable[..., Tab], garden: Garden) -> Callable[..., Tab]:
+    """Opens tabs on the garden."""
+    return partial(tab, url=garden.url)
 
 
 def begin(
@@ -46,7 +51,7 @@ def pick(page: Any, within: Any, label: str, choice: str) -> None:
 
 
 def feed(
-    garden: Garden, model: str, recorder: Recorder, until: Callable[[Rollout], bool], requests: int = 400
+    garden: Garden, model: str, recorder: Recorder, until: Callable[[Rollout], bool], requests: int = 5_000
 ) -> Rollout:
     """Write tallies until those who watch have decided."""
     for _ in range(400):
@@ -78,9 +83,9 @@ def unnamed(page: Any) -> list[str]:
 
 @pytest.mark.parametrize(("size", "dark"), [("wide", False), ("phone", False), ("wide", True)])
 def test_traffic_is_drawn_by_version_and_arm(
-    tab: Callable[..., Tab], garden: Garden, size: str, dark: bool
+    tab: Callable[..., Tab], yard: Yard, size: str, dark: bool
 ) -> None:  # fmt: skip
-    look = tab(size, dark=dark)
+    look = tab(size, dark=dark, url=yard.url)
     page = look.open("/models/flowers/endpoint")
     page.get_by_text("Version 1 answers every request.").wait_for()
     card = page.locator("section", has=page.get_by_role("heading", name="Traffic"))
@@ -102,8 +107,8 @@ def test_traffic_is_drawn_by_version_and_arm(
 
 
 def test_a_model_without_traffic_says_how_to_get_some(tab: Callable[..., Tab], garden: Garden) -> None:
-    page = tab().open("/models/garden/endpoint")
-    page.get_by_text("modelyard serve garden", exact=True).wait_for()
+    page = tab().open("/models/odd/endpoint")
+    page.get_by_text("modelyard serve odd", exact=True).wait_for()
 
 
 @pytest.mark.parametrize("size", ["wide", "phone"])
@@ -244,3 +249,34 @@ def test_each_alias_has_its_endpoint(tab: Callable[..., Tab], garden: Garden, la
     page.get_by_text(f"for {lane}@staging").wait_for()
     page.goto(f"{garden.url}/models/{lane}/endpoint?alias=nobody")
     page.get_by_text("Nobody: no version is called nobody.").wait_for()
+
+
+def test_newer_evidence_moves_what_is_shown(tab: Callable[..., Tab], garden: Garden, lane: str) -> None:
+    rollout, _ = my.start_rollout(lane, 2, canary=0.5, guards=["errors"], registry=garden.registry)
+    garden.registry.rollouts.pause(lane)
+    recorder = Recorder()
+
+    def write() -> str:
+        recorder.write(garden.registry, rollout, 1_000)
+        before = garden.registry.rollouts.latest(lane).position
+        while (now := garden.registry.rollouts.latest(lane)).position == before:
+            time.sleep(0.1)
+        return f"{now.evidence.candidate:,}"
+
+    first = write()
+    page = tab().open(f"/models/{lane}/endpoint")
+    tile = page.locator(".y-tile", has_text="Requests in the stage")
+    tile.get_by_text(first, exact=True).wait_for()
+    drawn = page.locator("[role=img][aria-label$=evidence]")
+    drawn.evaluate("each => each.dataset.mine = 'yes'")
+    tile.get_by_text(write(), exact=True).wait_for()
+    assert drawn.get_attribute("data-mine") == "yes", "the chart was made anew"
+    page.get_by_role("button", name="Abort", exact=True).click()
+    asking = page.get_by_role("dialog")
+    asking.get_by_label("Why").fill("half a sen")
+    garden.registry.rollouts.resume(lane)
+    page.get_by_role("button", name="Pause", exact=True, include_hidden=True).wait_for()
+    assert asking.get_by_label("Why").input_value() == "half a sen", "a dialog stays while the page changes"
+    asking.get_by_role("button", name="Abort", exact=True).click()
+    page.get_by_role("button", name="Start a rollout").wait_for()
+    assert garden.registry.rollouts.latest(lane).state == "aborted"

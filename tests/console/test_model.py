@@ -6,14 +6,18 @@ import csv
 import io
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from console.conftest import Tab, table_of
-from console.garden import Garden, garden, lane
+from console.conftest import Garden, Tab, Yard, table_of
 
-__all__ = ["garden", "lane"]
+
+@pytest.fixture
+def tab(tab: Callable[..., Tab], garden: Garden) -> Callable[..., Tab]:
+    """Opens tabs on the garden."""
+    return partial(tab, url=garden.url)
 
 
 def choose(page: Any, number: int, verb: str) -> Any:
@@ -40,8 +44,8 @@ def test_versions_stand_side_by_side(tab: Callable[..., Tab], garden: Garden, si
     look.look("model")
 
 
-def test_traffic_is_told_where_it_is_known(tab: Callable[..., Tab]) -> None:
-    rows = table_of(tab().open("/models/flowers"), "Versions")
+def test_traffic_is_told_where_it_is_known(tab: Callable[..., Tab], yard: Yard) -> None:
+    rows = table_of(tab(url=yard.url).open("/models/flowers"), "Versions")
     served = next(row for row in rows if row[1] == "1")
     assert served[7] == "401" and served[8].endswith(" ms")
 

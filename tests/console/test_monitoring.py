@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("playwright.sync_api", reason="a browser is driven")
+
+from playwright.sync_api import expect
+
 from console.conftest import Tab, Yard, ask, table_of
 from console.drifting import Drifting
 
@@ -142,7 +146,7 @@ def test_a_rule_is_changed_and_taken_back_with_its_reason(tab: Open, drifting: H
         page.get_by_role("option", name=rule, exact=True).click()
 
     choose("drift.ks")
-    assert page.get_by_label("New value").input_value() == "0.1"
+    expect(page.get_by_label("New value")).to_have_value("0.1")
     page.get_by_label("New value").fill("0.15")
     page.get_by_label("Why (kept in the history)").fill("a noisy sensor")
     page.get_by_role("button", name="Change the rule").click()
@@ -165,7 +169,7 @@ def test_a_rule_is_changed_and_taken_back_with_its_reason(tab: Open, drifting: H
 
 def test_a_model_that_nobody_asked_says_how_to_begin(tab: Open, drifting: Home) -> None:
     _, page = page_of(tab, drifting, "/models/fraud/monitoring?hours=1")
-    page.get_by_text("modelyard serve fraud --record").wait_for()
+    page.get_by_text("modelyard serve fraud").wait_for()
     _, page = page_of(tab, drifting, "/models/unheard/monitoring")
     page.get_by_role("alert").get_by_text("no such model: unheard").wait_for()
     _, page = page_of(tab, drifting, "/models/churn/monitoring?hours=lots")

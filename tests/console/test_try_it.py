@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from console.conftest import Tab, table_of
-from console.garden import Garden, garden, lane
+from console.conftest import Garden, Tab, table_of
 
-__all__ = ["garden", "lane"]
+
+@pytest.fixture
+def tab(tab: Callable[..., Tab], garden: Garden) -> Callable[..., Tab]:
+    """Opens tabs on the garden."""
+    return partial(tab, url=garden.url)
 
 
 def form_of(look: Tab, path: str) -> Any:

@@ -106,7 +106,9 @@ def test_alerts_are_listed_acknowledged_and_silenced(yard: tuple[Registry, Traff
 
 def test_rules_are_shown_and_changed(yard: tuple[Registry, Traffic], cli: Type) -> None:
     assert "drift.ks" in cli("monitor", "rules").out
-    changed = cli("monitor", "rules", "churn", "--set", "drift.ks=0.5", "--set", "drift.ignore=weight", "--json").json
+    words = ("--set", "drift.ks=0.5", "--set", "drift.ignore=weight", "--why", "it is noisy", "--json")
+    changed = cli("monitor", "rules", "churn", *words).json
+    assert yard[0].history("churn")[-1].why == "it is noisy"
     assert (changed["drift"]["ks"], changed["drift"]["ignore"]) == (0.5, ["weight"])
     assert re.search(r"drift\.ks +0\.5 +\*", cli("monitor", "rules", "churn").out)
     write(yard, 5, change=older)

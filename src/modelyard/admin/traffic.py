@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from modelyard.errors import InvalidInput
 from modelyard.monitoring import budget, latency
 from modelyard.registry import Registry
+from modelyard.registry.plans import SHADOW
 from modelyard.registry.records import now, stamp
 from modelyard.registry.stages import quantile_of
 from modelyard.registry.windows import Counted, Window
@@ -58,10 +60,18 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int = 60) -> Traffic:
-    """A model's requests, failures and latency over the last hours, of each version and arm."""
+    """A model's requests, failures and latency over the last hours, of each version and arm.
+
+    Points begin at whole multiples of their length, as windows do, so that each holds as many; the last is not over.
+    """
+    if not 1 <= points <= 1_000 or not 0 < hours <= 24 * 366:
+        raise InvalidInput.at(
+            "hours and points", "hours above 0 and up to a year, 1 to 1000 points", f"{hours}, {points}"
+        )
+    step = dt.timedelta(hours=hours) / points
     end = dt.datetime.now(dt.UTC)
-    begin = end - dt.timedelta(hours=hours)
-    step = (end - begin) / points
+    epoch = dt.datetime.fromtimestamp(0, dt.UTC)
+    begin = epoch + (end - epoch) // step * step - (points - 1) * step
     times = [stamp(begin + step * i) for i in range(points)]
     windows = registry.windows.find(model, since=stamp(begin), most=MOST_WINDOWS)
     groups: dict[tuple[str, str], list[list[Window]]] = {}
@@ -72,26 +82,27 @@ def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int 
         group[place].append(window)
         for code, count in window.counted.codes.items():
             failures.setdefault(code, [0] * points)[place] += count
+    series = [
+        Series(version=version, arm=arm, points=[_sums(each) for each in group])
+        for (version, arm), group in sorted(groups.items())
+    ]
     return Traffic(
-        model=model, since=stamp(begin), until=now(), step=step.total_seconds(), times=times, whole=_sums(windows),
-        series=[
-            Series(version=version, arm=arm, points=[_sums(each) for each in group])
-            for (version, arm), group in sorted(groups.items())
-        ],
+        model=model, since=stamp(begin), until=now(), step=step.total_seconds(), times=times,
+        whole=_sums(window for window in windows if window.arm != SHADOW), series=series,
         codes={code: sum(counts) for code, counts in failures.items()}, failures=failures,
     )  # fmt: skip
 
 
 def sums_of(registry: Registry, model: str, since: str) -> Sums:
     """All of a model's requests after a moment, but for a shadow's, which nobody waited for."""
-    return _sums(w for w in registry.windows.find(model, since=since, most=MOST_WINDOWS) if w.arm != "shadow")
+    return _sums(w for w in registry.windows.find(model, since=since, most=MOST_WINDOWS) if w.arm != SHADOW)
 
 
 def by_version(registry: Registry, model: str, since: str) -> dict[str, Sums]:
     """The same of each version that had requests after a moment."""
     found: dict[str, list[Window]] = {}
     for window in registry.windows.find(model, since=since, most=MOST_WINDOWS):
-        if window.arm != "shadow":
+        if window.arm != SHADOW:
             found.setdefault(window.version, []).append(window)
     return {version: _sums(windows) for version, windows in found.items()}
 

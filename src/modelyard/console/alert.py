@@ -15,7 +15,7 @@ from modelyard.console.view import Build, View, page
 from modelyard.console.widgets import Column
 
 _FINDINGS = (
-    Column("told", "What was found", "title"), Column("kind", "Kind"), Column("severity", "Severity", "mark"),
+    Column("told", "What was found", "title"), Column("kind", "Kind", "cell"), Column("severity", "Severity", "mark"),
     Column("rests", "Rests on"), Column("expected", "False alarms"), Column("opened", "Since", "moment"),
     Column("closed", "Over", "moment"), Column("rows", "Rows", "link"),
 )  # fmt: skip

@@ -16,18 +16,18 @@ from modelyard.registry.alerts import Delivery, Silence
 from modelyard.registry.findings import KINDS
 
 _COLUMNS = (
-    Column("id", "Alert", "number"), Column("title", "What", "title"), Column("state", "State", "mark"),
+    Column("id", "Alert", "number"), Column("state", "State", "mark"), Column("title", "What", "title"),
     Column("severity", "Severity", "mark"), Column("opened", "Since", "moment"), Column("closed", "Over", "moment"),
     Column("acknowledged", "Looked after by"),
 )  # fmt: skip
 _DELIVERIES = (
-    Column("id", "Delivery", "number"), Column("sink", "To"), Column("event", "About"),
+    Column("id", "Delivery", "number"), Column("sink", "To", "cell"), Column("event", "About", "cell"),
     Column("state", "State", "mark"), Column("attempts", "Attempts", "number"), Column("due", "When", "moment"),
     Column("error", "What went wrong"),
 )  # fmt: skip
 _SINKS = (
-    Column("name", "Sink"), Column("kind", "Kind"), Column("url", "Address"), Column("secret", "Secret is in"),
-    Column("to", "To"), Column("rules", "Told by the rule"),
+    Column("name", "Sink", "cell"), Column("kind", "Kind", "cell"), Column("url", "Address"),
+    Column("secret", "Secret is in"), Column("to", "To"), Column("rules", "Told by the rule"),
 )  # fmt: skip
 _STATES = {"open": "Open", "past": "Over", "all": "All"}
 

@@ -22,7 +22,8 @@ _EVERY = 1.0
 _COLUMNS = (
     Column("id", "Rollout", "link"), Column("versions", "Versions"), Column("state", "State", "mark"),
     Column("started", "Started", "moment"), Column("ended", "Ended", "moment"), Column("who", "By"),
-    Column("served", "Served", "number"), Column("bad", "Bad", "number"), Column("why", "Why"),
+    Column("served", "Served", "number"), Column("bad", "Bad", "number"),
+    Column("wrong", "Wrong", "number"), Column("why", "Why"),
 )  # fmt: skip
 
 
@@ -87,5 +88,6 @@ def _row(each: RolloutRow) -> dict[str, Any]:
         "id": f"rollout {each.id}", "id_href": f"/models/{quote(each.model)}/rollouts/{each.id}",
         "versions": f"{each.stable} to {each.candidate}", "state": each.state, "started": each.started,
         "ended": each.ended, "who": each.who, "served": each.exposure.requests, "bad": each.exposure.bad,
+        "wrong": each.exposure.wrong,
         "why": each.why,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from modelyard.registry.decisions import Finding
 Update = Callable[[Standing], None]
 
 #: What is drawn at most and at least.
-_MOST, _LEAST = 1e9, 1e-6
+_MOST, _LEAST = 1e6, 1e-6
 
 _COLUMNS = (
     Column("guard", "Guard"), Column("ours", "Of the candidate", "number"), Column("theirs", "Of the stable", "number"),
@@ -60,7 +60,7 @@ def _has_points(said: Standing) -> bool:
 
 def _options(said: Standing) -> dict[str, Any]:
     lines: list[dict[str, Any]] = [
-        {"name": guard, "type": "line", "showSymbol": False, "data": [
+        {"name": guard, "type": "line", "showSymbol": len(said.curve) < 3, "data": [
             [point.requests, _part(point.logs[guard])]
             for point in said.curve if point.requests > 0 and guard in point.logs
         ]}
@@ -70,12 +70,14 @@ def _options(said: Standing) -> dict[str, Any]:
         "symbol": "none", "silent": True, "lineStyle": {"type": "dashed", "color": "#ef4444", "width": 2},
         "label": {"formatter": "takes it back", "position": "insideEndTop", "color": "#ef4444"}, "data": [{"yAxis": 1}],
     }  # fmt: skip
-    most = max((_part(log) for point in said.curve for log in point.logs.values()), default=1.0)
+    drawn = [_part(log) for point in said.curve for log in point.logs.values()]
+    least, most = min(drawn, default=1.0), max(drawn, default=1.0)
     return {
         "xAxis": {"type": "log", "name": f"requests to version {said.rollout.candidate}", "nameLocation": "middle",
                   "nameGap": 28, **AXIS},
         "yAxis": {"type": "log", "name": "evidence of harm, of what takes it back", **AXIS,
                   "nameTextStyle": {"color": "#7a8594", "align": "left"},
+                  "min": 10.0 ** min(-1, math.floor(math.log10(least))),
                   "max": 10.0 ** max(1, math.ceil(math.log10(most)))},
         "legend": {"top": 0, "right": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}, "width": "70%"},
         "grid": {"left": 8, "right": 20, "top": 52, "bottom": 28, "containLabel": True},

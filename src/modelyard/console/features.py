@@ -24,7 +24,7 @@ DISTANCES = {
 }  # fmt: skip
 
 _COLUMNS = (
-    Column("name", "Feature"), Column("now", "Now", "mark"), Column("measure", "Effect"),
+    Column("name", "Feature"), Column("now", "Now", "mark"), Column("measure", "Effect", "cell"),
     Column("value", "Value", "number"), Column("low", "Low", "number"), Column("high", "High", "number"),
     Column("floor", "Matters above", "number"), Column("track", "", "drawn"), Column("line", "Over time", "drawn"),
     Column("chance", "By chance up to", "number"), Column("psi", "PSI", "number"),

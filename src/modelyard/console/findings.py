@@ -24,8 +24,8 @@ MOST = 60
 _TONES = {"info": "#3b82f6", "warning": "#d97706", "error": "#ef4444", "critical": "#b91c1c"}
 
 _COLUMNS = (
-    Column("kind", "Kind"), Column("told", "What was found", "title"), Column("severity", "Severity", "mark"),
-    Column("where", "Version"), Column("opened", "Since", "moment"), Column("closed", "Over", "moment"),
+    Column("kind", "Kind", "cell"), Column("told", "What was found", "title"), Column("severity", "Severity", "mark"),
+    Column("where", "Version", "cell"), Column("opened", "Since", "moment"), Column("closed", "Over", "moment"),
 )  # fmt: skip
 
 

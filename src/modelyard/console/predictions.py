@@ -51,7 +51,7 @@ async def predictions(
     try:
         known = await view.load(told.record_columns)
     except NotFound as error:
-        widgets.empty(f"{error.message[:1].upper()}{error.message[1:]}.", "modelyard serve MODEL --record")
+        widgets.empty(f"{error.message[:1].upper()}{error.message[1:]}.", "modelyard serve MODEL")
         return
     if model in known.models:
         known = await view.load(told.record_columns, model=model)

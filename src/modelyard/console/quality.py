@@ -15,13 +15,13 @@ from modelyard.monitoring.maturity import Curve
 from modelyard.monitoring.scorecard import Calibration, Metric
 
 _METRICS = (
-    Column("metric", "Metric"), Column("value", "By labels", "number"), Column("bounds", "95% interval"),
-    Column("trained", "At training", "number"), Column("trained_bounds", "its interval"),
-    Column("verdict", "Beside training", "mark"),
+    Column("metric", "Metric", "cell"), Column("value", "By labels", "number"),
+    Column("bounds", "95% interval", "cell"), Column("trained", "At training", "number"),
+    Column("trained_bounds", "its interval", "cell"), Column("verdict", "Beside training", "mark"),
 )  # fmt: skip
 _LINES = (
-    Column("name", "Part"), Column("labelled", "Labels", "number"), Column("metric", "Metric"),
-    Column("value", "Value", "number"), Column("bounds", "95% interval"),
+    Column("name", "Part"), Column("labelled", "Labels", "number"), Column("metric", "Metric", "cell"),
+    Column("value", "Value", "number"), Column("bounds", "95% interval", "cell"),
 )  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def quality(said: Report | None) -> None:
         return
     totals = said.labels
     about = (
-        f"{totals.received:,} labels of {totals.predictions:,} predictions, {totals.matched:,} of them joined; "
+        f"Labels: {totals.received:,}, of {totals.predictions:,} predictions, {totals.matched:,} of them joined; "
         f"{totals.corrected:,} corrected, {totals.unknown:,} for ids that nobody knows"
     )
     with widgets.card("Quality", about):
@@ -78,7 +78,7 @@ def _version(said: Quality) -> None:
         ]  # fmt: skip
         columns = [Column("class", "Class")]
         for metric in ("precision", "recall", "f1"):
-            columns += [Column(metric, metric, "number"), Column(f"{metric}_bounds", "95% interval")]
+            columns += [Column(metric, metric, "number"), Column(f"{metric}_bounds", "95% interval", "cell")]
         widgets.table(columns, rows, key="class", name=f"version {said.version} classes")
     parts = [(f"arm {line.arm}", line) for line in said.arms] + [(line.segment, line) for line in said.segments]
     if parts:
@@ -149,7 +149,8 @@ def _days(said: Quality) -> None:
         "series": [
             {**bare, "name": "low", "data": lows},
             {**bare, "name": "to high", "data": spans, "areaStyle": {"color": COLOURS[0], "opacity": 0.2}},
-            {"name": name, "type": "line", "data": [[day.day, day.metric.value] for day in said.days]},
+            {"name": name, "type": "line", "data": [[day.day, day.metric.value] for day in said.days],
+             "lineStyle": {"color": COLOURS[0]}, "itemStyle": {"color": COLOURS[0]}},
         ],
     }  # fmt: skip
     widgets.chart(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from modelyard.registry import Registry
 
+#: How long a page whose connection broke is kept as it was, with what was typed into it.
+RECONNECT_SECONDS = 30.0
+
 #: Each is imported for its pages.
 _PAGES = (
     "overview", "model", "endpoint", "try_it", "monitoring", "findings", "predictions", "prediction", "alerts", "alert",
@@ -55,7 +58,10 @@ def application(registry: Registry, *, keys: bool, is_local: bool = True, log: L
         importlib.import_module(f"modelyard.console.{name}")
     app = FastAPI(title="Modelyard", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/api", AdminApi(registry, caller, wants_keys=keys, log=log))
-    ui.run_with(app, title="Modelyard", favicon="🏗️", dark=None, show_welcome_message=False, language="en-US")
+    ui.run_with(
+        app, title="Modelyard", favicon="🏗️", dark=None, show_welcome_message=False, language="en-US",
+        reconnect_timeout=RECONNECT_SECONDS,
+    )  # fmt: skip
     app.add_middleware(Guard, door=door, is_local=is_local)
     return app
 

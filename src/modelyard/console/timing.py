@@ -15,7 +15,7 @@ from modelyard.monitoring.report import Arm
 _STAGES = (Column("stage", "Stage"), Column("p50", "p50, ms", "number"), Column("p95", "p95, ms", "number"),
            Column("p99", "p99, ms", "number"))  # fmt: skip
 _BUDGETS = (
-    Column("name", "Objective"), Column("must", "Must hold", "number"), Column("window", "Window"),
+    Column("name", "Objective", "cell"), Column("must", "Must hold", "number"), Column("window", "Window", "cell"),
     Column("burn", "Times as fast as allowed", "number"), Column("told", "Told above", "number"),
     Column("state", "State", "mark"),
 )  # fmt: skip

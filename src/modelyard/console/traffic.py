@@ -13,8 +13,8 @@ from modelyard.console.view import View
 from modelyard.console.widgets import AXIS
 
 #: How far back, and by how many points: each point has to hold several windows.
-_SPANS = {1.0: 20, 6.0: 36, 24.0: 48, 168.0: 84}
-_NAMES = {1.0: "1 hour", 6.0: "6 hours", 24.0: "24 hours", 168.0: "7 days"}
+_SPANS = {0.25: 15, 1.0: 20, 6.0: 36, 24.0: 48, 168.0: 84}
+_NAMES = {0.25: "15 minutes", 1.0: "1 hour", 6.0: "6 hours", 24.0: "24 hours", 168.0: "7 days"}
 _DASHES = {"p50": "solid", "p95": "dashed", "p99": "dotted"}
 _HEADER = ("time", "version", "arm", "requests", "failed", "p50", "p95", "p99")
 
@@ -24,7 +24,7 @@ Options = dict[str, Any]
 async def charts(view: View, model: str) -> None:
     """The card with the charts of a model's traffic."""
     with widgets.card("Traffic", "What callers got, by version and arm; a shadow's copies are nobody's answers"):
-        span = ui.toggle(_NAMES, value=1.0).props(
+        span = ui.toggle(_NAMES, value=0.25).props(
             'no-caps dense unelevated padding="4px 10px" aria-label="How far back"'
         )
         room = ui.element("div").style("display: contents")
@@ -91,7 +91,8 @@ def _figures(said: Traffic) -> dict[str, tuple[str, str]]:
 def _rates(said: Traffic) -> Options:
     lines = [
         {"name": name_of(each), "type": "line", "showSymbol": False, "data": [
-            [time, round(point.requests / said.step, 6)] for time, point in zip(said.times, each.points, strict=True)
+            [time, round(point.requests / said.step, 6)]
+            for time, point in zip(said.times[:-1], each.points[:-1], strict=True)  # the last one is not over
         ]}
         for each in said.series
     ]  # fmt: skip

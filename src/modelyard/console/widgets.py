@@ -317,7 +317,7 @@ _LOOK: dict[str, Any] = {
 }
 
 AXIS: dict[str, Any] = {
-    "axisLine": {"lineStyle": {"color": "#8a94a3"}}, "axisLabel": {"color": "#7a8594"},
+    "axisLine": {"lineStyle": {"color": "#8a94a3"}}, "axisLabel": {"color": "#7a8594", "hideOverlap": True},
     "splitLine": {"lineStyle": {"color": "rgba(128,138,152,.25)"}}, "nameTextStyle": {"color": "#7a8594"},
 }  # fmt: skip
 

@@ -117,7 +117,7 @@ class Keeper:
             write_checkpoint(self.path, checkpoint)
         except OSError as error:
             if not self._is_failing:
-                self._log.write("error", "a checkpoint cannot be written", file=str(self.path), error=error)
+                self._log.write("warning", "a checkpoint cannot be written", file=str(self.path), error=error)
             self._is_failing = True
             return False
         self._is_failing = False

@@ -57,9 +57,11 @@ class Places:
                 self.rings.mkdir(mode=0o700)
             else:
                 self.rings.symlink_to(target)
-        except FileExistsError:  # another process was first
+        except OSError as error:
             if target is not None:
                 shutil.rmtree(target, ignore_errors=True)
+            if not isinstance(error, FileExistsError):  # another process was first
+                raise
 
     def source(self) -> str:
         """What windows and segments say who recorded them: the same for as long as the folder is there."""

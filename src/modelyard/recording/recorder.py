@@ -34,8 +34,8 @@ from modelyard.recording.subject import Subject
 from modelyard.registry.registry import Registry
 from modelyard.telemetry import Log
 
-#: Seconds between two readings of the rings, and between two checkpoints.
-READ_SECONDS = 0.05
+#: Seconds between two readings of the rings, the same once nothing came for a second, and between two checkpoints.
+READ_SECONDS, IDLE_SECONDS = 0.05, 0.1
 KEEP_SECONDS = 0.5
 
 #: Bytes of rows that wait for the disk; of more, only windows are kept.
@@ -99,7 +99,7 @@ class Recorder:
         self._refused: list[Refused] = []
         self._held = 0
         self._is_dropping = False
-        self._kept_at = monotonic()
+        self._kept_at = self._read_at = monotonic()
         self._has_news = False
 
         before = self._before()
@@ -118,7 +118,7 @@ class Recorder:
     def run(self, stopped: threading.Event) -> None:
         """Record until ``stopped``, and then what is left."""
         try:
-            while not stopped.wait(READ_SECONDS):
+            while not stopped.wait(READ_SECONDS if monotonic() - self._read_at < 1.0 else IDLE_SECONDS):
                 self.turn()
         finally:
             self.finish()
@@ -207,7 +207,7 @@ class Recorder:
 
     def _has_room(self, total: Total, rows: int, size: int) -> bool:
         """Whether these rows may wait for the disk."""
-        self._has_news = True
+        self._has_news, self._read_at = True, monotonic()
         if not self._keeper.can_keep:
             return False
         has_room = self._held + size <= MOST_HELD

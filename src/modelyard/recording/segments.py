@@ -19,9 +19,10 @@ from modelyard.telemetry import Log
 if TYPE_CHECKING:
     import pyarrow
 
-#: A spool becomes a Parquet file at this many bytes or seconds.
-SPOOL_BYTES = 32 << 20
-SPOOL_SECONDS = 600.0
+#: A spool becomes a Parquet file at this many bytes; after ten minutes where it is worth a file, else after an hour:
+#: many small files are slow to read, and files that are there are never changed, as labels know rows by their places.
+SPOOL_BYTES, WORTH_BYTES = 32 << 20, 1 << 20
+SPOOL_SECONDS, SMALL_SECONDS = 600.0, 3600.0
 
 
 class Segments:
@@ -64,7 +65,7 @@ class Segments:
         except OSError as error:
             if not self._is_failing:
                 self._is_failing = True
-                self._log.write("error", "predictions are not kept", folder=str(folder), error=error)
+                self._log.write("warning", "predictions are not kept", folder=str(folder), error=error)
             return int(batch.num_rows)
         if self._is_failing:
             self._is_failing = False
@@ -96,7 +97,8 @@ class Segments:
         """Add no more to spools that are large or old enough, or to any."""
         now = monotonic()
         for folder, (spool, since) in list(self._spools.items()):
-            if every or spool.size >= SPOOL_BYTES or now - since >= SPOOL_SECONDS:
+            longest = SPOOL_SECONDS if spool.size >= WORTH_BYTES else SMALL_SECONDS
+            if every or spool.size >= SPOOL_BYTES or now - since >= longest:
                 self._seal(folder)
 
     def convert(self, name: str) -> bool:
@@ -108,7 +110,7 @@ class Segments:
             to_parquet(path, path.with_suffix(".parquet"))
             path.unlink()
         except OSError as error:
-            self._log.write("error", "a spool stays as it is", spool=str(path), error=error)
+            self._log.write("warning", "a spool stays as it is", spool=str(path), error=error)
             return False
         except ValueError as error:
             self._log.write("error", "a spool is damaged", spool=str(path), error=error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -211,6 +212,7 @@ def noncentral_chi2_tails(x: float, df: float, shift: float) -> tuple[float, flo
     return min(1.0, float(weights @ lower)), min(1.0, float(weights @ np.minimum(upper, 1.0)))
 
 
+@lru_cache(maxsize=1024)  # asked for the same few again and again, by each look at each feature
 def chi2_quantile(p: float, df: float, shift: float = 0.0) -> float:
     """The x with P(X >= x) = p for chi-square with ``df`` degrees of freedom, noncentral by ``shift``."""
 

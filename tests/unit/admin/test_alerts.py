@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from answers import Api
@@ -54,6 +55,13 @@ def test_an_alert_has_its_findings_the_gravest_first(api: Api, alerted: Registry
     assert "at most 0.02 such findings a month" in told["findings"][0]["expected"]
     assert sorted(each["sink"] for each in told["deliveries"]) == ["log", "ops"]
     assert api.refused("GET", "/alerts/9") == (404, "no such alert: 9")
+
+
+def test_an_alert_leads_to_its_finding_in_the_console(registry: Registry) -> None:
+    known = msgspec.structs.replace(rules.DEFAULTS, console="https://yard.example/")
+    with registry.database.write() as work:
+        (made,) = raise_alerts(work, [findings.insert(work, finding("age", 0.2))], known)
+    assert made.links["console"] == "https://yard.example/findings/1"
 
 
 def test_an_alert_is_acknowledged_by_who_asks(api: Api, alerted: Registry) -> None:

@@ -21,7 +21,8 @@ from modelyard.errors import Refused
 from modelyard.registry import Registry
 from modelyard.registry.leases import CONTROL
 from modelyard.registry.records import now
-from modelyard.registry.windows import STAGE_BOUNDS, Counted, Window
+from modelyard.registry.stages import STAGE_BOUNDS
+from modelyard.registry.windows import Counted, Window
 from modelyard.rollouts.controller import Controller
 from recorders import Recorder
 from registries import Make

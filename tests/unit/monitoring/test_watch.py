@@ -76,7 +76,7 @@ def test_windows_become_findings_one_alert_and_a_delivery_each_once(yard: Yard) 
     # every alert prints n, effect, interval, the false alarms to be expected, and where its evidence is
     for text in ("1,500 live against 5,000 reference", "KS distance", "matters above 0.1", "such findings a month"):
         assert text in alert.text, text
-    assert alert.links["command"] == f"modelyard monitor churn --finding {alert.finding}"
+    assert alert.links == {"command": f"modelyard monitor churn --finding {alert.finding}"}
     (sent,) = yard.registry.alerts.deliveries()
     assert (sent.sink, sent.event, sent.state) == ("log", "open", "sent")
     yard.write(30)

@@ -226,6 +226,25 @@ def test_memory_of_records_that_were_removed_is_given_back(tmp_path: Path) -> No
     remove_rings(new)
 
 
+def test_memory_of_a_folder_that_cannot_be_written_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr("modelyard.recording.places._MEMORY", memory)
+    places, link = Places(tmp_path / "records"), Path.symlink_to
+
+    def link_to(path: Path, target: Path) -> None:
+        if path == places.rings:
+            raise OSError(30, "Read-only file system")
+        link(path, target)
+
+    monkeypatch.setattr(Path, "symlink_to", link_to)
+    with pytest.raises(OSError, match="Read-only"):
+        places.make()
+    assert not list(memory.iterdir())
+
+
 def test_without_such_memory_rings_lie_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelyard.recording.places._MEMORY", tmp_path / "no such folder")
     places = Places(tmp_path / "records")

@@ -129,7 +129,15 @@ def test_large_and_old_spools_are_sealed(segments: Segments, monkeypatch: pytest
     segments.append("churn", "5", batch(3))
     monkeypatch.setattr(room, "SPOOL_SECONDS", 0.0)
     segments.seal()
+    assert len(segments.sealed) == 1  # it is not worth a file yet
+    monkeypatch.setattr(room, "WORTH_BYTES", 100)
+    segments.seal()
     assert len(segments.sealed) == 2
+    monkeypatch.undo()
+    segments.append("churn", "5", batch(4))
+    monkeypatch.setattr(room, "SMALL_SECONDS", 0.0)
+    segments.seal()
+    assert len(segments.sealed) == 3
     segments.close()
 
 
@@ -223,6 +231,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, high))
 done = [segments.convert(name) for name in segments.sealed]
 resource.setrlimit(resource.RLIMIT_FSIZE, (low, high))
 done += [segments.convert(name) for name in segments.sealed]
+segments._log.flush()
 print(here.json.dumps([lost, done]))
 """
 
