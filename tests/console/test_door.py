@@ -97,3 +97,21 @@ def test_an_administrator_acts_in_the_name_of_the_key_until_it_ends(
     page.get_by_role("button", name="New key").wait_for()
     yard.type("keys", "revoke", "admin")
     page.get_by_label("Key").wait_for()  # what looks again and again is sent out
+
+
+def test_who_may_only_look_at_how_a_model_does_is_offered_no_action(tab: Callable[..., Tab], locked: Locked) -> None:
+    look = tab(url=locked.url)
+    log_in(look, locked.viewer)
+    look.page.locator("main h1").first.wait_for()
+    page = look.open("/models/flowers/monitoring")
+    page.get_by_text("Show all rules").wait_for()
+    assert page.get_by_role("button", name="Change the rule").count() == 0
+    page = look.open("/alerts")
+    page.get_by_role("heading", name="Who is told").wait_for()
+    for name in ("Silence", "Send a test to every sink"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 0
+    bearer = {"Authorization": f"Bearer {locked.viewer}"}
+    assert ask(locked.url, "/api/rules", headers=bearer)["rules"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(locked.url, "/api/silences", {"model": "flowers"}, headers=bearer)
+    assert refused.value.code == 403

@@ -26,8 +26,8 @@ _DELIVERIES = (
     Column("error", "What went wrong"),
 )  # fmt: skip
 _SINKS = (
-    Column("name", "Sink", "cell"), Column("kind", "Kind", "cell"), Column("url", "Address"), Column("secret", "Secret is in"),
-    Column("to", "To"), Column("rules", "Told by the rule"),
+    Column("name", "Sink", "cell"), Column("kind", "Kind", "cell"), Column("url", "Address"),
+    Column("secret", "Secret is in"), Column("to", "To"), Column("rules", "Told by the rule"),
 )  # fmt: skip
 _STATES = {"open": "Open", "past": "Over", "all": "All"}
 

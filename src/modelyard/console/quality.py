@@ -15,9 +15,9 @@ from modelyard.monitoring.maturity import Curve
 from modelyard.monitoring.scorecard import Calibration, Metric
 
 _METRICS = (
-    Column("metric", "Metric", "cell"), Column("value", "By labels", "number"), Column("bounds", "95% interval", "cell"),
-    Column("trained", "At training", "number"), Column("trained_bounds", "its interval", "cell"),
-    Column("verdict", "Beside training", "mark"),
+    Column("metric", "Metric", "cell"), Column("value", "By labels", "number"),
+    Column("bounds", "95% interval", "cell"), Column("trained", "At training", "number"),
+    Column("trained_bounds", "its interval", "cell"), Column("verdict", "Beside training", "mark"),
 )  # fmt: skip
 _LINES = (
     Column("name", "Part"), Column("labelled", "Labels", "number"), Column("metric", "Metric", "cell"),
