@@ -167,9 +167,11 @@ def drifting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, D
     end(console)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium of the system's."""
+    """A headless Chromium of the system's. Its driver keeps a loop running in this thread: it ends with the last of
+    these tests, as others run loops of their own.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         if os.environ.get("CI"):
