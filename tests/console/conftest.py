@@ -169,8 +169,8 @@ def drifting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, D
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium of the system's. Its driver keeps a loop running in this thread: it ends with the last of
-    these tests, as others run loops of their own.
+    """A headless Chromium of the system's. What drives it runs an event loop in this thread, so that it has to end
+    before other tests run theirs.
     """
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
