@@ -11,7 +11,8 @@ from modelyard.admin import alerts as told
 from modelyard.console import widgets
 from modelyard.console.alerts import deliveries, silence_form
 from modelyard.console.findings import rows_href
-from modelyard.console.view import Build, View, page
+from modelyard.console.pieces import Build
+from modelyard.console.view import View, page
 from modelyard.console.widgets import Column
 
 _FINDINGS = (

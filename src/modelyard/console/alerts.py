@@ -9,7 +9,8 @@ from nicegui import ui
 
 from modelyard.admin import alerts as told
 from modelyard.console import widgets
-from modelyard.console.view import Build, View, page
+from modelyard.console.pieces import Build
+from modelyard.console.view import View, page
 from modelyard.console.widgets import Column
 from modelyard.errors import ModelyardError, Refused
 from modelyard.registry.alerts import Delivery, Silence

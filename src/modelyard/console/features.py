@@ -10,7 +10,7 @@ from nicegui import ui
 
 from modelyard.charts import number
 from modelyard.console import widgets
-from modelyard.console.view import Build
+from modelyard.console.pieces import Build
 from modelyard.console.widgets import AXIS, Column
 from modelyard.monitoring.features import Feature
 from modelyard.monitoring.words import MEASURES, chance

@@ -11,8 +11,9 @@ from nicegui import ui
 
 from modelyard.admin import monitoring as told
 from modelyard.console import features, findings, rules, timing, widgets
+from modelyard.console.pieces import together
 from modelyard.console.quality import quality
-from modelyard.console.view import View, page, together
+from modelyard.console.view import View, page
 from modelyard.console.widgets import Column
 from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.monitoring.report import Arm, Report

@@ -9,7 +9,8 @@ from nicegui import ui
 
 from modelyard.admin import monitoring as told
 from modelyard.console import widgets
-from modelyard.console.view import Build, View
+from modelyard.console.pieces import Build
+from modelyard.console.view import View
 from modelyard.console.widgets import Column
 
 _COLUMNS = (Column("place", "Rule"), Column("value", "Value"), Column("changed", "Changed", "mark"))

@@ -13,12 +13,11 @@ from functools import wraps
 from importlib.resources import files
 from typing import Any, ParamSpec, TypeVar
 
-import msgspec
 from nicegui import ui
 
-from modelyard.admin.api import encode
 from modelyard.console import widgets
 from modelyard.console.door import Door, session_in
+from modelyard.console.pieces import Build, key_of, show_in
 from modelyard.errors import ModelyardError, Refused, Unauthenticated
 from modelyard.registry import Registry
 from modelyard.registry.records import acting
@@ -38,9 +37,6 @@ PAGES = (
     ("/jobs", "Batch jobs", "table_rows"),
     ("/settings", "Settings and keys", "settings"),
 )
-
-#: What is shown of data: builds it into the present container; may return what shows newer data in place.
-Build = Callable[[Any], "Callable[[Any], None] | None"]
 
 
 class House:
@@ -139,9 +135,9 @@ class View:
             is_busy = True
             try:
                 said: Any = await self.load(function, **arguments)
-                key = _key(said)
+                key = key_of(said)
                 if key != shown and not container.is_deleted:
-                    update = _show(container, build, update, said)
+                    update = show_in(container, build, update, said)
                     shown = key
             except Unauthenticated:
                 ui.navigate.to(f"{self.root}/login")
@@ -163,64 +159,8 @@ class View:
         return look
 
 
-class Piece:
-    """A part of a page, which is touched only where what it shows has changed. ``build`` is as that of ``live``."""
-
-    def __init__(self, build: Build) -> None:
-        self._build = build
-        self._container = ui.element("div").style("display: contents")
-        self._update: Callable[[Any], None] | None = None
-        self._shown = b""
-
-    def show(self, said: Any) -> None:
-        """Show this from now on."""
-        key = _key(said)
-        if key != self._shown:
-            self._update = _show(self._container, self._build, self._update, said)
-            self._shown = key
-
-
-def together(*parts: tuple[Build, Callable[[Any], Any]]) -> Build:
-    """One build of several, each with what it shows of the data."""
-
-    def build(said: Any) -> Callable[[Any], None]:
-        pieces = [(Piece(each), pick) for each, pick in parts]
-
-        def update(said: Any) -> None:
-            for piece, pick in pieces:
-                piece.show(pick(said))
-
-        update(said)
-        return update
-
-    return build
-
-
 async def _nothing() -> None:
     """A page that shows nothing that changes."""
-
-
-def _show(
-    container: ui.element, build: Build, update: Callable[[Any], None] | None, said: Any
-) -> Callable[[Any], None] | None:
-    if update is not None:
-        try:
-            with container:
-                update(said)
-            return update
-        except widgets.Rebuild:
-            pass
-    container.clear()
-    with container:
-        return build(said)
-
-
-def _key(said: Any) -> bytes:
-    """What tells data apart: all but the moment at which they were asked for."""
-    plain = msgspec.to_builtins(said, str_keys=True, enc_hook=str)
-    if isinstance(plain, dict):
-        plain = {name: value for name, value in plain.items() if name not in ("made", "until")}
-    return encode(plain)
 
 
 def _told(error: Exception) -> bytes:
