@@ -8,12 +8,12 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin import alerts as told
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
 from modelyard.console.alerts import deliveries, silence_form
 from modelyard.console.findings import rows_href
 from modelyard.console.pieces import Build
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 
 _FINDINGS = (
     Column("told", "What was found", "title"), Column("kind", "Kind", "cell"), Column("severity", "Severity", "mark"),
@@ -60,7 +60,7 @@ def _case(view: View, changed: Callable[[], Awaitable[None]]) -> Build:
                 ui.label(found.text)
         with widgets.card("Findings", "Those first whose effects are furthest above what matters"):
             rows = [_finding(each) for each in said.findings]
-            widgets.table(_FINDINGS, rows, key="id", name=f"findings of alert {found.id}", page=10)
+            tables.table(_FINDINGS, rows, key="id", name=f"findings of alert {found.id}", page=10)
         with widgets.card("Deliveries"):
             if said.deliveries:
                 deliveries(said.deliveries, f"deliveries of alert {found.id}")

@@ -8,10 +8,10 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin import alerts as told
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
 from modelyard.console.pieces import Build
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.errors import ModelyardError, Refused
 from modelyard.registry.alerts import Delivery, Silence
 from modelyard.registry.findings import KINDS
@@ -55,7 +55,7 @@ def _board(view: View, state: str) -> Build:
     def build(said: told.Board) -> Callable[[told.Board], None]:
         with widgets.card("Alerts", f"{said.open} open now; each gathers the findings of one cause"):
             if said.alerts:
-                table = widgets.table(_COLUMNS, [_row(each) for each in said.alerts], key="id", name="alerts")
+                table = tables.table(_COLUMNS, [_row(each) for each in said.alerts], key="id", name="alerts")
             else:
                 ui.label("No alert is open." if state == "open" else "There is none.").classes("y-soft")
         if said.silences:
@@ -65,13 +65,13 @@ def _board(view: View, state: str) -> Build:
         if said.dead:
             with widgets.card("Could not be delivered", "Every attempt failed; nobody was told"):
                 rows = [delivery_row(each) for each in said.dead]
-                widgets.table(_DELIVERIES, rows, key="id", name="dead deliveries", page=10)
+                tables.table(_DELIVERIES, rows, key="id", name="dead deliveries", page=10)
 
         def update(newer: told.Board) -> None:
             there = (newer.silences, newer.dead, newer.open, bool(newer.alerts))
             if there != (said.silences, said.dead, said.open, bool(said.alerts)) or not said.alerts:
                 raise widgets.Rebuild
-            widgets.refresh(table, _COLUMNS, [_row(each) for each in newer.alerts])
+            tables.refresh(table, _COLUMNS, [_row(each) for each in newer.alerts])
 
         return update
 
@@ -99,7 +99,7 @@ def delivery_row(delivery: Delivery) -> dict[str, Any]:
 
 def deliveries(rows: list[Delivery], name: str) -> None:
     """A table of deliveries."""
-    widgets.table(_DELIVERIES, [delivery_row(each) for each in rows], key="id", name=name, page=10)
+    tables.table(_DELIVERIES, [delivery_row(each) for each in rows], key="id", name=name, page=10)
 
 
 def _silence(view: View, silence: Silence) -> None:
@@ -152,7 +152,7 @@ def _sinks(view: View) -> Build:
                  "rules": "; ".join(each.rules) or "none: nobody sends to it"}
                 for each in said
             ]  # fmt: skip
-            widgets.table(_SINKS, rows, key="name", name="sinks")
+            tables.table(_SINKS, rows, key="name", name="sinks")
             if view.visitor.may_act:
                 _trying(view)
 

@@ -9,10 +9,10 @@ from nicegui import ui
 from modelyard.admin import models
 from modelyard.admin.comparison import Comparison, Fact, Metric, compare
 from modelyard.charts import score
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
 from modelyard.console.acts import Again
+from modelyard.console.tables import Column
 from modelyard.console.view import View
-from modelyard.console.widgets import Column
 from modelyard.errors import NotFound
 from modelyard.registry.records import PRODUCTION
 
@@ -98,7 +98,7 @@ def _show(said: Comparison) -> None:
     for place, row in enumerate(rows):
         row["id"] = place
     name = f"{said.model} {a.number} beside {b.number}"
-    widgets.table(columns, rows, key="id", name=name, page=100).classes("y-compare")
+    tables.table(columns, rows, key="id", name=name, page=100).classes("y-compare")
 
 
 def _metric(each: Metric) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from nicegui import ui
 
 from modelyard.admin import routes as told
 from modelyard.admin.rollouts import RolloutRow
-from modelyard.console import rollout, route, starting, traffic, widgets
+from modelyard.console import rollout, route, starting, tables, traffic, widgets
 from modelyard.console.acts import Again
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.registry.records import PRODUCTION
 
 #: Seconds between two looks: a rollout is worth watching closely.
@@ -80,7 +80,7 @@ def _past(said: told.Answering) -> None:
     if not ended:
         return
     with widgets.card("Past rollouts", "Each with every decision, its evidence, and what callers got meanwhile"):
-        widgets.table(_COLUMNS, [_row(each) for each in ended], key="id", name=f"{said.model} rollouts", page=10)
+        tables.table(_COLUMNS, [_row(each) for each in ended], key="id", name=f"{said.model} rollouts", page=10)
 
 
 def _row(each: RolloutRow) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin.rollouts import Standing
-from modelyard.console import widgets
-from modelyard.console.widgets import AXIS, Column
+from modelyard.console import plots, tables, widgets
+from modelyard.console.plots import AXIS
+from modelyard.console.tables import Column
 from modelyard.registry.decisions import Finding
 
 Update = Callable[[Standing], None]
@@ -33,7 +34,7 @@ def chart(said: Standing) -> Update:
         ui.label("The evidence is drawn here once both versions were asked.").classes("y-soft")
         return _rebuild_when_drawn
     name = f"{said.rollout.model} rollout {said.rollout.id} evidence"
-    made = widgets.chart(
+    made = plots.chart(
         _options(said),
         ("moment", "requests", "guard", "evidence of what is needed"),
         lambda: _rows(now),
@@ -44,7 +45,7 @@ def chart(said: Standing) -> Update:
     def update(newer: Standing) -> None:
         nonlocal now
         now = newer
-        widgets.redraw(made, _options(newer))
+        plots.redraw(made, _options(newer))
 
     return update
 
@@ -103,8 +104,8 @@ def table(said: Standing) -> Update:
     if not rows:
         return lambda newer: None
     name = f"{said.rollout.model} rollout {said.rollout.id} findings"
-    made = widgets.table(_COLUMNS, rows, key="guard", name=name)
-    return lambda newer: widgets.refresh(made, _COLUMNS, [_row(each, newer) for each in newer.findings])
+    made = tables.table(_COLUMNS, rows, key="guard", name=name)
+    return lambda newer: tables.refresh(made, _COLUMNS, [_row(each, newer) for each in newer.findings])
 
 
 def _row(each: Finding, said: Standing) -> dict[str, Any]:

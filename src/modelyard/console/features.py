@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from nicegui import ui
 
 from modelyard.charts import number
-from modelyard.console import widgets
+from modelyard.console import plots, tables, widgets
 from modelyard.console.pieces import Build
-from modelyard.console.widgets import AXIS, Column
+from modelyard.console.plots import AXIS
+from modelyard.console.tables import Column
 from modelyard.monitoring.features import Feature
 from modelyard.monitoring.words import MEASURES, chance
 
@@ -94,7 +95,7 @@ def show(chosen: Chosen) -> Build:
                 picture(feature, now)
 
         with widgets.card(said.title, said.about):
-            made = widgets.table(_COLUMNS, rows, key="name", name=said.title.lower(), page=15)
+            made = tables.table(_COLUMNS, rows, key="name", name=said.title.lower(), page=15)
             made.add_slot("body-cell-name", _PICK)
             made.add_slot("body-cell-track", _TRACK)
             made.add_slot("body-cell-line", _LINE)
@@ -111,7 +112,7 @@ def show(chosen: Chosen) -> Build:
             if {each.name for each in said.features} != set(names):
                 raise widgets.Rebuild
             now = said
-            widgets.refresh(made, _COLUMNS, [_row(each) for each in said.features[:MOST]])
+            tables.refresh(made, _COLUMNS, [_row(each) for each in said.features[:MOST]])
             shown = next((each for each in said.features if each.name == select.value), None)
             if shown is not None:
                 picture(shown, said)
@@ -141,7 +142,7 @@ class _Picture:
         options = [_histograms(feature), _over_time(feature, said.times)]
         if self._name == feature.name:
             for chart, made in zip(self._charts, options, strict=True):
-                widgets.redraw(chart, made)
+                plots.redraw(chart, made)
             return
         self._name = feature.name
         sides = (
@@ -152,7 +153,7 @@ class _Picture:
         for (container, header, rows, name), made in zip(sides, options, strict=True):
             container.clear()
             with container:
-                self._charts.append(widgets.chart(made, header, rows, f"{feature.name} {name}"))
+                self._charts.append(plots.chart(made, header, rows, f"{feature.name} {name}"))
 
     def _bins(self) -> list[Sequence[Any]]:
         assert self._said is not None

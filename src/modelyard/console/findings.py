@@ -10,10 +10,11 @@ from nicegui import ui
 
 from modelyard.admin import monitoring as told
 from modelyard.charts import number
-from modelyard.console import widgets
+from modelyard.console import plots, tables, widgets
 from modelyard.console.features import DISTANCES
+from modelyard.console.plots import AXIS
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import AXIS, Column
 from modelyard.monitoring.report import Report
 from modelyard.monitoring.words import chance
 from modelyard.registry.findings import Finding
@@ -42,17 +43,17 @@ def time_line(said: Report) -> Callable[[Report], None] | None:
             ui.navigate.to(f"/findings/{event.series_name.rpartition(' ')[2]}")
 
         header = ("Finding", "Kind", "Subject", "Version", "Arm", "Severity", "Since", "Over", "What was found")
-        made = widgets.chart(
+        made = plots.chart(
             _bars(shown, said.until), header, lambda: [_plain(each) for each in said.findings], "findings over time",
             height=70 + 26 * len({_lane(each) for each in shown}),
         )  # fmt: skip
         made.on_point_click(opened)
-        widgets.table(_COLUMNS, rows, key="id", name="findings", page=10)
+        tables.table(_COLUMNS, rows, key="id", name="findings", page=10)
 
     def update(newer: Report) -> None:
         if [_row(each) for each in newer.findings] != [_row(each) for each in said.findings]:
             raise widgets.Rebuild
-        widgets.redraw(made, _bars(newer.findings[:MOST], newer.until))
+        plots.redraw(made, _bars(newer.findings[:MOST], newer.until))
 
     return update
 
@@ -113,13 +114,13 @@ def _show(said: told.Found) -> None:
                  "critical": f"{each['critical']:.3g}", "p": chance(each.get("p")).removeprefix("; p = ")}
                 for name, each in distances.items()
             ]  # fmt: skip
-            widgets.table(_DISTANCES, rows, key="name", name=f"finding {found.id} distances")
+            tables.table(_DISTANCES, rows, key="name", name=f"finding {found.id} distances")
     texts = evidence.more.get("texts")
     if texts:
         with widgets.card("Texts", "New ones, and how often they came"):
             rows = [{"text": text, "times": times} for text, times in texts.items()]
             columns = (Column("text", "Text"), Column("times", "Times", "number"))
-            widgets.table(columns, rows, key="text", name=f"finding {found.id} texts")
+            tables.table(columns, rows, key="text", name=f"finding {found.id} texts")
 
 
 def _alerts(numbers: Sequence[int]) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin import jobs as told
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.registry.jobs import Job
 
 _COLUMNS = (
@@ -32,8 +32,8 @@ def _show(said: list[Job]) -> Callable[[list[Job]], None] | None:
         widgets.empty("No batch job has run yet.", "modelyard predict NAME --input rows.csv --output out.parquet")
         return None
     with widgets.card("Jobs", "Each scores a file; the newest first"):
-        table = widgets.table(_COLUMNS, [_row(each) for each in said], key="id", name="jobs")
-    return lambda newer: widgets.refresh(table, _COLUMNS, [_row(each) for each in newer])
+        table = tables.table(_COLUMNS, [_row(each) for each in said], key="id", name="jobs")
+    return lambda newer: tables.refresh(table, _COLUMNS, [_row(each) for each in newer])
 
 
 def _row(job: Job) -> dict[str, Any]:

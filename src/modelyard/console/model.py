@@ -11,10 +11,10 @@ from starlette.responses import HTMLResponse, Response
 
 from modelyard.admin import models as told
 from modelyard.charts import score
-from modelyard.console import acts, widgets
+from modelyard.console import acts, tables, widgets
 from modelyard.console.comparison import comparison
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.errors import ModelyardError
 from modelyard.registry import Change
 from modelyard.registry.records import PRODUCTION
@@ -77,7 +77,7 @@ def _versions(view: View, said: told.Model, again: acts.Again) -> Callable[[told
         for alias, number in said.aliases.items():
             widgets.mark(f"{alias} is {number}", "y-good" if alias == PRODUCTION else "y-info")
     with widgets.card("Versions", f"With their traffic of the last {said.hours:g} hours") as card:
-        made = widgets.table(_COLUMNS, _rows(said), key="number", name=f"{said.model} versions", page=10)
+        made = tables.table(_COLUMNS, _rows(said), key="number", name=f"{said.model} versions", page=10)
         now = said
 
         async def act(event: Any) -> None:
@@ -94,7 +94,7 @@ def _versions(view: View, said: told.Model, again: acts.Again) -> Callable[[told
         if newer.aliases != now.aliases or len(newer.versions) != len(now.versions):
             raise widgets.Rebuild
         with card:
-            widgets.refresh(made, _COLUMNS, _rows(newer))
+            tables.refresh(made, _COLUMNS, _rows(newer))
         now = newer
 
     return update
@@ -129,8 +129,8 @@ def _told(metrics: dict[str, float]) -> str:
 
 
 def _history(said: list[Change]) -> Callable[[list[Change]], None]:
-    made = widgets.table(_HISTORY, [_line(each) for each in said], key="id", name="history", page=10)
-    return lambda newer: widgets.refresh(made, _HISTORY, [_line(each) for each in newer])
+    made = tables.table(_HISTORY, [_line(each) for each in said], key="id", name="history", page=10)
+    return lambda newer: tables.refresh(made, _HISTORY, [_line(each) for each in newer])
 
 
 def _line(each: Change) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import msgspec
 from nicegui import ui
 
 from modelyard.admin import monitoring as told
-from modelyard.console import features, findings, rules, timing, widgets
+from modelyard.console import features, findings, rules, tables, timing, widgets
 from modelyard.console.pieces import together
 from modelyard.console.quality import quality
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.monitoring.report import Arm, Report
 
@@ -187,7 +187,7 @@ def _multivariate(view: View, model: str, version: str | None, hours: float) -> 
                 if said.inputs:
                     rows = [{"name": name, "worse": round(value, 4)} for name, value in said.inputs.items()]
                     columns = (Column("name", "Input"), Column("worse", "AUC worse by, where it is shuffled", "number"))
-                    widgets.table(columns, rows, key="name", name="all inputs together")
+                    tables.table(columns, rows, key="name", name="all inputs together")
 
         with ui.element("div").classes("y-row"):
             button = widgets.action("Ask a classifier", ask, icon="hub")

@@ -7,10 +7,11 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin import overview as told
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column, share
 from modelyard.console.widgets import seconds as written
+from modelyard.console.widgets import share
 
 _COLUMNS = (
     Column("model", "Model", "link"), Column("version", "Production", "number"), Column("route", "Route"),
@@ -43,7 +44,7 @@ def _show(said: told.Overview) -> None:
         alive = bool(said.loop.get("alive"))
         widgets.tile("Watched", "yes" if alive else "no", _watcher(said.loop), "y-good" if alive else "y-warn")
     with widgets.card("Models", "What callers got in the last 24 hours"):
-        widgets.table(_COLUMNS, [_row(each) for each in said.endpoints], key="model", name="models")
+        tables.table(_COLUMNS, [_row(each) for each in said.endpoints], key="model", name="models")
 
 
 def _row(each: told.Endpoint) -> dict[str, Any]:

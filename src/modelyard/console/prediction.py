@@ -8,10 +8,11 @@ from urllib.parse import quote
 from nicegui import ui
 
 from modelyard.admin import predictions as told
-from modelyard.console import widgets
+from modelyard.console import plots, tables, widgets
+from modelyard.console.plots import AXIS
 from modelyard.console.predictions import address, plain
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import AXIS, Column
 
 _INPUTS = (Column("name", "Input"), Column("value", "Value"), Column("how", "How it was kept"))
 _OUTPUTS = (Column("name", "Output"), Column("value", "Value"))
@@ -80,7 +81,7 @@ def _inputs(said: told.Prediction) -> None:
              "how": said.removed.get(name, "as it was" if value is not None else "it was missing")}
             for name, value in said.inputs.items()
         ]  # fmt: skip
-        widgets.table(_INPUTS, rows, key="name", name=f"inputs of {said.id}", page=50)
+        tables.table(_INPUTS, rows, key="name", name=f"inputs of {said.id}", page=50)
 
 
 def _outputs(said: told.Prediction) -> None:
@@ -91,11 +92,11 @@ def _outputs(said: told.Prediction) -> None:
         probabilities = said.outputs.get("probabilities")
         values = {name: value for name, value in said.outputs.items() if name != "probabilities" or not said.classes}
         rows = [{"name": name, "value": plain(value)} for name, value in values.items()]
-        widgets.table(_OUTPUTS, rows, key="name", name=f"outputs of {said.id}", page=50)
+        tables.table(_OUTPUTS, rows, key="name", name=f"outputs of {said.id}", page=50)
         if said.classes and probabilities:
             both = sorted(zip(said.classes, probabilities, strict=False), key=lambda each: -each[1])
             bars = [{"class": name, "probability": round(p, 6), "drawn": round(100 * p, 2)} for name, p in both]
-            made = widgets.table(_CLASSES, bars, key="class", name=f"probabilities of {said.id}")
+            made = tables.table(_CLASSES, bars, key="class", name=f"probabilities of {said.id}")
             made.add_slot("body-cell-drawn", _BAR)
         if said.labels:
             label = said.labels[0]
@@ -129,7 +130,7 @@ def _stages(said: told.Prediction) -> None:
         rows.append((name, begun, seconds))
         begun += seconds
     with widgets.card("Time", f"{widgets.seconds(total)} from the first byte to the answer"):
-        widgets.chart(
+        plots.chart(
             _waterfall(rows), ("Stage", "Begins, s", "Takes, s"), lambda: list(rows), f"stages of {said.id}",
             height=60 + 30 * len(rows),
         )  # fmt: skip

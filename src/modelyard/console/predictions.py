@@ -11,9 +11,9 @@ from nicegui import ui
 
 from modelyard.admin import predictions as told
 from modelyard.charts import number
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.errors import NotFound
 from modelyard.recording.search import FAILED, Page, Row
 
@@ -145,7 +145,7 @@ def _rows(asked: dict[str, str], after: str) -> Callable[[Page], Callable[[Page]
             widgets.empty("No recorded prediction fits." if any(asked.values()) else "No prediction is recorded yet.")
             return None
         with widgets.card("Predictions", "The newest first"):
-            made = widgets.table(_COLUMNS, [_row(each) for each in said.rows], key="key", name="predictions", page=ROWS)
+            made = tables.table(_COLUMNS, [_row(each) for each in said.rows], key="key", name="predictions", page=ROWS)
             with ui.element("div").classes("y-row"):
                 if after:
                     ui.link("The newest", address(asked)).classes("y-link")
@@ -155,7 +155,7 @@ def _rows(asked: dict[str, str], after: str) -> Callable[[Page], Callable[[Page]
         def update(newer: Page) -> None:
             if bool(newer.next) != bool(said.next) or not newer.rows:
                 raise widgets.Rebuild
-            widgets.refresh(made, _COLUMNS, [_row(each) for each in newer.rows])
+            tables.refresh(made, _COLUMNS, [_row(each) for each in newer.rows])
 
         return update
 

@@ -8,8 +8,9 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.charts import number, score
-from modelyard.console import widgets
-from modelyard.console.widgets import AXIS, COLOURS, Column
+from modelyard.console import plots, tables, widgets
+from modelyard.console.plots import AXIS, COLOURS
+from modelyard.console.tables import Column
 from modelyard.monitoring.accuracy import Line, Quality, Report
 from modelyard.monitoring.maturity import Curve
 from modelyard.monitoring.scorecard import Calibration, Metric
@@ -61,7 +62,7 @@ def _version(said: Quality) -> None:
         ui.label(told + f"{said.whole.until} (UTC); training held out {said.trained_rows:,} rows").classes(
             "y-soft y-small"
         )
-        widgets.table(_METRICS, _metrics(said, said.whole), key="metric", name=f"version {said.version} metrics")
+        tables.table(_METRICS, _metrics(said, said.whole), key="metric", name=f"version {said.version} metrics")
     _expected(said)
     with ui.element("div").classes("y-wide"):
         if len(said.days) > 1:
@@ -79,12 +80,12 @@ def _version(said: Quality) -> None:
         columns = [Column("class", "Class")]
         for metric in ("precision", "recall", "f1"):
             columns += [Column(metric, metric, "number"), Column(f"{metric}_bounds", "95% interval", "cell")]
-        widgets.table(columns, rows, key="class", name=f"version {said.version} classes")
+        tables.table(columns, rows, key="class", name=f"version {said.version} classes")
     parts = [(f"arm {line.arm}", line) for line in said.arms] + [(line.segment, line) for line in said.segments]
     if parts:
         ui.label("Arms and segments").classes("y-soft y-small")
         rows = [_part(name, line) for name, line in parts]
-        widgets.table(_LINES, rows, key="name", name=f"version {said.version} segments")
+        tables.table(_LINES, rows, key="name", name=f"version {said.version} segments")
 
 
 def _expected(said: Quality) -> None:
@@ -153,7 +154,7 @@ def _days(said: Quality) -> None:
              "lineStyle": {"color": COLOURS[0]}, "itemStyle": {"color": COLOURS[0]}},
         ],
     }  # fmt: skip
-    widgets.chart(
+    plots.chart(
         options, ("Day", "Rows", "Labels", name, "Low", "High"),
         lambda: [(d.day, d.rows, d.labelled, d.metric.value, d.metric.low, d.metric.high) for d in said.days],
         f"version {said.version} days",
@@ -178,7 +179,7 @@ def _calibration(version: str, cells: Sequence[Calibration]) -> None:
         ],
         "legend": {"show": False},
     }  # fmt: skip
-    widgets.chart(
+    plots.chart(
         options, ("Said", "Came true", "Low", "High", "Rows"),
         lambda: [(c.said, c.true, c.low, c.high, c.rows) for c in cells], f"version {version} calibration",
     )  # fmt: skip
@@ -194,7 +195,7 @@ def _delays(curve: Curve) -> None:
         ],
         "legend": {"show": False},
     }  # fmt: skip
-    widgets.chart(options, ("Hours", "Share of labels"), lambda: list(points), "label delays", height=200)
+    plots.chart(options, ("Hours", "Share of labels"), lambda: list(points), "label delays", height=200)
 
 
 def _value(metric: Metric) -> str:

@@ -9,10 +9,10 @@ from nicegui import ui
 
 from modelyard.admin import models, rollouts
 from modelyard.admin.rollouts import Standing
-from modelyard.console import evidence, widgets
+from modelyard.console import evidence, tables, widgets
 from modelyard.console.acts import Again
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.errors import NotFound
 from modelyard.registry.plans import Stage
 from modelyard.rollouts.guard import LEAST_REQUESTS
@@ -67,7 +67,7 @@ def card(view: View, said: Standing, look: Again) -> Update:
             _actions(view, said, look)
     with widgets.card("Decisions", f"about rollout {row.id}, each with what it was based on"):
         rows = [_decision(each) for each in reversed(said.decisions)]
-        widgets.table(_DECISIONS, rows, key="id", name=f"{row.model} rollout {row.id} decisions", page=25)
+        tables.table(_DECISIONS, rows, key="id", name=f"{row.model} rollout {row.id} decisions", page=25)
 
     def update(newer: Standing) -> None:
         if (newer.rollout.id, newer.rollout.state, newer.rollout.stage, len(newer.decisions)) != (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from nicegui import ui
 
 from modelyard.admin import routes as told
-from modelyard.console import widgets
+from modelyard.console import plots, tables, widgets
 from modelyard.console.acts import WHY, Again
 from modelyard.console.reading import percent, pins_of
+from modelyard.console.tables import Column
 from modelyard.console.view import View
-from modelyard.console.widgets import Column
 from modelyard.errors import ModelyardError
 from modelyard.registry.routes import Route
 
@@ -49,7 +49,7 @@ def _arms(route: Route) -> None:
             ui.label(f"sticks by {route.key}")
     with ui.element("div").classes("y-shares").props('role="img" aria-label="Shares of the arms"'):
         for place, arm in enumerate(each for each in route.arms if each.mode == "live" and each.weight):
-            with ui.element("div").style(f"flex-grow: {arm.weight}; background: {widgets.COLOURS[place]}"):
+            with ui.element("div").style(f"flex-grow: {arm.weight}; background: {plots.COLOURS[place]}"):
                 ui.label(f"{arm.name} {arm.weight:.4%}".replace(".0000", ""))
     rows = [
         {
@@ -59,7 +59,7 @@ def _arms(route: Route) -> None:
         }
         for arm in route.arms
     ]  # fmt: skip
-    widgets.table(_COLUMNS, rows, key="name", name=f"{route.model} route")
+    tables.table(_COLUMNS, rows, key="name", name=f"{route.model} route")
 
 
 async def _clear(view: View, said: told.Answering, look: Again) -> None:

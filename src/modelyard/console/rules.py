@@ -8,10 +8,10 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin import monitoring as told
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
 from modelyard.console.pieces import Build
+from modelyard.console.tables import Column
 from modelyard.console.view import View
-from modelyard.console.widgets import Column
 
 _COLUMNS = (Column("place", "Rule"), Column("value", "Value"), Column("changed", "Changed", "mark"))
 _HISTORY = (
@@ -43,7 +43,7 @@ def _card(view: View, model: str, changed: Callable[[], Awaitable[None]]) -> Bui
                 for rule in said.rules
             ]  # fmt: skip
             with ui.expansion("Show all rules").classes("w-full").props("dense"):
-                widgets.table(_COLUMNS, rows, key="place", name="rules", page=15)
+                tables.table(_COLUMNS, rows, key="place", name="rules", page=15)
                 if said.history:
                     ui.label("Changes").classes("y-soft y-small")
                     history = [
@@ -51,7 +51,7 @@ def _card(view: View, model: str, changed: Callable[[], Awaitable[None]]) -> Bui
                          "model": c.model or "all"}
                         for c in said.history
                     ]  # fmt: skip
-                    widgets.table(_HISTORY, history, key="id", name="changes of rules", page=10)
+                    tables.table(_HISTORY, history, key="id", name="changes of rules", page=10)
             if view.visitor.may_act:
                 _form(view, model, said, changed)
 

@@ -7,9 +7,9 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin import settings as told
-from modelyard.console import widgets
+from modelyard.console import tables, widgets
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import Column
 from modelyard.registry.keys import SCOPES, Key
 
 _SETTINGS = (
@@ -120,6 +120,6 @@ def _settings(said: told.Settings) -> None:
             }
             for each in said.settings
         ]  # fmt: skip
-        widgets.table(_SETTINGS, rows, key="name", name="settings", page=50)
+        tables.table(_SETTINGS, rows, key="name", name="settings", page=50)
     with widgets.card("Versions"):
         widgets.pairs(list(said.versions.items()))

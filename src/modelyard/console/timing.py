@@ -7,8 +7,9 @@ from typing import Any
 
 from nicegui import ui
 
-from modelyard.console import widgets
-from modelyard.console.widgets import AXIS, Column
+from modelyard.console import plots, tables, widgets
+from modelyard.console.plots import AXIS
+from modelyard.console.tables import Column
 from modelyard.monitoring.budget import BURNS
 from modelyard.monitoring.report import Arm
 
@@ -29,17 +30,17 @@ def latency(said: tuple[list[str], Arm]) -> Callable[[tuple[list[str], Arm]], No
             ui.label("No request was timed in this time.").classes("y-soft")
             return None
         now = said
-        stages = widgets.table(_STAGES, _stages(arm), key="stage", name="latency by stage")
+        stages = tables.table(_STAGES, _stages(arm), key="stage", name="latency by stage")
         with ui.element("div").classes("y-wide"):
             with ui.element("div"):
                 ui.label("Whole time").classes("y-soft y-small")
-                whole = widgets.chart(
+                whole = plots.chart(
                     _lines(times, arm.latency_line, arm.changes), ("Since", *arm.latency_line),
                     lambda: _plain(now[0], now[1].latency_line), "latency over time",
                 )  # fmt: skip
             with ui.element("div"):
                 ui.label("95th percentile of each stage").classes("y-soft y-small")
-                parts = widgets.chart(
+                parts = plots.chart(
                     _lines(times, arm.stage_lines, arm.changes), ("Since", *arm.stage_lines),
                     lambda: _plain(now[0], now[1].stage_lines), "stages over time",
                 )  # fmt: skip
@@ -54,9 +55,9 @@ def latency(said: tuple[list[str], Arm]) -> Callable[[tuple[list[str], Arm]], No
         if newer[1].changes != arm.changes or set(newer[1].latency) != set(arm.latency):
             raise widgets.Rebuild
         now = newer
-        widgets.refresh(stages, _STAGES, _stages(newer[1]))
+        tables.refresh(stages, _STAGES, _stages(newer[1]))
         for chart, lines in ((whole, newer[1].latency_line), (parts, newer[1].stage_lines)):
-            widgets.redraw(chart, _lines(newer[0], lines, arm.changes))
+            plots.redraw(chart, _lines(newer[0], lines, arm.changes))
 
     return update
 
@@ -68,7 +69,7 @@ def budgets(said: dict[str, dict[str, Any]]) -> None:
         if not rows:
             ui.label("No requests were counted yet.").classes("y-soft")
             return
-        widgets.table(_BUDGETS, rows, key="key", name="error budgets")
+        tables.table(_BUDGETS, rows, key="key", name="error budgets")
 
 
 def _burns(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from typing import Any
 from nicegui import ui
 
 from modelyard.admin.traffic import Series, Traffic, traffic
-from modelyard.console import widgets
+from modelyard.console import plots, widgets
+from modelyard.console.plots import AXIS
 from modelyard.console.view import View
-from modelyard.console.widgets import AXIS
 
 #: How far back, and by how many points: each point has to hold several windows.
 _SPANS = {0.25: 15, 1.0: 20, 6.0: 36, 24.0: 48, 168.0: 84}
@@ -49,11 +49,11 @@ def _show(said: Traffic) -> Callable[[Traffic], None]:
     with ui.element("div").classes("y-wide"):
         for name, options in _DRAWN.items():
             with ui.element("div"):
-                made = widgets.chart(options(said), _HEADER, lambda: _lines(now), f"{said.model} {name}", height=230)
+                made = plots.chart(options(said), _HEADER, lambda: _lines(now), f"{said.model} {name}", height=230)
             drawn.append((made, options))
         with ui.element("div"):
             header = ("time", "code", "requests")
-            by_code = widgets.chart(
+            by_code = plots.chart(
                 _failures(said), header, lambda: _failed(now), f"{said.model} failures by code", height=230
             )
         drawn.append((by_code, _failures))
@@ -65,7 +65,7 @@ def _show(said: Traffic) -> Callable[[Traffic], None]:
         for tile, figure in zip(tiles, _figures(newer).values(), strict=True):
             tile.tell(*figure)
         for chart, options in drawn:
-            widgets.redraw(chart, options(newer))
+            plots.redraw(chart, options(newer))
         now = newer
 
     return update
@@ -103,7 +103,7 @@ def _latency(said: Traffic) -> Options:
     lines = [
         {
             "name": f"{name_of(each)}, {quantile}", "type": "line", "symbolSize": 3, "connectNulls": True,
-            "lineStyle": {"type": dash}, "color": widgets.COLOURS[place % len(widgets.COLOURS)],
+            "lineStyle": {"type": dash}, "color": plots.COLOURS[place % len(plots.COLOURS)],
             "data": [
                 [time, None if (value := getattr(point, quantile)) is None else round(value * 1e3, 4)]
                 for time, point in zip(said.times, each.points, strict=True)

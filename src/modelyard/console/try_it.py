@@ -9,10 +9,11 @@ from nicegui import ui
 
 from modelyard.admin import models as told
 from modelyard.admin.trying import Form, Tried, form, try_out
-from modelyard.console import requests, widgets
+from modelyard.console import plots, requests, tables, widgets
 from modelyard.console.fields import Inputs
+from modelyard.console.plots import AXIS
+from modelyard.console.tables import Column
 from modelyard.console.view import View, page
-from modelyard.console.widgets import AXIS, Column
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, Refused
 from modelyard.registry.records import PRODUCTION
 
@@ -150,7 +151,7 @@ def _show(made: Form, versions: list[int], found: list[Tried | ModelyardError]) 
     if rows:
         with widgets.card("All outputs"):
             columns = [Column("output", "Output"), *(Column(f"v{n}", f"Version {n}") for n in answers)]
-            widgets.table(columns, rows, key="output", name=f"{made.model} outputs")
+            tables.table(columns, rows, key="output", name=f"{made.model} outputs")
 
 
 def _bars(model: str, name: str, answers: dict[int, Tried]) -> None:
@@ -174,7 +175,7 @@ def _bars(model: str, name: str, answers: dict[int, Tried]) -> None:
     def rows() -> list[Any]:
         return [(label, *(each.get(label) for each in shares.values())) for label in labels]
 
-    widgets.chart(options, header, rows, f"{model} {name}", height=min(height, 1200))
+    plots.chart(options, header, rows, f"{model} {name}", height=min(height, 1200))
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What pages are made of: cards, figures, marks, moments, tables and charts whose data can be taken along."""
+"""What pages are made of: cards, figures, marks, moments, dialogs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from nicegui import ui
 
 from modelyard.charts import number
 from modelyard.errors import ModelyardError
-
-#: Colours of a chart's lines, which can be told apart on light and dark ground, also by those who see few colours.
-COLOURS = ("#3b82f6", "#d97706", "#10b981", "#d946ef", "#64748b", "#ef4444", "#06b6d4", "#a3a300")
 
 #: Classes of severities and states.
 TONES = {
@@ -33,7 +30,7 @@ class Rebuild(Exception):
 def heading(text: str, level: int = 1) -> ui.element:
     """A heading; of a page (1) or a card (2)."""
     with ui.element(f"h{level}") as made:
-        ui.html(_escaped(text), sanitize=False).props("tag=span")
+        ui.html(escaped(text), sanitize=False).props("tag=span")
     return made
 
 
@@ -44,7 +41,7 @@ SECTIONS = (("", "Versions"), ("/endpoint", "Endpoint"), ("/monitoring", "Monito
 def sections(model: str, here: str) -> None:
     """The heading of a page about a model, and the way to the others. ``here``: which of ``SECTIONS`` it is."""
     heading(model)
-    with ui.element("nav").classes("y-tabs").props(f'aria-label="About {_escaped(model)}"'):
+    with ui.element("nav").classes("y-tabs").props(f'aria-label="About {escaped(model)}"'):
         for path, name in SECTIONS:
             ui.link(name, f"/models/{model}{path}").props('aria-current="page"' if path == here else "")
 
@@ -144,7 +141,7 @@ def copied(text: str, label: str) -> None:
         with ui.element("pre").classes("y-grow"):
             ui.label(text)
         ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(text)).props(
-            f'flat round dense size="sm" aria-label="{_escaped(label)}"'
+            f'flat round dense size="sm" aria-label="{escaped(label)}"'
         )
 
 
@@ -217,112 +214,7 @@ def apart(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Non
     return handle
 
 
-class Column(NamedTuple):
-    """One column of a table. ``kind``: text, number, moment, mark, link (the row's ``<name>_href``), title (a link of
-    many words), cell (a text that is not broken), act: a button that is called what the row says, and sends the row as
-    the event ``act``; or drawn: then whoever makes the table adds the slot that draws it.
-    """
-
-    name: str
-    label: str
-    kind: str = "text"
-
-
-_CELLS = {
-    "number": '<q-td :props="props">{{ typeof props.value === "number" ? props.value.toLocaleString() : props.value }}'
-    "</q-td>",
-    "moment": '<q-td :props="props"><time :data-utc="props.value"></time></q-td>',
-    "mark": '<q-td :props="props"><span v-if="props.value" '
-    ":class=\"'y-mark ' + (props.row[props.col.name + '_tone'] || '')\">{{ props.value }}</span></q-td>",
-    "act": '<q-td :props="props"><q-btn flat dense round icon="more_vert" :aria-label="props.value" '
-    "@click=\"() => $parent.$emit('act', props.row)\" /></q-td>",
-    "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
-    ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
-}
-_CELLS["title"] = _CELLS["link"]
-
-
-def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, name: str, page: int = 25) -> ui.table:
-    """Rows that can be sorted, paged, and taken along as CSV. ``key``: the column that tells rows apart; ``name``: of
-    the file. Links are relative to the console's root.
-    """
-    columns = _dressed(columns, rows)
-    heads = [
-        {
-            "name": each.name, "label": each.label, "field": each.name, "sortable": each.kind != "act",
-            "align": "right" if each.kind == "number" else "left",
-            "classes": {"text": "y-text", "title": "y-text y-title"}.get(each.kind, "y-cell"),
-            "headerClasses": "y-head",
-        }
-        for each in columns
-    ]  # fmt: skip
-    made = ui.table(columns=heads, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
-    made.props("flat dense wrap-cells").classes("w-full")
-    for column in columns:
-        if column.kind in _CELLS:
-            made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])
-    with ui.element("div").classes("y-row").style("justify-content: flex-end"):
-        told = [c for c in columns if c.kind not in ("act", "drawn")]
-        _download(name, [c.label for c in told], lambda: [[row.get(c.name) for c in told] for row in made.rows])
-    return made
-
-
-def refresh(table: ui.table, columns: Sequence[Column], rows: list[dict[str, Any]]) -> None:
-    """Show newer rows in a table, where it is sorted and paged as somebody left it. Raises Rebuild where they have
-    something in other columns than the table shows.
-    """
-    if [each.name for each in _dressed(columns, rows)] != [each["name"] for each in table.columns]:
-        raise Rebuild
-    table.rows = rows
-
-
-def _dressed(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[Column]:
-    """The columns in which these rows have something. Adds to the rows what their cells want: whole addresses, colours
-    of marks.
-    """
-    root = ui.context.client.request.scope.get("root_path", "")
-    for row in rows:
-        for column in columns:
-            if column.kind in ("link", "title") and (href := row.get(f"{column.name}_href")):
-                row[f"{column.name}_href"] = root + href
-            if column.kind == "mark":
-                row.setdefault(f"{column.name}_tone", TONES.get(str(row.get(column.name)), ""))
-    return [each for each in columns if not rows or any(row.get(each.name) not in (None, "") for row in rows)]
-
-
-def chart(options: dict[str, Any], header: Sequence[str], rows: Callable[[], list[Sequence[Any]]], name: str,
-          *, height: int = 240) -> ui.echart:  # fmt: skip
-    """A chart of ECharts, and its data as CSV. ``rows`` gives them when they are asked for; ``name`` is the file's."""
-    made = ui.echart({**_LOOK, **options}).style(f"height: {height}px; width: 100%")
-    made.props(f'role="img" aria-label="{_escaped(name)}"')
-    with ui.element("div").classes("y-row").style("justify-content: flex-end"):
-        _download(name, header, rows)
-    return made
-
-
-def redraw(made: ui.echart, options: dict[str, Any]) -> None:
-    """Show newer data in a chart."""
-    made.options.update(options)
-    made.update()
-
-
-#: Greys that can be read on light and dark ground; no movement, which would draw the eye to nothing.
-_LOOK: dict[str, Any] = {
-    "animation": False,
-    "color": list(COLOURS),
-    "textStyle": {"color": "#7a8594", "fontFamily": "inherit"},
-    "tooltip": {"trigger": "axis", "confine": True},
-    "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
-    "legend": {"top": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}},
-}
-
-AXIS: dict[str, Any] = {
-    "axisLine": {"lineStyle": {"color": "#8a94a3"}}, "axisLabel": {"color": "#7a8594", "hideOverlap": True},
-    "splitLine": {"lineStyle": {"color": "rgba(128,138,152,.25)"}}, "nameTextStyle": {"color": "#7a8594"},
-}  # fmt: skip
-
-
-def _download(name: str, header: Sequence[str], rows: Callable[[], list[Sequence[Any]]]) -> None:
+def download(name: str, header: Sequence[str], rows: Callable[[], list[Sequence[Any]]]) -> None:
     def save() -> None:
         text = io.StringIO()
         writer = csv.writer(text)
@@ -331,7 +223,7 @@ def _download(name: str, header: Sequence[str], rows: Callable[[], list[Sequence
         ui.download.content(text.getvalue().encode(), f"{name}.csv", "text/csv")
 
     ui.button("CSV", icon="download", on_click=save).props(
-        f'flat dense no-caps size="sm" aria-label="Download {_escaped(name)} as CSV"'
+        f'flat dense no-caps size="sm" aria-label="Download {escaped(name)} as CSV"'
     ).style("color: var(--soft)")
 
 
@@ -347,7 +239,7 @@ def share(part: int, whole: int) -> str:
     return f"{part / whole:.3%}".replace(".000%", "%") if whole else "–"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     import html
 
     return html.escape(text, quote=True)
