@@ -231,7 +231,7 @@ def tab(chromium: Any, yard: Yard) -> Iterator[Callable[..., Tab]]:
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light",
             timezone_id="Asia/Tokyo", accept_downloads=True,
         )  # fmt: skip
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         made = Tab(context.new_page(), url, f"{size}-dark" if dark else size)
         opened.append((context, made))
         return made

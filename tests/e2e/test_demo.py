@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,11 +128,18 @@ def test_ctrl_c_ends_it_and_all_that_it_started(running: Running) -> None:
     registry = running.registry()
     assert waited(lambda: registry.holder("control") != "", 30)
     watching = int(registry.holder("control").split("-")[-2])
+    before = (running.folder / "printed").read_text()
+    console = re.search(r"Open (http://\S+) in a browser", before)
+    assert console is not None, before
+    with urllib.request.urlopen(f"{console[1]}/api/overview") as answer:
+        assert [each["model"] for each in json.load(answer)["endpoints"]] == ["tumours"]
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(timeout=60) == 0
     printed = (running.folder / "printed").read_text()
     assert printed.rstrip().endswith("stopped") and "Traceback" not in printed
-    assert "demo --break" in printed and "monitor tumours" in printed and "console" in printed
+    assert "demo --break" in printed and "monitor tumours" in printed
+    with pytest.raises(OSError):
+        urllib.request.urlopen(console[1])
     assert waited(lambda: not _is_alive(watching), 60)
     assert not (running.folder / "demo" / "running.json").exists()
     # what was recorded is all there, and nothing else was found: the traffic itself is no drift

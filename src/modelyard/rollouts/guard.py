@@ -76,7 +76,7 @@ def fold(rollout: Rollout, tally: Tally) -> Evidence:
         )  # fmt: skip
     return msgspec.structs.replace(
         before,
-        strata=strata,
+        strata=dict(sorted(strata.items())),  # in whatever order tallies came, sums are taken in this one
         pairs=before.pairs.plus(tally.pairs or Pairs()),
         exposure=exposure,
         stable=before.stable + stable.requests * is_current,
