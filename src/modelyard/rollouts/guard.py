@@ -76,7 +76,7 @@ def fold(rollout: Rollout, tally: Tally) -> Evidence:
         )  # fmt: skip
     return msgspec.structs.replace(
         before,
-        strata=dict(sorted(strata.items())),  # in whatever order tallies came, sums are taken in this one
+        strata=strata,
         pairs=before.pairs.plus(tally.pairs or Pairs()),
         exposure=exposure,
         stable=before.stable + stable.requests * is_current,
