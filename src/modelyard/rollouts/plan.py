@@ -10,11 +10,13 @@ import msgspec
 
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused
 from modelyard.registry.plans import GUARDS, Plan, Rollout, Stage
-from modelyard.registry.records import PRODUCTION, Version, check_alias, check_name, check_number, check_text, stamp
+from modelyard.registry.records import PRODUCTION, Version, check_alias, check_name, check_number, check_text, shown, stamp
 from modelyard.registry.routes import Pin, check, flag
 from modelyard.rollouts import freezing
+from modelyard.truth import Truth
 
 if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
     from modelyard.registry import Registry
     from modelyard.schema import Field, Signature
 
@@ -75,6 +77,7 @@ def draft(
         _check_signatures(stable, candidate, bundles[0].signature, bundles[1].signature)
     since = stamp(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=_RECENT_SECONDS))
     windows = registry.windows.find(model, str(stable.number), since=since)
+    outcome = _outcome(outcome, bundles)
     frozen = freezing.freeze(bundles[0], windows, outcome)
     chosen, notes = _guards(guards, stages, judge, frozen)
     if not windows:
@@ -170,6 +173,17 @@ def _check_signatures(stable: Version, candidate: Version, before: Signature, af
             hint="callers may break; --force-signature goes on all the same",
             differences=found,
         )
+
+
+def _outcome(given: str, bundles: Sequence[Bundle]) -> str:
+    """The label that is a success, as labels are kept: ``1`` is kept as ``1.0`` where labels are numbers."""
+    if not given:
+        return ""
+    truth = Truth.of(bundles[0].manifest.task, [bundle.signature for bundle in bundles])
+    try:
+        return truth.read(given)
+    except InvalidInput:
+        raise InvalidInput.at("outcome", truth.describe(), shown(given)) from None
 
 
 def _guards(
