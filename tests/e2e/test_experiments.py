@@ -83,8 +83,11 @@ def test_clients_stick_by_a_header_in_all_workers_across_a_restart_and_while_the
             assert set(callers.codes) == {200}
     assert sides == [sides[0]] * 4 and is_about(len(sides[0]), n, 0.2)
     check_counted(yard, model, asked - pinned, pinned)
-    query = f"select count(distinct worker) > 1 w, count(distinct version) v from {model} where not pinned group by client"
-    assert yard.cli("records", "query", query) == [{"w": True, "v": 1}] * n
+    query = (
+        f"select client, count(distinct worker) w, count(distinct version) v from {model} where not pinned group by 1"
+    )
+    rows = yard.cli("records", "query", query)
+    assert len(rows) == n and all(row["w"] > 1 and row["v"] == 1 for row in rows)
 
     yard.cli("rollout", "resume", model)
     with Callers(yard.url, model) as callers:
@@ -197,6 +200,7 @@ class Trial:
             self.counted = 2 * n
             assert set(callers.codes) == {200}
         self.side = ours(self.answers, self.version)
+        self.others = set(range(n)) - self.side
 
     def ask(self) -> list[set[int]]:
         """Ask for every client again, in both workers; whom the candidate answered."""
@@ -211,13 +215,30 @@ class Trial:
         succeeds.
         """
         lines = ["prediction_id,label", *(f"{answer.id},0" for answer in self.testers)]
-        arms = (set(range(self.n)) - self.side, stable), (self.side, candidate)
-        for places, good in arms:
+        for places, good in ((self.others, stable), (self.side, candidate)):
             for turn, place in list(enumerate(sorted(places)))[first:last]:
                 lines.append(f"{self.answers[place].id},{int(turn % 10 < good)}")
         (self.yard.folder / f"{self.model}.csv").write_text("\n".join(lines))
         sent = self.yard.cli("labels", "send", self.model, f"{self.model}.csv")
         assert sent["received"] == len(lines) - 1 and not sent["rejected"]
+
+    def failures(self, good: int, side: set[int]) -> int:
+        """How many of a side are no success, once all were told of."""
+        return sum(turn % 10 >= good for turn in range(len(side)))
+
+    def successes(self, good: int, side: set[int]) -> str:
+        return f"{len(side) - self.failures(good, side)} of {len(side)}"
+
+    def reweighed(self, share: float) -> list[set[int]]:
+        """Whom the candidate answers in each worker, once both follow a share that the bandit chose."""
+        found: list[set[int]] = []
+
+        def both() -> bool:
+            found[:] = self.ask()
+            return found[0] == found[1] and is_about(len(found[0]), self.n, share)
+
+        assert waited(both, 60), self.status()
+        return found
 
     def status(self) -> dict[str, Any]:
         told: dict[str, Any] = self.yard.cli("rollout", "status", self.model)
@@ -250,32 +271,75 @@ def trials(yard: Rolling) -> dict[str, Trial]:
 def test_an_experiment_tells_the_better_arm_and_by_how_much(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[BETTER]
     assert yard.until("watching", "promoted", "rolled back", model=BETTER) != "rolled back"
-    assert waited(lambda: all(len(side) == trial.n for side in trial.ask()), 60)
+    assert waited(lambda: all(len(side) == trial.n for side in trial.ask()), 60), "the better one answers everybody"
     told = yard.history(BETTER)
-    assert [d["action"] for d in told[:2]] == ["start", "promote"]
+    assert [(d["action"], d["who"] == "guard", d["share"]) for d in told[:2]] == [
+        ("start", False, 0.5), ("promote", True, 1.0),
+    ]  # fmt: skip
+    won, lost = trial.successes(8, trial.side), trial.successes(4, trial.others)
+    assert told[1]["why"].startswith(f"its outcomes are shown to be better: {won} were a success against {lost}, ")
     (finding,) = told[1]["findings"]
-    print(told[1])
-    print(yard.cli("history", BETTER))
+    low, high = finding["between"]
+    assert -1 < low < -0.4 < high < 0
+    assert f", {-high * 100:.1f} to {-low * 100:.1f} points more; evidence " in told[1]["why"]
+    assert (finding["bad"], finding["n"]) == (trial.failures(8, trial.side), len(trial.side))
+    assert (finding["stable_bad"], finding["stable_n"]) == (trial.failures(4, trial.others), len(trial.others))
+    # What was counted before it ended is all that had been asked for.
+    exposure = told[1]["evidence"]["exposure"]
+    assert (exposure["requests"], exposure["wrong"]) == (2 * len(trial.side), finding["bad"])
+    rows = yard.cli("history", BETTER)
+    assert {"promote", "rollout", "route", "unroute"} <= {row["action"] for row in rows}
+    assert any(told[1]["why"] == row["why"] for row in rows if row["action"] == "promote")
 
 
 def test_an_experiment_without_a_difference_is_not_decided(yard: Rolling, trials: dict[str, Trial]) -> None:
+    """Had the testers' outcomes counted, the candidate would have been taken back."""
     trial = trials[ALIKE]
-    assert waited(lambda: trial.labelled == trial.n, 60), trial.status()
+    assert waited(lambda: trial.labelled >= trial.n, 60), trial.status()
+    assert yard.cli("labels", "status", ALIKE)["matched"] == trial.n + len(trial.testers)
     trial.ask()
     trial.check_counted()
     told = trial.status()
-    assert (told["state"], told["verdict"]["why"]) == ("running", "no difference between the outcomes is shown yet")
-    print(told)
+    won, lost = trial.successes(5, trial.side), trial.successes(5, trial.others)
+    assert told["state"] == "running" and trial.labelled == trial.n
+    assert told["verdict"]["why"].startswith(
+        f"no difference between the outcomes is shown yet: {won} were a success against {lost}, -"
+    )
+    low, high = told["findings"][0]["between"]
+    assert low < 0 < high
+    assert [d["action"] for d in yard.history(ALIKE)] == ["start"]
 
 
 def test_a_bandit_gives_the_better_version_more_until_it_takes_over(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[UP]
+    assert waited(lambda: yard.registry.rollouts.latest(UP).share != 0.5, 60), trial.status()
+    sides = trial.reweighed(0.95)
+    assert all(trial.side <= side for side in sides), "nobody goes back"
     trial.check_counted()
-    assert waited(lambda: yard.registry.rollouts.latest(UP).share > 0.5, 60), trial.status()
-    print(yard.history(UP))
+    trial.label(40, 200, stable=2, candidate=9)
+    assert waited(lambda: bool(trial.ask()) and yard.state(UP) != "running", 60), trial.status()
+    told = yard.history(UP)
+    assert [(d["action"], d["share"]) for d in told[:3]] == [
+        ("start", 0.5), ("reweigh", pytest.approx(0.95)), ("promote", 1.0),
+    ]  # fmt: skip
+    assert told[1]["why"].startswith("better with a chance of 0.9") and told[1]["who"] == "guard"
+    assert told[1]["why"].endswith(": 28 of 40 were a success against 20 of 40")
+    assert "its outcomes are shown to be better: " in told[2]["why"]
 
 
 def test_a_bandit_takes_from_the_worse_version_until_it_is_taken_back(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[DOWN]
-    assert waited(lambda: yard.registry.rollouts.latest(DOWN).share < 0.5, 60), trial.status()
-    print(yard.history(DOWN))
+    assert waited(lambda: yard.registry.rollouts.latest(DOWN).share != 0.5, 60), trial.status()
+    sides = trial.reweighed(0.05)
+    assert all(side <= trial.side for side in sides), "nobody comes who was not there"
+    trial.check_counted()
+    trial.label(40, 200, stable=9, candidate=2)
+    assert yard.until("rolled back", "promoted", "watching", model=DOWN) == "rolled back"
+    assert waited(lambda: not any(trial.ask()), 60)
+    told = yard.history(DOWN)
+    assert [(d["action"], d["share"]) for d in told] == [
+        ("start", 0.5), ("reweigh", pytest.approx(0.05)), ("roll back", 0.0),
+    ]  # fmt: skip
+    assert told[1]["why"].startswith("better with a chance of 0.0")
+    assert told[1]["why"].endswith(": 20 of 40 were a success against 28 of 40")
+    assert told[2]["why"].startswith("labels (wrong): ")

@@ -10,8 +10,8 @@ import msgspec
 
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused
 from modelyard.registry.plans import GUARDS, Plan, Rollout, Stage
-from modelyard.registry.records import PRODUCTION, Version, check_alias, check_name, check_number, check_text, shown, stamp
-from modelyard.registry.routes import Pin, check, flag
+from modelyard.registry.records import PRODUCTION, Version, check_alias, check_name, check_number, check_text, stamp
+from modelyard.registry.routes import Pin, check, check_column, flag
 from modelyard.rollouts import freezing
 from modelyard.truth import Truth
 
@@ -106,6 +106,7 @@ def draft(
         model=model, alias=alias, stable=stable.number, candidate=candidate.number, plan=plan,
         share=stages[0].share, why=why,
     )  # fmt: skip
+    check_column(key, bundles[0].signature)
     if judge != "harm" and not plan.is_sticky:
         hint = "name what tells who it is, like --key header:x-user-id"
         raise InvalidInput.at(
@@ -183,7 +184,7 @@ def _outcome(given: str, bundles: Sequence[Bundle]) -> str:
     try:
         return truth.read(given)
     except InvalidInput:
-        raise InvalidInput.at("outcome", truth.describe(), shown(given)) from None
+        raise InvalidInput.at("outcome", truth.describe(), repr(given)) from None
 
 
 def _guards(
