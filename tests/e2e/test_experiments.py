@@ -83,9 +83,8 @@ def test_clients_stick_by_a_header_in_all_workers_across_a_restart_and_while_the
             assert set(callers.codes) == {200}
     assert sides == [sides[0]] * 4 and is_about(len(sides[0]), n, 0.2)
     check_counted(yard, model, asked - pinned, pinned)
-    query = (
-        f"select client, count(distinct worker) w, count(distinct version) v from {model} where not pinned group by 1"
-    )
+    columns = "count(distinct worker) w, count(distinct version) v"
+    query = f"select client, {columns} from {model} where not pinned group by client"
     rows = yard.cli("records", "query", query)
     assert len(rows) == n and all(row["w"] > 1 and row["v"] == 1 for row in rows)
 
@@ -191,7 +190,7 @@ class Trial:
 
     def __init__(self, yard: Rolling, model: str, *words: str, n: int = 200) -> None:
         self.yard, self.model, self.n = yard, model, n
-        guards = ("--guard", "labels", "--outcome", "1")
+        guards = ("--guard", "labels", "--outcome", "1", "--stage", "0s")
         self.version = yard.start("good", *words, *guards, *STICKY, *PROBE, model=model)
         with Callers(yard.url, model) as callers:
             self.pinned = follow(callers, self.version)
@@ -263,8 +262,8 @@ def trials(yard: Rolling) -> dict[str, Trial]:
         trial.check_counted()
     made[BETTER].label(0, 200, stable=4, candidate=8)
     made[ALIKE].label(0, 200, stable=5, candidate=5)
-    made[UP].label(0, 40, stable=5, candidate=7)
-    made[DOWN].label(0, 40, stable=7, candidate=5)
+    made[UP].label(0, 40, stable=5, candidate=8)
+    made[DOWN].label(0, 40, stable=8, candidate=5)
     return made
 
 
@@ -323,7 +322,7 @@ def test_a_bandit_gives_the_better_version_more_until_it_takes_over(yard: Rollin
         ("start", 0.5), ("reweigh", pytest.approx(0.95)), ("promote", 1.0),
     ]  # fmt: skip
     assert told[1]["why"].startswith("better with a chance of 0.9") and told[1]["who"] == "guard"
-    assert told[1]["why"].endswith(": 28 of 40 were a success against 20 of 40")
+    assert told[1]["why"].endswith(": 32 of 40 were a success against 20 of 40")
     assert "its outcomes are shown to be better: " in told[2]["why"]
 
 
@@ -341,5 +340,5 @@ def test_a_bandit_takes_from_the_worse_version_until_it_is_taken_back(yard: Roll
         ("start", 0.5), ("reweigh", pytest.approx(0.05)), ("roll back", 0.0),
     ]  # fmt: skip
     assert told[1]["why"].startswith("better with a chance of 0.0")
-    assert told[1]["why"].endswith(": 20 of 40 were a success against 28 of 40")
+    assert told[1]["why"].endswith(": 20 of 40 were a success against 32 of 40")
     assert told[2]["why"].startswith("labels (wrong): ")
