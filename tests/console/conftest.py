@@ -153,7 +153,7 @@ def ask(url: str, path: str, body: Any = None, *, headers: dict[str, str] | None
     """What the admin API answers."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, headers or {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 

@@ -114,7 +114,7 @@ class Reader:
         while True:
             assert server.poll() is None, (self.folder / "server.log").read_text()
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=5)
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=60)
                 return
             except OSError:
                 assert time.monotonic() < deadline, (self.folder / "server.log").read_text()

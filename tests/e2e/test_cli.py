@@ -205,7 +205,7 @@ def _answers(place: Place, *words: str) -> None:
     server, ready = _serve(place, *words)
     try:
         body = json.dumps({"x1": 1.0, "x2": 2}).encode()
-        with urllib.request.urlopen(ready["models"][0]["predict"], body, timeout=10) as answer:  # type: ignore[index]
+        with urllib.request.urlopen(ready["models"][0]["predict"], body, timeout=60) as answer:  # type: ignore[index]
             assert json.load(answer)["prediction"] == pytest.approx(5)
     finally:
         server.send_signal(signal.SIGINT)
@@ -261,7 +261,7 @@ def test_serve_follows_promote_and_stops(cli: Cli, place: Place) -> None:
 
         def ask() -> dict[str, object]:
             body = json.dumps({"x1": 1.5, "x2": 2}).encode()
-            with urllib.request.urlopen(model["predict"], body, timeout=10) as answer:
+            with urllib.request.urlopen(model["predict"], body, timeout=60) as answer:
                 told: dict[str, object] = json.load(answer)
             return told
 

@@ -59,7 +59,7 @@ def test_once_it_stops_after_the_predictions(tmp_path: Path) -> None:
     answers = done.json["answers"]
     assert [answer["prediction"] for answer in answers] == ["benign", "benign", "benign", "malignant", "malignant"]
     with pytest.raises(OSError):
-        urllib.request.urlopen(done.json["url"], timeout=5)
+        urllib.request.urlopen(done.json["url"], timeout=60)
     assert not (tmp_path / "unused").exists()
     registry = Registry.open(tmp_path / "demo" / "home")
     assert registry.windows.models() == []
@@ -93,7 +93,7 @@ def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
     url = json.loads((running.folder / "demo" / "running.json").read_bytes())["url"]
     done = type_in(running.home, running.folder, "metrics")
     assert done.code == 0, done.err
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
         scraped = samples(answer.read().decode())
     printed = samples(done.out)
     assert {name for name, _ in printed} < {name for name, _ in scraped}

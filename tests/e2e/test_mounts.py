@@ -133,7 +133,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, {"content-type": "application/json"})
         answer = connection.getresponse()

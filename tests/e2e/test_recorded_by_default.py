@@ -39,7 +39,7 @@ class Served:
         self.places = Places(Path(settings.get("MODELYARD_RECORDS", place.home / "records")))
 
     def ask(self, path: str = "/predict", body: str | None = '{"x1": 0.5, "x2": 0.25}') -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("POST" if body else "GET", path, body)
         answer = connection.getresponse()
         text = answer.read().decode()

@@ -37,7 +37,7 @@ class Served:
 
     def ask(self, count: int, body: Any = None) -> list[str]:
         """The ids of so many requests."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         ids = []
         for _ in range(count):
             connection.request("POST", "/predict", json.dumps(body or {"x1": 0.5, "x2": 0.25}))

@@ -82,7 +82,7 @@ def ready(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def ask(port: int) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", "/predict", json.dumps(ROW))
     answer = connection.getresponse()
     told = json.loads(answer.read())
@@ -109,7 +109,7 @@ def test_it_stops_when_told_to_and_loses_nothing(start: Start, number: int) -> N
     outcomes: list[str] = []
 
     def call() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         while True:
             connection.request("POST", "/predict", json.dumps(ROW))
             answer = connection.getresponse()

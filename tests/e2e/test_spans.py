@@ -48,7 +48,7 @@ def words(bundle: Path) -> list[str]:
 
 
 def predict(port: str, traceparent: str) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
     connection.request("POST", "/predict", b'{"x1": 1.5, "x2": 2}', {"traceparent": traceparent})
     answer = connection.getresponse()
     assert answer.status == 200 and answer.read()

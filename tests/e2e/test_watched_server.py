@@ -80,7 +80,7 @@ class Traffic:
                 {"x1": a * self.factor, "x2": b} for a, b in rng.normal(size=(20, 2)).tolist()
             ]
             try:
-                with urllib.request.urlopen(self._url, json.dumps(rows).encode(), timeout=30) as answer:
+                with urllib.request.urlopen(self._url, json.dumps(rows).encode(), timeout=60) as answer:
                     answer.read()
             except OSError as error:
                 self.error = str(error)

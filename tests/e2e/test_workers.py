@@ -28,6 +28,7 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.registry import Registry
 from modelyard.serving.limits import BUSY_SECONDS
 from modelyard.serving.server import Server
+from receivers import until
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of a server are found in /proc")
 
@@ -85,13 +86,6 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.02)
-
-
 class Running:
     """A server of workers in a process of its own."""
 
@@ -117,7 +111,7 @@ class Running:
         return [told for told in lines if told["event"] == event]
 
     def ask(self, path: str = "/predict", body: bytes | None = ROW, method: str = "") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method or ("POST" if body is not None else "GET"), path, body)
             answer = connection.getresponse()
@@ -223,7 +217,7 @@ class Load:
 @contextlib.contextmanager
 def connections_to(running: Running, count: int) -> Iterator[list[http.client.HTTPConnection]]:
     """So many connections at once: they reach every worker."""
-    made = [http.client.HTTPConnection("127.0.0.1", running.port, timeout=30) for _ in range(count)]
+    made = [http.client.HTTPConnection("127.0.0.1", running.port, timeout=60) for _ in range(count)]
     for connection in made:
         connection.connect()
     try:
@@ -373,7 +367,7 @@ def test_counts_are_those_of_all_workers_and_never_fall(bundle: Path, start: Sta
     with connections_to(running, 4) as connections:
         for connection in connections * 5:
             who(connection)
-    until(lambda: running.count("modelyard_requests_total") == 20, 2.0)
+    until(lambda: running.count("modelyard_requests_total") == 20)
     assert running.count("modelyard_request_seconds_count") == 20
     told = [running.count("modelyard_requests_total") for _ in range(6)]
     os.kill(max(running.workers), signal.SIGKILL)
@@ -478,7 +472,7 @@ class TestStarting:
         before = children(os.getpid())  # a database that other tests use may be one
         with Server([str(bundle)], port=0, workers=2, drain_seconds=2) as server:
             assert [(model.name, model.example.keys()) for model in server.models] == [("line", {"x1", "x2"})]
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
             who(connection)
             connection.close()
             workers = children(os.getpid()) - before

@@ -190,6 +190,6 @@ def _scrape_whole(url: str, accept: str) -> str:
 
 
 def _scrape(url: str, accept: str) -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": accept}), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": accept}), timeout=60) as answer:
         text: str = answer.read().decode()
     return text
