@@ -129,7 +129,7 @@ class Mailbox:
         self._listener.close()
 
 
-def waited(condition: Any, seconds: float = 60.0) -> bool:
+def waited(condition: Any, seconds: float = 120.0) -> bool:
     """Whether a condition comes to hold. The seconds only end a wait that is in vain: a slow machine may need many."""
     end = time.monotonic() + seconds
     while not condition():

@@ -110,7 +110,7 @@ class Reader:
                 command, cwd=self.folder, env={**self.environment, **variables}, stdout=log, stderr=log
             )
         self.servers.append(server)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             assert server.poll() is None, (self.folder / "server.log").read_text()
             try:
@@ -124,7 +124,7 @@ class Reader:
         while self.servers:
             server = self.servers.pop()
             server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=60) == 0
+            assert server.wait(timeout=120) == 0
 
 
 def _python(text: str) -> Path:

@@ -41,5 +41,5 @@ def test_a_pickle_becomes_an_endpoint(tmp_path: Path) -> None:
             assert told["prediction"] == pytest.approx(expected, abs=1e-6)
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0
+        assert server.wait(timeout=120) == 0
         server.stdout.close()

@@ -88,7 +88,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield run
     for process in started:
         process.terminate()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             stream.close()

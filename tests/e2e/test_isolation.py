@@ -272,7 +272,7 @@ def test_workers_share_the_processes_of_a_model(bundles: dict[str, Bundle], tmp_
                 connection.close()
         finally:
             serving.terminate()
-            said = serving.communicate(timeout=60)[1]
+            said = serving.communicate(timeout=120)[1]
     events = [json.loads(line) for line in said.splitlines()]
     assert sum(event["event"] == "model process ready" for event in events) == 1
     (process,) = [event["process"] for event in events if event["event"] == "model process ready"]

@@ -39,7 +39,7 @@ class Running:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -114,7 +114,7 @@ def test_triton_clients_over_tls(
         "elsewhere": {"authorization": f"Bearer {elsewhere}"},
     }
     script = Path(__file__).parents[1] / "clients" / "security_client.py"
-    done = subprocess.run([python, script, json.dumps(told)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, script, json.dumps(told)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     for protocol, unknown, forbidden, limited in (

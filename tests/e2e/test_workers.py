@@ -79,6 +79,15 @@ def _command(process: int) -> str:
         return ""
 
 
+def untaken(port: int) -> int:
+    """Connections to a port that nobody has accepted yet, as Linux tells it."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if state == "0A" and int(local.partition(":")[2], 16) == port:
+            return int(queues.partition(":")[2], 16)
+    return 0
+
+
 def is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -177,7 +186,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
     async def _run(self, clients: int) -> None:
@@ -196,7 +205,7 @@ class Load:
                 while not self._stop.is_set():
                     before, asked = asked, time.monotonic()
                     writer.write(request)
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(120):
                         head = await reader.readuntil(b"\r\n\r\n")
                         found = re.search(rb"content-length: (\d+)", head)
                         assert found is not None
@@ -244,7 +253,7 @@ def test_connections_are_shared_fairly_and_new_ones_go_where_there_are_fewest(bu
         for connection, worker in zip(connections, before, strict=True):
             if worker == loser:
                 connection.close()
-        time.sleep(0.2)
+        until(lambda: running.count("modelyard_connections") <= 8 + 1)  # the worker has seen them go; and this asks
         with connections_to(running, 8) as fresh:
             assert {who(connection) for connection in fresh} == {loser}
 
@@ -272,6 +281,7 @@ def test_connections_on_their_way_to_a_worker_that_dies_go_to_another(bundle: Pa
     with connections_to(running, 10) as connections:
         for connection in connections:
             connection.request("POST", "/predict", ROW)
+        until(lambda: not untaken(running.port))
         time.sleep(0.3)
         os.kill(stopped, signal.SIGKILL)
         answers = [connection.getresponse() for connection in connections]
@@ -280,7 +290,7 @@ def test_connections_on_their_way_to_a_worker_that_dies_go_to_another(bundle: Pa
 
 
 def test_a_worker_that_hangs_is_replaced(bundle: Path, start: Start) -> None:
-    running = start(bundle, silent=1.0)
+    running = start(bundle, silent=3.0)
     stopped = min(running.workers)
     os.kill(stopped, signal.SIGSTOP)
     until(lambda: not is_alive(stopped))
@@ -304,7 +314,7 @@ def test_a_stop_loses_nothing(bundle: Path, start: Start, number: int) -> None:
     workers = running.workers
     with Load(running.port) as load:
         running.process.send_signal(number)
-        assert running.process.wait(15) == 0
+        assert running.process.wait(120) == 0
     assert load.lost == []
     assert all("Connect call failed" in error or "Connection refused" in error for error in load.other)
     assert set(load.answers) == {("200", 6.5, None)}
@@ -320,6 +330,7 @@ def test_a_stop_loses_no_connection_that_a_worker_had_no_time_to_take(bundle: Pa
     with connections_to(running, 10) as connections:
         for connection in connections:
             connection.request("POST", "/predict", ROW)
+        until(lambda: not untaken(running.port))
         time.sleep(0.3)
         running.process.send_signal(signal.SIGTERM)
         until(lambda: bool(running.lines("stopping")))
@@ -327,7 +338,7 @@ def test_a_stop_loses_no_connection_that_a_worker_had_no_time_to_take(bundle: Pa
             os.kill(worker, signal.SIGCONT)
         answers = [connection.getresponse() for connection in connections]
         assert [json.loads(answer.read())["prediction"] for answer in answers] == pytest.approx([6.5] * 10)
-    assert running.process.wait(15) == 0
+    assert running.process.wait(120) == 0
 
 
 def test_a_worker_told_to_end_is_replaced_and_loses_nothing(bundle: Path, start: Start) -> None:
