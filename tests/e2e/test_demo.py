@@ -148,6 +148,31 @@ def test_ctrl_c_ends_it_and_all_that_it_started(running: Running) -> None:
     registry.close()
 
 
+CONSOLE = """
+import signal
+from modelyard.cli import demo
+
+with demo._console() as url:
+    print(url, flush=True)
+    signal.pause()
+"""
+
+
+def test_its_console_ends_with_it_also_where_it_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("nicegui", reason="the console is an extra")
+    command = [sys.executable, "-c", CONSOLE]
+    given = environment(tmp_path / "home") | {"MODELYARD_CONSOLE_PORT": "0"}
+    with subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True) as killed:
+        try:
+            assert killed.stdout is not None
+            url = killed.stdout.readline().strip()
+            (console,) = map(int, Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split())
+            assert _is_alive(console) and urllib.request.urlopen(url).status == 200
+        finally:
+            killed.kill()
+    assert waited(lambda: not _is_alive(console))
+
+
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Values by names and labels."""
     families = list(text_string_to_metric_families(text))

@@ -50,6 +50,8 @@ class Served:
     def end(self, how: int) -> None:
         self.process.send_signal(how)
         self.process.wait(120)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @pytest.fixture

@@ -148,8 +148,9 @@ def _console() -> Iterator[str]:
         yield ""
         return
     port = _free(settings.get("console_port"))
-    command = [sys.executable, "-m", "modelyard", "console", "--port", f"{port}", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = [sys.executable, "-m", "modelyard", "console", "--beside", "--port", f"{port}", "--json"]
+    streams: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **streams) as process:  # the end of its input tells it of our end
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

@@ -115,6 +115,7 @@ def test_a_version_that_is_named_is_not_parted(source: RoutedSource, serve: Call
     for version, expected in ((1, 6.0), (2, 60.0)):
         connection.request("POST", f"/models/m/versions/{version}/predict", json.dumps(ROW))
         assert json.loads(connection.getresponse().read())["prediction"] == expected
+    connection.close()
 
 
 def test_clients_stick_by_a_header(source: RoutedSource, serve: Callable[..., Server]) -> None:
@@ -145,6 +146,7 @@ def test_clients_stick_by_a_column(source: RoutedSource, serve: Callable[..., Se
     answer = connection.getresponse()
     assert answer.status == 400
     assert "x1" in answer.read().decode()
+    connection.close()
 
 
 def test_pins_win(source: RoutedSource, serve: Callable[..., Server]) -> None:
