@@ -149,8 +149,9 @@ def _console() -> Iterator[str]:
         return
     port = _free(settings.get("console_port"))
     command = [sys.executable, "-m", "modelyard", "console", "--beside", "--port", f"{port}", "--json"]
-    streams: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **streams) as process:  # the end of its input tells it of our end
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:  # its input ends when we do, however that comes
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
