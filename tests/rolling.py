@@ -99,7 +99,7 @@ class Rolling:
             self.server = subprocess.Popen(
                 command, env=self.environment, cwd=folder, stderr=written, stdout=subprocess.DEVNULL
             )
-        assert waited(lambda: self.server.poll() is not None or '"url"' in self.log.read_text(), 60)
+        assert waited(lambda: self.server.poll() is not None or '"url"' in self.log.read_text())
         found = [json.loads(line) for line in self.log.read_text().splitlines() if '"url"' in line]
         assert found, self.log.read_text()
         self.url: str = found[0]["url"]
@@ -126,7 +126,7 @@ class Rolling:
         """Type a command; what it told as JSON."""
         command = [sys.executable, "-m", "modelyard", *words, "--json"]
         done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=120
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=240
         )
         assert (done.returncode != 0) == fails, done.stderr
         return json.loads((done.stderr.strip().splitlines()[-1]) if fails else done.stdout)
@@ -136,7 +136,7 @@ class Rolling:
         if self.load is not None:
             self.load.stop()
         self.load = Load(self.url, **options)
-        assert waited(lambda: self.counted() >= 600, 60), self.told()
+        assert waited(lambda: self.counted() >= 600), self.told()
         return self.load
 
     def counted(self) -> int:
@@ -153,7 +153,7 @@ class Rolling:
     def state(self) -> str:
         return self.registry.rollouts.latest("m").state
 
-    def until(self, *states: str, seconds: float = 90) -> str:
+    def until(self, *states: str, seconds: float = 200) -> str:
         """The state that the rollout got to, of these."""
         assert waited(lambda: self.state() in states, seconds), self.told()
         return self.state()
@@ -173,6 +173,6 @@ class Rolling:
         if self.load is not None:
             self.load.stop()
         self.server.terminate()
-        self.server.wait(timeout=60)
-        assert waited(lambda: self.registry.holder("control") == "", 60), self.log.read_text()
+        self.server.wait(timeout=120)
+        assert waited(lambda: self.registry.holder("control") == ""), self.log.read_text()
         self.registry.close()
