@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from console.conftest import Tab, Yard, table_of
+from modelyard.console.tables import SORT
 
 
 @pytest.mark.parametrize(("size", "dark"), [("wide", False), ("phone", False), ("wide", True)])
@@ -21,6 +22,25 @@ def test_every_model_is_told_at_a_glance(tab: Callable[..., Tab], size: str, dar
     assert page.title() == "Overview – Modelyard"
     assert look.fits()
     look.look("overview")
+
+
+def test_a_row_is_a_card_where_there_is_no_room_for_columns(tab: Callable[..., Tab]) -> None:
+    page = tab("phone").open("/")
+    cells = page.locator("tbody tr td")
+    cells.first.wait_for()
+    lefts = cells.evaluate_all("all => all.filter(each => each.checkVisibility()).map(each => each.offsetLeft)")
+    assert len(lefts) > 5 and len(set(lefts)) == 1
+    named = cells.evaluate_all("all => all.map(each => getComputedStyle(each, '::before').content)")
+    assert '"Requests"' in named and '"Last request"' in named
+    assert page.locator("thead").is_hidden()
+
+
+def test_numbers_with_units_are_in_order_of_what_they_mean(tab: Callable[..., Tab]) -> None:
+    page = tab().open("/")
+    told = ["1.2 s", "10 ms", "–", "9.5 ms", "1,200 ms", "0.5%", 3]
+    assert page.evaluate(f"told => told.sort({SORT})", told) == [
+        "–", "0.5%", 3, "9.5 ms", "10 ms", "1.2 s", "1,200 ms",
+    ]  # fmt: skip
 
 
 def test_moments_are_those_of_the_viewer(tab: Callable[..., Tab], yard: Yard) -> None:
