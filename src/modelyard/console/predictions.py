@@ -116,10 +116,11 @@ async def _form(known: told.Columns, asked: dict[str, str]) -> None:
                 text("arm", "Arm of a route")
                 kept = {name: f"{name}: {why}" for name, why in told.KEPT.items()}
                 select("kept", "Inputs kept", {"": "any", **kept})
-                with ui.element("datalist") as flags:
+                text("flag", "Flag: any, or age:above")
+                # The framework points each of its inputs at a list of this name, which is there on phones only.
+                with ui.element("datalist").props(f"id={fields['flag'].html_id}-datalist"):
                     for flag, words in {"any": "something was odd", **known.flags}.items():
                         ui.element("option").props(f'value="{escaped(flag)}" label="{escaped(words)}"')
-                text("flag", "Flag: any, or age:above", f"list={flags.html_id}")
             conditions = ui.element("div").classes("w-full")
             with conditions:
                 for each in given or [""]:
