@@ -44,7 +44,7 @@ _FAINT = """() => {
   for (const each of document.querySelectorAll("body *")) {
     const own = [...each.childNodes].some(node => node.nodeType === 3 && node.data.trim());
     if (!own || !each.checkVisibility({ visibilityProperty: true }) || each.closest("[disabled], option")) continue;
-    if (each.matches(".q-icon, .y-shares *")) continue;  // symbols have names beside them; shares have a shadow
+    if (each.matches(".q-icon")) continue;  // symbols have names beside them
     const style = getComputedStyle(each), back = behind(each);
     const ink = read(each instanceof SVGElement ? style.fill : style.color);
     ink[3] *= clear(each);

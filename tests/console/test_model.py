@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -55,6 +56,8 @@ def test_two_versions_are_compared(tab: Callable[..., Tab]) -> None:
     page.get_by_text("another signature").wait_for()
     rows = {(row[0], row[1]): row[2:] for row in table_of(page, "Compare")}
     assert rows["signature", "input colour is gone"][2] == "differs"
+    made = rows["lineage", "time"]  # of today, in the viewer's zone
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d [AP]M|\w+ \d+, \d{4}, .*", each) for each in made[:2])
     metrics = {name: cells for (what, name), cells in rows.items() if what == "metric"}
     assert {"ROC AUC", "Accuracy", "Log loss"} <= metrics.keys()
     assert all(

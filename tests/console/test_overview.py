@@ -75,6 +75,23 @@ def test_the_keyboard_is_enough(tab: Callable[..., Tab]) -> None:
     assert page.evaluate("document.activeElement.textContent") == "flowers"
 
 
+def test_an_address_that_no_page_has_leads_back(tab: Callable[..., Tab], yard: Yard) -> None:
+    look = tab()
+    page = look.open("/nowhere")
+    page.get_by_role("alert").get_by_text("no page has the address /nowhere").wait_for()
+    page.get_by_role("link", name="To the overview").click()
+    page.locator("tbody a").first.wait_for()
+    # the browser itself tells that a page is missing
+    assert look.faults.pop(0).startswith("Failed to load resource: the server responded with a status of 404")
+
+
+@pytest.mark.parametrize("path", ["", "/endpoint", "/monitoring", "/try"])
+def test_a_model_that_is_none_is_told_once(tab: Callable[..., Tab], path: str) -> None:
+    page = tab().open(f"/models/nobody{path}")
+    page.get_by_role("alert").get_by_text("no such model: nobody (known: flowers)").wait_for()
+    assert page.get_by_role("alert").count() == 1 and page.locator("main section, main form").count() == 0
+
+
 def test_light_and_dark_can_be_chosen(tab: Callable[..., Tab]) -> None:
     page = tab().open("/")
     page.get_by_role("button", name="Light or dark").click()

@@ -27,6 +27,10 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+#: What the events of a guard are, where their names do not say it: times beside those of the version before.
+_EVENTS = {f"slow{part}": f"above its p{part}" for part in (50, 95, 99)}
+
+
 def chart(said: Standing) -> Update:
     """The evidence of each guard over the requests, with the line at which it takes the candidate back."""
     now = said
@@ -107,7 +111,8 @@ def table(said: Standing) -> Update:
 
 
 def _row(each: Finding, said: Standing) -> dict[str, Any]:
-    name = each.guard if each.event in ("", each.guard) else f"{each.guard} ({each.event})"
+    event = _EVENTS.get(each.event, each.event)
+    name = each.guard if event in ("", each.guard) else f"{each.guard} ({event})"
     is_harm = each.log_e >= each.needed
     return {
         "guard": name, "ours": _rate(each.bad, each.n), "theirs": _rate(each.stable_bad, each.stable_n),

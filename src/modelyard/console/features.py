@@ -95,7 +95,7 @@ def show(chosen: Chosen) -> Build:
                 picture(feature, now)
 
         with widgets.card(said.title, said.about):
-            made = tables.table(_COLUMNS, rows, key="name", name=said.title.lower(), page=15)
+            made = tables.table(_COLUMNS, rows, key="name", name=said.title.lower(), page=15).classes("y-narrow")
             made.add_slot("body-cell-name", _PICK)
             made.add_slot("body-cell-track", _TRACK)
             made.add_slot("body-cell-line", _LINE)

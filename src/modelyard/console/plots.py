@@ -10,7 +10,7 @@ from nicegui import ui
 from modelyard.console.widgets import download, escaped
 
 #: Colours of a chart's lines, which can be told apart on light and dark ground, also by those who see few colours.
-COLOURS = ("#3b82f6", "#d97706", "#10b981", "#d946ef", "#64748b", "#ef4444", "#06b6d4", "#a3a300")
+COLOURS = ("#3b82f6", "#d97706", "#10b981", "#d946ef", "#7c8aa0", "#ef4444", "#06b6d4", "#a3a300")
 
 #: Colours of the style sheet, which follow light and dark: charts are drawn as SVG, whose colours may be variables.
 SOFT, LINE, RED = "var(--soft)", "var(--line)", "var(--red)"

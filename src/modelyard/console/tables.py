@@ -31,6 +31,11 @@ _LINK = (
     "{{ props.value }}</a>"
     "<template v-else>{{ props.value }}</template>"
 )
+#: A text, or a whole moment among texts.
+_TEXT = (
+    '<time v-if="/^\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z$/.test(props.value)" :data-utc="props.value"></time>'
+    "<template v-else>{{ props.value }}</template>"
+)
 _CELLS = {
     "number": cell('{{ typeof props.value === "number" ? props.value.toLocaleString() : props.value }}'),
     "moment": cell('<time v-if="props.value" :data-utc="props.value"></time>'),
@@ -42,7 +47,7 @@ _CELLS = {
         '<q-btn flat dense round icon="more_vert" :aria-label="props.value" '
         "@click=\"() => $parent.$emit('act', props.row)\" />"
     ),
-    "link": cell(_LINK), "title": cell(_LINK), "text": cell("{{ props.value }}"), "cell": cell("{{ props.value }}"),
+    "link": cell(_LINK), "title": cell(_LINK), "text": cell(_TEXT), "cell": cell("{{ props.value }}"),
 }  # fmt: skip
 
 #: In order of what numbers mean, also where a unit stands behind them; what is none comes first.
