@@ -109,4 +109,6 @@ class Told:
                 return
         except KeyboardInterrupt:
             pass
-        _log.warning("the job is %s, but the registry does not know and will show it as lost: %s", changes["state"], why)
+        _log.warning(
+            "the job is %s, but the registry does not know and will show it as lost: %s", changes["state"], why
+        )

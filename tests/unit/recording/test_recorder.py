@@ -416,6 +416,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing_but_what_needs_it(
     here.turn_until(lambda: here.recorder._reading.fullest == 0)
     assert registry.windows.find("churn") == [], "a window is sent once it cannot be forgotten"
     is_full = False
+    here.turn_until(lambda: len(registry.windows.find("churn")) == 1)
     shop.sell(["b"])
     here.turn_until(lambda: len(registry.windows.find("churn")) == 2)
     assert here.events.count("a checkpoint cannot be written") == 1
