@@ -21,7 +21,6 @@ from modelyard.recording.checkpoint import Checkpoint, Total, read_checkpoint
 from modelyard.recording.consumer import Consumer
 from modelyard.recording.counting import Counting
 from modelyard.recording.errands import Errands, taken
-from modelyard.recording.flags import Found
 from modelyard.recording.frames import Refusal
 from modelyard.recording.keeping import Held, Job, Keeper, Kept, Refused
 from modelyard.recording.options import Options
