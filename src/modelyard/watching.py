@@ -182,28 +182,36 @@ class Watch:
     def _record(self) -> None:
         """Record, or wait until the process that does has ended."""
         assert self._places is not None
-        is_told = False
+        told = ""
         while not self._stop.is_set():
             try:
                 consumers = [make(self._registry, self._log) for make in CONSUMERS]
                 recorder = Recorder(self._places, self._registry, self._log, Options.chosen(), consumers)
-            except Conflict as error:
-                if not is_told:
-                    self._log.write("info", "another process records", reason=error.message)
-                is_told = True
+            except Exception as error:  # what is in the way for long is told once
+                if str(error) != told:
+                    self._tell_of(error)
+                told = str(error)
                 self._stop.wait(_RECORDER_SECONDS)
                 continue
-            except Exception as error:
-                self._log.write("error", "predictions are not recorded", error=error)
-                self._stop.wait(_RECORDER_SECONDS)
-                continue
-            is_told = False
+            told = ""
             self._log.write("info", "recording", folder=str(self._places.folder))
             try:
                 recorder.run(self._stop)
             except Exception as error:
                 self._log.write("error", "the recorder failed", error=error)
                 self._stop.wait(_FAILED_SECONDS)
+
+    def _tell_of(self, error: Exception) -> None:
+        """What keeps this process from recording."""
+        assert self._places is not None
+        if isinstance(error, Conflict):
+            self._log.write("info", "another process records", reason=error.message)
+            return
+        hint = getattr(error, "hint", "")
+        if isinstance(error, OSError):
+            hint = "name another folder with --records or MODELYARD_RECORDS"
+            error = RemoteFailed(f"cannot use {self._places.folder}: {error.strerror or error}")
+        self._log.write("error", "predictions are not recorded", error=error, hint=hint)
 
     def _follow(self, running: _Running, before: Sequence[threading.Thread]) -> None:
         running.begun, running.is_stepping = monotonic(), True

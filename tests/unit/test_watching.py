@@ -156,6 +156,22 @@ def test_a_recorder_that_could_not_begin_begins_once_it_can(
     assert "another process" not in told
 
 
+def test_a_folder_that_is_none_is_told_once_and_without_a_trace(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modelyard.watching._RECORDER_SECONDS", 0.02)
+    (tmp_path / "file").touch()
+    watch = Watch(registry, places=Places(tmp_path / "file"), loops=[], holder="here")
+    thread = threading.Thread(target=watch.run)
+    thread.start()
+    assert not threading.Event().wait(0.5)
+    watch.stop()
+    thread.join()
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "predictions are not recorded" in line)
+    assert f"cannot use {tmp_path / 'file'}: File exists" in line
+    assert "--records" in line and "Traceback" not in line
+
+
 def test_a_recorder_that_fails_is_followed_by_another(
     records: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
