@@ -152,7 +152,7 @@ class Rolling:
             self.server = subprocess.Popen(
                 command, env=self.environment, cwd=self.folder, stderr=written, stdout=subprocess.DEVNULL
             )
-        assert waited(lambda: self.server.poll() is not None or '"url"' in self.log.read_text(), 60)
+        assert waited(lambda: self.server.poll() is not None or '"url"' in self.log.read_text())
         found = [json.loads(line) for line in self.log.read_text().splitlines() if '"url"' in line]
         assert found, self.log.read_text()
         self.url: str = found[0]["url"]
@@ -160,7 +160,7 @@ class Rolling:
     def stop(self) -> None:
         """End the server, and what watches beside it."""
         self.server.terminate()
-        self.server.wait(timeout=60)
+        self.server.wait(timeout=120)
         assert waited(lambda: self.registry.holder("control") == "", 60), self.log.read_text()
 
     def add(self, kind: str, model: str = "") -> int:
@@ -183,7 +183,7 @@ class Rolling:
         """Type a command; what it told as JSON."""
         command = [sys.executable, "-m", "modelyard", *words, "--json"]
         done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=120
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=240
         )
         assert (done.returncode != 0) == fails, done.stderr
         return json.loads((done.stderr.strip().splitlines()[-1]) if fails else done.stdout)
@@ -193,7 +193,7 @@ class Rolling:
         if self.load is not None:
             self.load.stop()
         self.load = Load(self.url, **options)
-        assert waited(lambda: self.counted() >= 600, 60), self.told()
+        assert waited(lambda: self.counted() >= 600), self.told()
         return self.load
 
     def counted(self) -> int:
@@ -209,9 +209,9 @@ class Rolling:
 
     def settled(self, model: str = "") -> int:
         """The same, once no more come."""
-        time.sleep(1.5)
+        time.sleep(3)
         seen = [self.tallied(model)]
-        while len(seen) < 3 or seen[-1] != seen[-3]:
+        while len(seen) < 7 or seen[-1] != seen[-7]:
             time.sleep(0.5)
             seen.append(self.tallied(model))
         return seen[-1]
@@ -226,7 +226,7 @@ class Rolling:
     def state(self, model: str = "") -> str:
         return self.registry.rollouts.latest(model or self.models[0]).state
 
-    def until(self, *states: str, model: str = "", seconds: float = 90) -> str:
+    def until(self, *states: str, model: str = "", seconds: float = 200) -> str:
         """The state that the rollout got to, of these."""
         assert waited(lambda: self.state(model) in states, seconds), self.told(model)
         return self.state(model)
