@@ -185,6 +185,6 @@ def test_newer_windows_are_shown_in_place(tab: Open, drifting: Home) -> None:
     page.get_by_text("7,500", exact=True).first.wait_for()
     page.evaluate("document.querySelectorAll('.nicegui-echart svg').forEach(each => { each.dataset.mine = 'there'; })")
     drifting[1].write(1, None, arm="canary", version="2")
-    page.get_by_text("9,000", exact=True).first.wait_for(timeout=40_000)
+    page.get_by_text("9,000", exact=True).first.wait_for()
     kept = page.locator(".nicegui-echart svg[data-mine=there]").count()
     assert kept == page.locator(".nicegui-echart svg").count() > 5

@@ -39,7 +39,7 @@ def redraw(made: ui.echart, options: dict[str, Any]) -> None:
 #: Points are filled with their line's colour, not with white, which would glare on dark ground.
 _THEME: dict[str, Any] = {"line": {"symbol": "circle"}}
 
-GRID: dict[str, Any] = {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True}
+GRID: dict[str, Any] = {"left": 8, "right": 24, "top": 34, "bottom": 8, "containLabel": True}
 
 #: No movement, which would draw the eye to nothing.
 _LOOK: dict[str, Any] = {

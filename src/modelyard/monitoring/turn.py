@@ -97,9 +97,10 @@ def take(
             else:
                 state.foreign += 1
         outcomes += _take_latency(arm, window.arm, look, rules)
-    newest = dt.datetime.fromisoformat(state.ended) if state.ended else None
+    # The last of them rather than the newest of all: a clock that was ahead once makes nothing else old for ever.
+    last = dt.datetime.fromisoformat(windows[-1].closed) if windows else None
     for name, arm in list(state.arms.items()):
-        old = newest is not None and arm.ended and dt.datetime.fromisoformat(arm.ended) < newest - _FORGET
+        old = last is not None and arm.ended and dt.datetime.fromisoformat(arm.ended) < last - _FORGET
         if old and not arm.drift.open and not arm.latency.open:
             del state.arms[name]
     return outcomes, grown

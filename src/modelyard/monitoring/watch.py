@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelyard.errors import Conflict, ModelyardError, NotFound
+from modelyard.errors import Conflict, ModelyardError, NotFound, RemoteFailed
 from modelyard.monitoring import alerting, budget, rules, turn
 from modelyard.monitoring.outcomes import apply
 from modelyard.monitoring.postman import Postman
@@ -113,8 +113,10 @@ class Monitor:
         if monotonic() - self._broken.get(key, float("-inf")) < _AGAIN_SECONDS:
             return None
         try:
-            return self._take(model, version, ruled)
-        except ModelyardError:
+            count = self._take(model, version, ruled)
+            self._broken.pop(key, None)
+            return count
+        except (Conflict, RemoteFailed):
             raise
         except Exception as error:
             self._broken[key] = monotonic()
@@ -152,7 +154,7 @@ class Monitor:
         """Count requests on the budgets of the model."""
         text = states.read(work, "budget", model)
         spent = msgspec.json.decode(text, type=budget.Spent) if text else budget.Spent()
-        budget.add(spent, windows, ruled.budget)
+        budget.add(spent, windows, ruled.budget, now())
         changes = budget.judge(spent, ruled.budget)
         states.put(work, "budget", msgspec.json.encode(spent).decode(), model)
         return apply(work, model, "", [Outcome("", change, change.false_alarms) for change in changes])
@@ -209,7 +211,8 @@ class Monitor:
                 states.drop(work, row["name"], row["model"], row["version"])
         newest: dict[str, str] = {}
         for row in rows:
-            newest[row["model"]] = max(newest.get(row["model"], ""), row["closed"])
+            # A clock that was ahead once must not make everything after it look old.
+            newest[row["model"]] = max(newest.get(row["model"], ""), min(row["closed"], now()))
         for row in rows:
             model, version = row["model"], row["version"]
             if row["closed"] >= stamp(dt.datetime.fromisoformat(newest[model]) - _GONE):
