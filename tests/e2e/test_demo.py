@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +24,12 @@ from modelyard.registry import Registry
 from receivers import waited
 
 pytest.importorskip("sklearn", reason="the demo trains models")
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+#: Of these there is nothing to show when the broken demo was mended: nothing failed, and no rollout is under way.
+QUIET = ("code!=", "modelyard_refused_total", "modelyard_failed_loads_total", "modelyard_route_share", "rollout_stage")
 
 
 class Running(NamedTuple):
@@ -51,6 +60,32 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def prometheus(running: Running, tmp_path: Path) -> Iterator[str]:
+    """A real Prometheus that scrapes the demo: its address."""
+    program = shutil.which("prometheus")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Prometheus: apt-get install prometheus")
+        pytest.skip("no Prometheus: apt-get install prometheus")
+    told = json.loads((running.folder / "demo" / "running.json").read_bytes())
+    target = {"job_name": "modelyard", "static_configs": [{"targets": [urllib.parse.urlsplit(told["url"]).netloc]}]}
+    settings = {"global": {"scrape_interval": "1s"}, "scrape_configs": [target]}
+    (tmp_path / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [program, "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        if not waited(lambda: _scrapes(address) > 4, 90):
+            pytest.fail((tmp_path / "log").read_text())
+        yield f"http://{address}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_once_it_stops_after_the_predictions(tmp_path: Path) -> None:
@@ -93,10 +128,9 @@ def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
     url = json.loads((running.folder / "demo" / "running.json").read_bytes())["url"]
     done = type_in(running.home, running.folder, "metrics")
     assert done.code == 0, done.err
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-        scraped = samples(answer.read().decode())
     printed = samples(done.out)
-    assert {name for name, _ in printed} < {name for name, _ in scraped}
+    assert waited(lambda: {name for name, _ in printed} < {name for name, _ in _scraped(url)}, 60)
+    scraped = _scraped(url)
     assert scraped["modelyard_watched_up", ()] == 1
     version = (("arm", ""), ("model", "tumours"), ("version", "1"))
     assert scraped["modelyard_recorded_rows_total", version] > 400
@@ -117,6 +151,25 @@ def test_a_changed_unit_is_found_and_named(running: Running) -> None:
     assert told["told"] == "mean_radius looks like another unit: times 10"
     assert len(told["alerts"]) == 1 and "mean_radius looks like another unit" in done.err
     assert not (running.folder / "demo" / "broken.json").exists()
+
+
+def test_dashboards_show_it_from_a_real_prometheus(prometheus: str) -> None:
+    (target,) = _asked(f"{prometheus}/api/v1/targets")["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+    empty = set()
+    for file in ("grafana-dashboard.json", "grafana-watched.json"):
+        dashboard = json.loads((DOCS / file).read_bytes())
+        for variable in dashboard["templating"]["list"][1:]:
+            match, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
+            given = urllib.parse.urlencode({"match[]": _filled(match)})
+            values = f"{prometheus}/api/v1/label/{label}/values?{given}"
+            assert waited(lambda asked=values: _asked(asked), 90), variable["name"]  # labels ripen while it is watched
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                given = urllib.parse.urlencode({"query": _filled(target["expr"])})
+                if not _asked(f"{prometheus}/api/v1/query?{given}")["result"]:
+                    empty.add(target["expr"])
+    assert {query for query in empty if not any(each in query for each in QUIET)} == set()
 
 
 def test_there_is_one_demo_in_a_folder(running: Running) -> None:
@@ -146,6 +199,34 @@ def test_ctrl_c_ends_it_and_all_that_it_started(running: Running) -> None:
     found = {finding.kind for finding in registry.findings.find("tumours") if finding.arm == ""}
     assert not found & {"drift", "stuck", "missing", "type", "category"}, found
     registry.close()
+
+
+def _scraped(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        return samples(answer.read().decode())
+
+
+def _asked(url: str) -> Any:
+    """The data of an answer of Prometheus."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(error.read().decode()) from None
+
+
+def _scrapes(address: str) -> int:
+    """How often what is watched was scraped."""
+    try:
+        found = _asked(f"http://{address}/api/v1/query?query=count_over_time(modelyard_watched_up[1m])")["result"]
+    except (OSError, AssertionError):  # it is not ready
+        return 0
+    return int(found[0]["value"][1]) if found else 0
+
+
+def _filled(query: str) -> str:
+    """A query as Grafana asks it where every job, model and version is chosen."""
+    return re.sub(r"\$(job|model|version|metric)", ".*", query.replace("$__rate_interval", "5s"))
 
 
 CONSOLE = """

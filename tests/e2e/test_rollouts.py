@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,23 +15,14 @@ import pytest
 pytest.importorskip("onnx", reason="the versions are graphs")
 
 import canaries
-from postgres import Wire
 from receivers import waited
-from registries import new_schema
 from rolling import Load, Rolling
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rolling]:
+def yard(begin: Callable[..., Rolling]) -> Rolling:
     """One server for all of these, whose stable version may change."""
-    folder = tmp_path_factory.mktemp("rolling")
-    with pytest.MonkeyPatch.context() as patch, new_schema(postgres_url) as url:
-        patch.setenv("MODELYARD_HOME", str(folder / "home"))
-        wire = Wire(url, tmp_path_factory.mktemp("wire"))
-        made = Rolling(folder, wire.url)
-        made.wire = wire
-        yield made
-        made.close()
+    return begin()
 
 
 @pytest.fixture
@@ -154,27 +145,17 @@ def test_a_canary_that_no_server_can_load_is_told_and_aborted(yard: Rolling, loa
     assert set(load.codes) == {200}
 
 
-def counted(yard: Rolling) -> int:
-    """Requests in the evidence."""
-    strata = yard.registry.rollouts.latest("m").evidence.strata.values()
-    return sum(stratum.stable.requests + stratum.candidate.requests for stratum in strata)
-
-
 def settled(yard: Rolling, load: Load) -> tuple[int, int]:
     """How many requests were answered, and how many counted, once no more come."""
     load.is_held = True
-    time.sleep(3)
-    seen = [counted(yard)]
-    while len(seen) < 7 or seen[-1] != seen[-7]:
-        time.sleep(0.5)
-        seen.append(counted(yard))
-    return load.codes.total(), seen[-1]
+    counted = yard.settled()
+    return load.codes.total(), counted
 
 
 def under_way(yard: Rolling, load: Load) -> tuple[int, int]:
     """A rollout that lasts, which all workers and the recorder know of."""
     yard.start("good", "--canary", "50%", "--guard", "errors", "--stage", "600s")
-    assert waited(lambda: counted(yard) > 200), yard.told()
+    assert waited(lambda: yard.tallied() > 200), yard.told()
     found = settled(yard, load)
     load.is_held = False
     return found
@@ -188,7 +169,7 @@ def test_while_the_registry_is_away_service_goes_on_and_afterwards_all_of_it_cou
     time.sleep(3)
     assert waited(lambda: load.codes.total() > asked + 200)
     yard.wire.mend()
-    assert waited(lambda: counted(yard) > before), yard.told()
+    assert waited(lambda: yard.tallied() > before), yard.told()
     more, after = settled(yard, load)
     assert after - before == more - answers
     assert yard.state() == "running" and [d["action"] for d in yard.history()] == ["start"]
@@ -203,8 +184,8 @@ def test_a_recorder_that_is_killed_counts_everything_once(yard: Rolling, load: L
         killed = yard.watcher
         os.kill(killed, signal.SIGKILL)
         assert waited(lambda killed=killed: yard.watcher not in (0, killed)), yard.told()
-        seen = counted(yard)
-        assert waited(lambda seen=seen: counted(yard) > seen), yard.told()
+        seen = yard.tallied()
+        assert waited(lambda seen=seen: yard.tallied() > seen), yard.told()
     more, after = settled(yard, load)
     assert after - before == more - answers
     assert set(load.codes) == {200}

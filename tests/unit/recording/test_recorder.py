@@ -424,10 +424,42 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing_but_what_needs_it(
     here.turn_until(lambda: here.recorder._reading.fullest == 0)
     assert registry.windows.find("churn") == [], "a window is sent once it cannot be forgotten"
     is_full = False
+    here.turn_until(lambda: len(registry.windows.find("churn")) == 1)
     shop.sell(["b"])
     here.turn_until(lambda: len(registry.windows.find("churn")) == 2)
     assert here.events.count("a checkpoint cannot be written") == 1
     here.recorder.finish()
+
+
+def test_a_spool_that_finds_no_room_as_a_file_is_tried_again_later_only(
+    records: Path, shop: Shop, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.recording import errands, segments
+
+    monkeypatch.setattr(segments, "SPOOL_BYTES", 1)
+    make, is_full = segments.to_parquet, True
+
+    def full(spool: Path, target: Path) -> None:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        make(spool, target)
+
+    monkeypatch.setattr(segments, "to_parquet", full)
+    here = Here(records, registry)
+    shop.sell(["a"])
+    here.turn_until(lambda: "a spool stays as it is" in here.events)
+    for number in range(3):
+        shop.sell([f"b{number}"])
+        here.turn_until(lambda: here.recorder._reading.fullest == 0)
+    assert here.events.count("a spool stays as it is") == 1
+    is_full = False
+    monkeypatch.setattr(errands, "monotonic", lambda: time.monotonic() + errands.CONVERT_SECONDS + 1)
+    shop.sell(["c"])
+    here.turn_until(lambda: len(list((records / "segments").rglob("*.parquet"))) >= 4)
+    is_full = True
+    shop.sell(["d"])
+    here.recorder.finish()
+    assert here.events.count("a spool stays as it is") == 2
 
 
 def test_a_damaged_checkpoint_costs_no_spool(records: Path, shop: Shop) -> None:
