@@ -66,6 +66,7 @@ def check_counted(yard: Rolling, model: str, counted: int, others: int) -> None:
 # -- who gets which version ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_clients_stick_by_a_header_in_all_workers_across_a_restart_and_while_the_share_grows(yard: Rolling) -> None:
     model, n = "header", 300
     ramp = ("--ramp", "20,60", "--by", "schedule", "--guard", "errors")
@@ -267,6 +268,7 @@ def trials(yard: Rolling) -> dict[str, Trial]:
     return made
 
 
+@pytest.mark.slow
 def test_an_experiment_tells_the_better_arm_and_by_how_much(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[BETTER]
     assert yard.until("watching", "promoted", "rolled back", model=BETTER) != "rolled back"
@@ -291,6 +293,7 @@ def test_an_experiment_tells_the_better_arm_and_by_how_much(yard: Rolling, trial
     assert any(told[1]["why"] == row["why"] for row in rows if row["action"] == "promote")
 
 
+@pytest.mark.slow
 def test_an_experiment_without_a_difference_is_not_decided(yard: Rolling, trials: dict[str, Trial]) -> None:
     """Had the testers' outcomes counted, the candidate would have been taken back."""
     trial = trials[ALIKE]
@@ -309,6 +312,7 @@ def test_an_experiment_without_a_difference_is_not_decided(yard: Rolling, trials
     assert [d["action"] for d in yard.history(ALIKE)] == ["start"]
 
 
+@pytest.mark.slow
 def test_a_bandit_gives_the_better_version_more_until_it_takes_over(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[UP]
     assert waited(lambda: yard.registry.rollouts.latest(UP).share != 0.5), trial.status()
@@ -326,6 +330,7 @@ def test_a_bandit_gives_the_better_version_more_until_it_takes_over(yard: Rollin
     assert "its outcomes are shown to be better: " in told[2]["why"]
 
 
+@pytest.mark.slow
 def test_a_bandit_takes_from_the_worse_version_until_it_is_taken_back(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[DOWN]
     assert waited(lambda: yard.registry.rollouts.latest(DOWN).share != 0.5), trial.status()

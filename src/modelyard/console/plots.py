@@ -43,7 +43,7 @@ LEGEND: dict[str, Any] = {
     "top": 0, "type": "scroll", "textStyle": {"color": SOFT}, "pageTextStyle": {"color": SOFT}, "pageIconColor": SOFT,
 }  # fmt: skip
 
-GRID: dict[str, Any] = {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True}
+GRID: dict[str, Any] = {"left": 8, "right": 24, "top": 34, "bottom": 8, "containLabel": True}
 
 #: No movement, which would draw the eye to nothing.
 _LOOK: dict[str, Any] = {
