@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic, time
 
-#: Seconds for which the wall clock must have gone as the steady one goes, and what they may differ by between two looks.
+#: Seconds for which the wall clock must have gone as the steady one, and what they may differ by between two looks.
 STEADY_SECONDS, SLACK_SECONDS = 600.0, 60.0
 
 

@@ -64,7 +64,7 @@ def test_what_is_missing_is_said(tmp_path: Path, options: dict[str, object], lac
 
 def test_files_that_are_damaged_and_inputs_that_became_hashes_are_left_out(tmp_path: Path) -> None:
     write(tmp_path)
-    (old, _) = reversed(sorted(tmp_path.rglob("*.parquet")))
+    (old, _) = sorted(tmp_path.rglob("*.parquet"), reverse=True)
     table = pq.read_table(old, partitioning=None)
     place = table.schema.get_field_index("in.city")
     pq.write_table(table.set_column(place, "in.city", pa.array(range(len(table)), pa.int64())), old)
