@@ -10,7 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 
@@ -68,12 +68,12 @@ class AdminApi:
         await send({"type": "http.response.body", "body": encode(body)})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Any:
-        path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix(self._prefix)
+        segments = _segments(scope, scope.get("root_path", "") + self._prefix)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        if method == "GET" and path == "/openapi.json":
+        if method == "GET" and segments == ["openapi.json"]:
             await asyncio.to_thread(self._caller, scope, "view")
             return describe(OPERATIONS, scope.get("root_path", "") + self._prefix, wants_keys=self._wants_keys)
-        operation, said = _find(method, path)
+        operation, said = _find(method, segments)
         who = await asyncio.to_thread(self._caller, scope, operation.scope)
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         arguments = operation.read({**dict(query), **said}, await _body(receive))
@@ -81,13 +81,19 @@ class AdminApi:
             return await asyncio.to_thread(operation.function, self._registry, **arguments)
 
 
-def _find(method: str, path: str) -> tuple[Operation, dict[str, str]]:
-    segments = [unquote(part) for part in path.strip("/").split("/")]
+def _segments(scope: Scope, root: str) -> list[str]:
+    """The path below ``root``, each part decoded by itself: an id may hold what parts a path, or looks like a code."""
+    raw = scope.get("raw_path") or quote(scope["path"]).encode()
+    parts = [unquote(part) for part in raw.decode("latin-1").strip("/").split("/")]
+    return parts[root.count("/") :] if scope["path"].startswith(root) else parts
+
+
+def _find(method: str, segments: list[str]) -> tuple[Operation, dict[str, str]]:
     for operation in OPERATIONS:
         said = operation.match(method, segments)
         if said is not None:
             return operation, said
-    raise NotFound(f"no such operation: {method} {path}", hint="openapi.json lists them")
+    raise NotFound(f"no such operation: {method} /{'/'.join(segments)}", hint="openapi.json lists them")
 
 
 async def _body(receive: Receive) -> bytes:

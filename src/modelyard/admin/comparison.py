@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any, Literal
 
 import msgspec
 
 from modelyard.admin.models import VersionRow, measured, row_of
-from modelyard.admin.traffic import Sums, by_version
+from modelyard.admin.traffic import Sums, ago, by_version
 from modelyard.bundle import Bundle
 from modelyard.monitoring.scorecard import LOSSES
 from modelyard.registry import Registry
-from modelyard.registry.records import Version, stamp
+from modelyard.registry.records import Version
 from modelyard.rollouts.plan import differences
 
 #: What of a version's provenance is told first, and what the rest is too long or too plain for.
@@ -77,7 +76,7 @@ def compare(registry: Registry, model: str, before: int, after: int, *, hours: f
     """Two versions of a model: metrics, size, latency, packages, signature, lineage and reference rows."""
     versions = registry.resolve(f"{model}:{before}"), registry.resolve(f"{model}:{after}")
     bundles = registry.fetch(versions[0]), registry.fetch(versions[1])
-    traffic = by_version(registry, model, stamp(dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)))
+    traffic = by_version(registry, model, ago(hours))
     rows = [row_of(each, traffic.get(str(each.number), Sums())) for each in versions]
     packages = _facts(*({d.name: d.version for d in each.manifest.environment.distributions} for each in bundles))
     return Comparison(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 import msgspec
 
 from modelyard import api
-from modelyard.admin.traffic import Sums, by_version
+from modelyard.admin.traffic import Sums, ago, by_version
 from modelyard.errors import NotFound
 from modelyard.registry import Registry
-from modelyard.registry.records import PRODUCTION, Change, Version, now, stamp
+from modelyard.registry.records import PRODUCTION, Change, Version, now
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def model(registry: Registry, model: str, *, hours: float = 24.0) -> Model:
     """A model's versions side by side: aliases, metrics, size, tags, and their traffic of the last hours."""
     found = registry.versions(model)
-    traffic = by_version(registry, model, stamp(dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)))
+    traffic = by_version(registry, model, ago(hours))
     return Model(
         made=now(), model=model, task=found[-1].task, aliases=registry.aliases(model), hours=hours,
         versions=[row_of(each, traffic.get(str(each.number), Sums())) for each in reversed(found)],
@@ -80,7 +79,7 @@ def measured(metrics: dict[str, Any]) -> dict[str, float]:
 
 def history(registry: Registry, model: str, *, most: int = 200) -> list[Change]:
     """What was done with a model, when, by whom and why: the newest changes first."""
-    return registry.history(model)[: -most - 1 : -1]
+    return registry.history(model)[::-1][: max(most, 0)]
 
 
 def promote(

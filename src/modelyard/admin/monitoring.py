@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard.admin.traffic import span
 from modelyard.errors import InvalidInput
 from modelyard.monitoring import report as reports
 from modelyard.monitoring import rules as ruled
@@ -13,10 +14,7 @@ from modelyard.monitoring.words import expectation, rests_on
 from modelyard.recording.places import Places
 from modelyard.registry import Registry, journal
 from modelyard.registry.findings import KINDS, Finding
-from modelyard.registry.records import Change
-
-#: How far back anybody may look.
-MOST_HOURS = 24 * 400.0
+from modelyard.registry.records import Change, check_text
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +64,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 def monitoring(registry: Registry, model: str, *, version: str | None = None, hours: float = 24.0) -> reports.Report:
     """A model's drift, data quality, latency, budgets, findings, alerts and quality over the last hours."""
-    return reports.report(registry, model, version, hours=_span(hours))
+    return reports.report(registry, model, version, hours=span(hours))
 
 
 def finding(registry: Registry, number: int) -> Found:
@@ -88,8 +86,10 @@ def multivariate(registry: Registry, model: str, *, version: str | None = None, 
     """Ask a classifier whether all recorded inputs together changed in the last hours. It takes some seconds."""
     from modelyard.monitoring.multivariate import compare
 
-    hours, places = _span(hours), Places.chosen()
-    if version is None:
+    hours, places = span(hours), Places.chosen()
+    if version is not None:
+        check_text("version", version, 100)
+    else:
         known = [each for name, each in registry.windows.models() if name == model]
         version = max(known, key=lambda text: int(text) if text.isdecimal() else 0, default=None)
     if places is None or version is None:
@@ -138,12 +138,6 @@ def rows_of(finding: Finding) -> dict[str, str]:
     if finding.kind == "budget":
         asked["code"] = "failed"
     return {name: value for name, value in asked.items() if value}
-
-
-def _span(hours: float) -> float:
-    if not 0 < hours <= MOST_HOURS:
-        raise InvalidInput.at("hours", f"more than 0, up to {MOST_HOURS:g}", f"{hours:g}")
-    return hours
 
 
 def _flat(told: dict[str, Any], before: str = "") -> list[tuple[str, str]]:

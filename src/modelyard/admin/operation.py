@@ -14,6 +14,7 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 
 from modelyard.errors import InvalidInput, Problem
+from modelyard.registry.records import check_text, shown
 
 _IN_PATH = re.compile(r"{(\w+)}")
 #: How msgspec ends its messages: `` - at `$.hours` ``.
@@ -79,7 +80,13 @@ class Operation:
             assert found is not None
             path = (found["path"] or "$").removeprefix("$").lstrip(".") or "body"
             raise InvalidInput.of([_problem(path, found["fault"])], hint="openapi.json tells what it takes") from None
-        return {field: getattr(taken, field) for field in taken.__struct_fields__}
+        arguments = {field: getattr(taken, field) for field in taken.__struct_fields__}
+        for name, value in arguments.items():
+            if isinstance(value, str):
+                check_text(name, value)
+            elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:  # no database has such numbers
+                raise InvalidInput.at(name, "a whole number of up to 64 bits", shown(value))
+        return arguments
 
     def _texts(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """Texts of a path and a query, which stand for numbers and truth values too, as JSON would say them."""

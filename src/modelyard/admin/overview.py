@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 import msgspec
 
-from modelyard.admin.traffic import Sums, sums_of
+from modelyard.admin.traffic import Sums, ago, sums_of
 from modelyard.monitoring import judging
 from modelyard.monitoring.report import loop_of
 from modelyard.monitoring.turn import unpack_state
 from modelyard.registry import Registry, states
 from modelyard.registry.findings import SEVERITIES
-from modelyard.registry.records import PRODUCTION, now, stamp
+from modelyard.registry.records import PRODUCTION, now
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +63,7 @@ def overview(registry: Registry, *, hours: float = 24.0) -> Overview:
     """Every model at a glance: versions, traffic, latency, drift, accuracy and alerts of the last hours."""
     from modelyard.registry import routes
 
-    since = stamp(dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours))
+    since = ago(hours)
     alerts = registry.alerts.find(is_open=True)
     findings = registry.findings.find(is_open=True)
     rollouts = {(each.model, each.alias): each for each in registry.rollouts.active()}

@@ -15,6 +15,9 @@ from modelyard.registry.records import now, stamp
 from modelyard.registry.stages import quantile_of
 from modelyard.registry.windows import Counted, Window
 
+#: How far back anybody may look, in hours.
+MOST_HOURS = 24 * 400.0
+
 #: Windows that are read for one question.
 MOST_WINDOWS = 50_000
 
@@ -64,11 +67,9 @@ def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int 
 
     Points begin at whole multiples of their length, as windows do, so that each holds as many; the last is not over.
     """
-    if not 1 <= points <= 1_000 or not 0 < hours <= 24 * 366:
-        raise InvalidInput.at(
-            "hours and points", "hours above 0 and up to a year, 1 to 1000 points", f"{hours}, {points}"
-        )
-    step = dt.timedelta(hours=hours) / points
+    if not 1 <= points <= 1_000:
+        raise InvalidInput.at("points", "from 1 to 1000", str(points))
+    step = dt.timedelta(hours=span(hours)) / points
     end = dt.datetime.now(dt.UTC)
     epoch = dt.datetime.fromtimestamp(0, dt.UTC)
     begin = epoch + (end - epoch) // step * step - (points - 1) * step
@@ -91,6 +92,18 @@ def traffic(registry: Registry, model: str, *, hours: float = 24.0, points: int 
         whole=_sums(window for window in windows if window.arm != SHADOW), series=series,
         codes={code: sum(counts) for code, counts in failures.items()}, failures=failures,
     )  # fmt: skip
+
+
+def span(hours: float) -> float:
+    """``hours`` as they are. Raises InvalidInput where nobody may look that far back."""
+    if not 0 < hours <= MOST_HOURS:
+        raise InvalidInput.at("hours", f"more than 0, up to {MOST_HOURS:g}", f"{hours:g}")
+    return hours
+
+
+def ago(hours: float) -> str:
+    """The moment so many hours before now. Raises InvalidInput, as ``span`` does."""
+    return stamp(dt.datetime.now(dt.UTC) - dt.timedelta(hours=span(hours)))
 
 
 def sums_of(registry: Registry, model: str, since: str) -> Sums:

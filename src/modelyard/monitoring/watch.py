@@ -23,6 +23,7 @@ from modelyard.profile import Profile
 from modelyard.registry import findings, states
 from modelyard.registry.database import Work
 from modelyard.registry.findings import Finding
+from modelyard.registry.packing import pack
 from modelyard.registry.records import now, stamp
 from modelyard.registry.windows import Window
 from modelyard.telemetry import Log
@@ -139,9 +140,9 @@ class Monitor:
             self._lease.fence(work)
             if states.read(work, "monitor", model, version) != text:
                 raise Conflict(f"the windows of {model}:{version} were taken in by another")
-            states.put(work, "monitor", turn.pack(state), model, version)
+            states.put(work, "monitor", pack(state), model, version)
             for number, hour in hours.items():
-                states.put(work, _hour(number), turn.pack(hour), model, version)
+                states.put(work, _hour(number), pack(hour), model, version)
             opened, closed = apply(work, model, version, outcomes)
             more, over = self._spend(work, model, version, windows, ruled)
             self._follow_up(work, model, [*opened, *more], bool(closed or over), ruled)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from modelyard.errors import RemoteFailed
+from modelyard.errors import InvalidInput, RemoteFailed
 from modelyard.registry.database import PATIENCE_SECONDS, Database, Kind
 
 
@@ -85,6 +85,8 @@ class Sqlite(Database):
             if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
                 raise  # a bug of ours
             raise self._in_words(error) from error
+        except OverflowError:
+            raise InvalidInput.at("number", "a whole number of up to 64 bits", "a larger one") from None
 
     def _writable(self) -> bool:
         return os.access(self._path.parent, os.W_OK) and (not self._path.exists() or os.access(self._path, os.W_OK))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -77,6 +78,11 @@ def test_keys_are_made_listed_and_revoked(api: Ask, registry: Registry) -> None:
         ("GET", "/jobs/9", None, 404, "not_found", "no such batch job: 9"),
         ("GET", "/jobs/nine", None, 400, "invalid_input", "number: expected int, got str"),
         ("GET", "/overview?hours=long", None, 400, "invalid_input", "hours: expected float, got str"),
+        ("GET", "/overview?hours=nan", None, 400, "invalid_input", "hours: expected more than 0, up to 9600, got nan"),
+        ("GET", "/overview?hours=1e300", None, 400, "invalid_input", "hours: expected more than 0, up to 9600"),
+        ("GET", "/rollouts/99999999999999999999", None, 400, "invalid_input", "rollout: expected a whole number of up"),
+        ("GET", "/jobs?most=99999999999999999999", None, 400, "invalid_input", "most: expected a whole number of up"),
+        ("GET", "/alerts?model=%00", None, 400, "invalid_input", "model: expected text without NUL"),
         ("GET", "/overview?days=1", None, 400, "invalid_input", "unknown field"),
         ("POST", "/keys", {}, 400, "invalid_input", "missing required field `name`"),
         ("POST", "/keys", {"name": 1}, 400, "invalid_input", "name: expected str, got int"),
@@ -110,6 +116,25 @@ def test_a_bug_is_told_without_its_secrets(registry: Registry, monkeypatch: pyte
     status, told = ask(AdminApi(registry, lambda *_: ""), "GET", "/broken")
     assert (status, told["error"]["code"]) == (500, "internal")
     assert "secret" not in json.dumps(told)
+
+
+def test_a_path_is_decoded_once_and_part_by_part(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients choose the ids of predictions: they may hold slashes, and look like codes."""
+
+    def told(registry: Registry, id: str) -> str:
+        """Tell."""
+        return id
+
+    monkeypatch.setattr("modelyard.admin.api.OPERATIONS", (Operation("GET", "/told/{id}", told),))
+    for id in ("a/b", "50%25", "a b?", "ü"):
+        assert ask(AdminApi(registry, lambda *_: ""), "GET", f"/told/{quote(id, safe='')}") == (200, id)
+    below = AdminApi(registry, lambda *_: "", prefix="/v1")
+    assert ask(below, "GET", "/yard/v1/told/a%2Fb", root="/yard") == (200, "a/b")
+    assert ask(below, "GET", "/yard/v1/openapi.json", root="/yard")[1]["paths"].keys() == {"/yard/v1/told/{id}"}
+
+
+def test_less_than_nothing_is_nothing(api: Ask) -> None:
+    assert api("GET", "/jobs?most=-1") == (200, [])
 
 
 def test_what_is_read_has_its_type() -> None:

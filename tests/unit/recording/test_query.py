@@ -49,7 +49,7 @@ class Recorded:
         self.recorder.turn()
         self.recorder._keep(is_last=sealed)
         self.recorder._wait()
-        self.recorder._errands.wait(20)
+        self.recorder._errands.wait(120)
         self.recorder._look()
 
 
