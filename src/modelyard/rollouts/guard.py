@@ -112,7 +112,9 @@ def judge(rollout: Rollout) -> Verdict:
     if rollout.state != "running":
         return Verdict(action="continue", why=f"{rollout.state}: it stays at this share", findings=findings)
     if evidence.candidate < LEAST_REQUESTS or evidence.seconds < plan.stage_seconds:
-        return Verdict(action="continue", why="the stage has just begun", findings=findings)
+        what = f"{LEAST_REQUESTS} requests to version {rollout.candidate} and {plan.stage_seconds:g} s of traffic"
+        why = f"not enough evidence yet: a stage takes at least {what}"
+        return Verdict(action="continue", why=why, findings=findings)
     is_last = stage + 1 == len(plan.stages)
     onward: Action = "advance" if not is_last else "promote" if plan.goal == "promote" else "pass"
     if plan.by == "schedule" and not is_last:

@@ -202,7 +202,10 @@ def test_a_schedule_goes_on_by_time_but_takes_over_only_by_evidence() -> None:
 
 def test_a_stage_takes_its_time() -> None:
     rollout, verdict = after(begun(stage_seconds=1000.0), Recorder(), tallies=200, requests=2000)
-    assert (verdict.action, verdict.why) == ("continue", "the stage has just begun")
+    assert (verdict.action, verdict.why) == (
+        "continue",
+        "not enough evidence yet: a stage takes at least 50 requests to version 2 and 1000 s of traffic",
+    )
     assert rollout.evidence.seconds == pytest.approx(199 * 0.25)
 
 
