@@ -52,7 +52,7 @@ class Faulty(RegressorMixin, BaseEstimator):
         if order == SLOW:
             time.sleep(0.05)
         if order == LONG:
-            time.sleep(1.8)
+            time.sleep(2.8)
         if order == KILLED:
             os.kill(os.getpid(), signal.SIGKILL)
         if order == TEXT:

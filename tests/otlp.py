@@ -33,7 +33,7 @@ class Receiver(ThreadingHTTPServer):
         ]
 
     def wait(self, count: int) -> list[Any]:
-        until = monotonic() + 20
+        until = monotonic() + 120
         while len(self.spans) < count:
             assert monotonic() < until, f"only {len(self.spans)} of {count} spans came"
             sleep(0.01)

@@ -41,7 +41,7 @@ def postgres_url() -> Iterator[str]:
             yield f"postgresql://postgres@/postgres?host={quote(folder, safe='')}"
         finally:
             server.send_signal(signal.SIGQUIT)
-            server.wait(timeout=30)
+            server.wait(timeout=120)
 
 
 def find_programs() -> Path | str:
@@ -75,7 +75,7 @@ def start(programs: Path, folder: Path) -> subprocess.Popen[bytes]:
     command = [*prefix, programs / "postgres", "-D", data, *arguments]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while "ready to accept connections" not in (folder / "log").read_text():
         if server.poll() is not None or time.monotonic() > deadline:
             server.kill()

@@ -129,11 +129,16 @@ class Mailbox:
         self._listener.close()
 
 
-def waited(condition: Any, seconds: float = 15.0) -> bool:
-    """Whether a condition holds within some seconds."""
+def waited(condition: Any, seconds: float = 120.0) -> bool:
+    """Whether a condition comes to hold. The seconds only end a wait that is in vain: a slow machine may need many."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             return False
         time.sleep(0.01)
     return True
+
+
+def until(condition: Any) -> None:
+    """Return once a condition holds."""
+    assert waited(condition), "not within the time"

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,18 @@ class Answer(NamedTuple):
     x: float
     #: None where there is none, or it is no number.
     prediction: float | None
+    #: The version that answered; 0 where none did.
+    version: int = 0
+
+
+def ask(connection: http.client.HTTPConnection, path: str, x: float, headers: Mapping[str, str]) -> Answer:
+    """Ask once. Raises OSError, HTTPException or ValueError where no answer comes."""
+    connection.request("POST", path, json.dumps({"x": x}), {"content-type": "application/json", **headers})
+    answer = connection.getresponse()
+    told = json.loads(answer.read())
+    return Answer(
+        time.time(), answer.status, told["request_id"], x, told.get("prediction"), int(told.get("version") or 0)
+    )
 
 
 class Load:
@@ -42,7 +55,7 @@ class Load:
     def __init__(self, url: str, threads: int = 4, rows: Callable[[], float] = random.random, **headers: str) -> None:
         self._address = url.removeprefix("http://")
         self._rows = rows
-        self._headers = {"content-type": "application/json", **headers}
+        self._headers = headers
         self._stop = threading.Event()
         self.answers: list[Answer] = []
         #: Answers by status; requests that got none, and why.
@@ -61,17 +74,14 @@ class Load:
         while not self._stop.wait(self.pause):
             if self.is_held:
                 continue
-            x = self._rows()
             try:
-                connection.request("POST", "/predict", json.dumps({"x": x}), self._headers)
-                answer = connection.getresponse()
-                told = json.loads(answer.read())
+                answer = ask(connection, "/predict", self._rows(), self._headers)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.dropped.append(repr(error))
                 connection.close()
                 continue
             self.codes[answer.status] += 1
-            self.answers.append(Answer(time.time(), answer.status, told["request_id"], x, told.get("prediction")))
+            self.answers.append(answer)
         connection.close()
 
     def stop(self) -> None:
@@ -80,10 +90,44 @@ class Load:
             thread.join()
 
 
-class Rolling:
-    """A home with version 1, a server of it, and the command line. ``MODELYARD_HOME`` has to be ``folder / home``."""
+class Callers:
+    """Clients of one model, who ask over as many connections at once as the server has workers: each worker has one.
+    Every answer is noted, and none may be missing.
+    """
 
-    def __init__(self, folder: Path, where: str = "", *, workers: int = 2) -> None:
+    def __init__(self, url: str, model: str, connections: int = 2) -> None:
+        self._path = f"/models/{model}/predict"
+        self._connections = [
+            http.client.HTTPConnection(url.removeprefix("http://"), timeout=60) for _ in range(connections)
+        ]
+        self.answers: list[Answer] = []
+        #: Answers by status.
+        self.codes: Counter[int] = Counter()
+
+    def __enter__(self) -> Callers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def ask(self, rows: Iterable[tuple[float, Mapping[str, str]]]) -> list[list[Answer]]:
+        """Ask each of these (the number, the headers) in turn over every connection; the answers, by connection."""
+        asked = list(rows)
+        with ThreadPoolExecutor(len(self._connections)) as threads:
+            found = list(threads.map(lambda way: [ask(way, self._path, *row) for row in asked], self._connections))
+        for answers in found:
+            self.answers += answers
+            self.codes.update(answer.status for answer in answers)
+        return found
+
+
+class Rolling:
+    """A home with models that have a version 1, a server of them, and the command line. The first model is meant where
+    none is named. ``MODELYARD_HOME`` has to be ``folder / home``.
+    """
+
+    def __init__(self, folder: Path, where: str = "", *, workers: int = 2, models: Sequence[str] = ("m",)) -> None:
         self.folder = folder
         self.home = folder / "home"
         self.environment = environment(self.home) | QUICK
@@ -91,30 +135,43 @@ class Rolling:
             self.environment["MODELYARD_REGISTRY"] = where
         self.registry = Registry.open(where or self.home)
         self.versions = 0
-        self.add("good")
+        self.models = models
+        for model in models:
+            self.add("good", model)
         self.log = folder / "server.log"
-        words = ("serve", "m", "--record", "--workers", str(workers), "--port", "0")
+        self.load: Load | None = None
+        self.wire: Any = None
+        self._workers = workers
+        self.serve()
+
+    def serve(self) -> None:
+        """Start the server, and wait until it answers."""
+        words = ("serve", *self.models, "--record", "--workers", str(self._workers), "--port", "0")
         command = [sys.executable, "-m", "modelyard", *words]
         with self.log.open("w") as written:
             self.server = subprocess.Popen(
-                command, env=self.environment, cwd=folder, stderr=written, stdout=subprocess.DEVNULL
+                command, env=self.environment, cwd=self.folder, stderr=written, stdout=subprocess.DEVNULL
             )
-        assert waited(lambda: self.server.poll() is not None or '"url"' in self.log.read_text(), 60)
+        assert waited(lambda: self.server.poll() is not None or '"url"' in self.log.read_text())
         found = [json.loads(line) for line in self.log.read_text().splitlines() if '"url"' in line]
         assert found, self.log.read_text()
         self.url: str = found[0]["url"]
-        self.load: Load | None = None
-        self.wire: Any = None
 
-    def add(self, kind: str) -> int:
+    def stop(self) -> None:
+        """End the server, and what watches beside it."""
+        self.server.terminate()
+        self.server.wait(timeout=120)
+        assert waited(lambda: self.registry.holder("control") == "", 60), self.log.read_text()
+
+    def add(self, kind: str, model: str = "") -> int:
         """Register one more version; the number that it got."""
         self.versions += 1
         noise = float(self.versions)
         bundle = canaries.version(self.folder / f"bundle{self.versions}", kind, noise=noise)
-        return self.register(bundle)
+        return self.register(bundle, model)
 
-    def register(self, bundle: Bundle) -> int:
-        return self.registry.register(bundle, "m").number
+    def register(self, bundle: Bundle, model: str = "") -> int:
+        return self.registry.register(bundle, model or self.models[0]).number
 
     @property
     def watcher(self) -> int:
@@ -126,7 +183,7 @@ class Rolling:
         """Type a command; what it told as JSON."""
         command = [sys.executable, "-m", "modelyard", *words, "--json"]
         done = subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=120
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=240
         )
         assert (done.returncode != 0) == fails, done.stderr
         return json.loads((done.stderr.strip().splitlines()[-1]) if fails else done.stdout)
@@ -136,43 +193,57 @@ class Rolling:
         if self.load is not None:
             self.load.stop()
         self.load = Load(self.url, **options)
-        assert waited(lambda: self.counted() >= 600, 60), self.told()
+        assert waited(lambda: self.counted() >= 600), self.told()
         return self.load
 
     def counted(self) -> int:
         """Requests of the stable version that are in windows."""
-        windows = self.registry.windows.find("m", str(self.registry.resolve("m").number))
+        model = self.models[0]
+        windows = self.registry.windows.find(model, str(self.registry.resolve(model).number))
         return sum(sum(window.counted.stages.get("total", [])) for window in windows)
 
-    def start(self, kind: str, *words: str) -> int:
+    def tallied(self, model: str = "") -> int:
+        """Requests in the evidence of the newest rollout."""
+        strata = self.registry.rollouts.latest(model or self.models[0]).evidence.strata.values()
+        return sum(stratum.stable.requests + stratum.candidate.requests for stratum in strata)
+
+    def settled(self, model: str = "") -> int:
+        """The same, once no more come."""
+        time.sleep(3)
+        seen = [self.tallied(model)]
+        while len(seen) < 7 or seen[-1] != seen[-7]:
+            time.sleep(0.5)
+            seen.append(self.tallied(model))
+        return seen[-1]
+
+    def start(self, kind: str, *words: str, model: str = "") -> int:
         """Roll out one more version; its number."""
-        number = self.add(kind)
-        self.cli("rollout", "start", "m", "--to", str(number), "--stage", "1s", *words)
+        model = model or self.models[0]
+        number = self.add(kind, model)
+        self.cli("rollout", "start", model, "--to", str(number), "--stage", "1s", *words)
         return number
 
-    def state(self) -> str:
-        return self.registry.rollouts.latest("m").state
+    def state(self, model: str = "") -> str:
+        return self.registry.rollouts.latest(model or self.models[0]).state
 
-    def until(self, *states: str, seconds: float = 90) -> str:
+    def until(self, *states: str, model: str = "", seconds: float = 200) -> str:
         """The state that the rollout got to, of these."""
-        assert waited(lambda: self.state() in states, seconds), self.told()
-        return self.state()
+        assert waited(lambda: self.state(model) in states, seconds), self.told(model)
+        return self.state(model)
 
-    def history(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.cli("rollout", "history", "m")
+    def history(self, model: str = "") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.cli("rollout", "history", model or self.models[0])
         return found
 
-    def told(self) -> str:
+    def told(self, model: str = "") -> str:
         """What there is to say when a test fails."""
         lines = [self.log.read_text()[-3_000:]]
         with contextlib.suppress(Exception):
-            lines.append(json.dumps(self.cli("rollout", "status", "m"), indent=1))
+            lines.append(json.dumps(self.cli("rollout", "status", model or self.models[0]), indent=1))
         return "\n".join(lines)
 
     def close(self) -> None:
         if self.load is not None:
             self.load.stop()
-        self.server.terminate()
-        self.server.wait(timeout=60)
-        assert waited(lambda: self.registry.holder("control") == "", 60), self.log.read_text()
+        self.stop()
         self.registry.close()

@@ -659,15 +659,19 @@ def set_route(
 
     An arm is called after its version: ``v4``. Raises InvalidInput, NotFound, Conflict where a rollout is under way.
     """
-    from modelyard.registry.routes import Arm, Route
+    from modelyard.registry.routes import Arm, Route, check, check_column
 
     arms = [Arm(name=f"v{version}", version=version, weight=share) for version, share in shares.items()]
     arms += [
         Arm(name=f"v{version}-shadow", version=version, weight=share, mode="shadow")
         for version, share in (shadows or {}).items()
     ]
-    route = Route(model=model, alias=alias, arms=tuple(arms), key=key, salt=model, pins=tuple(pins))
-    return open_registry(registry).routes.set(route, why=why)
+    route = check(Route(model=model, alias=alias, arms=tuple(arms), key=key, salt=model, pins=tuple(pins)))
+    registry = open_registry(registry)
+    if key.startswith("column:"):
+        check_column(key, registry.fetch(registry.resolve(f"{model}:{route.arms[0].version}")).signature)
+    made: Route = registry.routes.set(route, why=why)
+    return made
 
 
 def clear_route(model: str, *, alias: str = "production", why: str = "", registry: Any = None) -> bool:

@@ -1,8 +1,13 @@
-"""A batch job that tells the registry how it does, from a thread of its own: a slow registry holds up nothing."""
+"""A batch job that tells the registry how it does, from a thread of its own: a slow registry holds up nothing.
+
+Only the end of a job is told by the job itself, and again for a while where the registry is away.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,6 +23,12 @@ if TYPE_CHECKING:
 
 #: Seconds between two tellings.
 TELL_SECONDS = 2.0
+
+#: Seconds for which the end of a job is told again and again, and between two times. Somebody may wait for the command.
+END_SECONDS = 15.0
+AGAIN_SECONDS = 0.5
+
+_log = logging.getLogger("modelyard")
 
 
 class Told:
@@ -68,17 +79,36 @@ class Told:
         while not self._stop.wait(TELL_SECONDS):
             self._tell()
 
-    def _tell(self, **changes: object) -> None:
+    def _tell(self, **changes: object) -> ModelyardError | None:
+        """Returns what was in the way."""
         with self._lock:
             if self._job is None:
-                return
+                return None
             done, total = self._done
             try:
                 job = msgspec.structs.replace(self._job, done=done, total=total, **changes)
                 self._job = self._registry.jobs.tell(job)
-            except ModelyardError:  # the next telling says the same and more
-                pass
+            except ModelyardError as error:  # the next telling says the same and more
+                return error
+            return None
 
     def _end(self, **changes: object) -> None:
+        """Nothing comes after this telling, so it is made again until it is heard. The job itself is over: that nobody
+        heard is no failure of it, and who does not want to wait need not.
+        """
         self._stop.set()
-        self._tell(**changes)
+        until = time.monotonic() + END_SECONDS
+        why = "stopped"
+        try:
+            while (error := self._tell(**changes)) is not None:
+                why = error.message
+                if time.monotonic() >= until:
+                    break
+                time.sleep(AGAIN_SECONDS)
+            else:
+                return
+        except KeyboardInterrupt:
+            pass
+        _log.warning(
+            "the job is %s, but the registry does not know and will show it as lost: %s", changes["state"], why
+        )

@@ -22,9 +22,10 @@ from modelyard.errors import Conflict, ModelyardError, RemoteFailed
 from modelyard.monitoring import labelling
 from modelyard.monitoring.judging import Judge
 from modelyard.monitoring.watch import Monitor
+from modelyard.recording.consumer import Consumer
 from modelyard.recording.options import Options
 from modelyard.recording.places import Places
-from modelyard.recording.recorder import LAST_SECONDS, Consumer, Recorder
+from modelyard.recording.recorder import LAST_SECONDS, Recorder
 from modelyard.registry.leases import BEAT_SECONDS, CONTROL, Lease
 from modelyard.rollouts.controller import Controller
 from modelyard.rollouts.tallying import Tallying
@@ -60,13 +61,15 @@ CONSUMERS: list[MakeConsumer] = [Tallying]
 STUCK_SECONDS = 60.0
 #: How long to wait after a failure, and before another recorder's folder is asked for again.
 _FAILED_SECONDS, _RECORDER_SECONDS = 2.0, 5.0
+#: How often a loop looks whether a beat that is late has come.
+_LATE_SECONDS = 0.2
 
 
 #: How long an end waits for a thread: a recorder has to leave all of what it knows kept.
 _LAST_SECONDS = LAST_SECONDS + 5.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     """A loop of one term, and when its present step began."""
 
@@ -95,6 +98,8 @@ class Watch:
         self.lease = registry.lease(CONTROL, holder or f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}")
         self._running: list[_Running] = []
         self._threads: list[threading.Thread] = []
+        #: Those of them that have loops of this term, or of an earlier one.
+        self._deciding: list[threading.Thread] = []
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -155,39 +160,40 @@ class Watch:
         return False
 
     def _begin(self, term: int) -> None:
-        """Run the loops of a term; those of the one before see that it is over."""
+        """Run the loops of a term. Those of the one before see that it is over; what one of them still has under way
+        ends before anything of this term begins.
+        """
         self._running = []
         if not term:
             return
+        before = [thread for thread in self._deciding if thread.is_alive()]
+        self._deciding = list(before)
         for make in self._loops:
             running = _Running(make(self._registry, self.lease, self._log), term)
             self._running.append(running)
-            self._start(partial(self._follow, running), f"loop-{term}")
+            self._deciding.append(self._start(partial(self._follow, running, before), f"loop-{term}"))
 
-    def _start(self, target: Callable[[], None], name: str) -> None:
+    def _start(self, target: Callable[[], None], name: str) -> threading.Thread:
         thread = threading.Thread(target=target, name=name, daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
+        return thread
 
     def _record(self) -> None:
         """Record, or wait until the process that does has ended."""
         assert self._places is not None
-        is_told = False
+        told = ""
         while not self._stop.is_set():
             try:
                 consumers = [make(self._registry, self._log) for make in CONSUMERS]
                 recorder = Recorder(self._places, self._registry, self._log, Options.chosen(), consumers)
-            except Conflict as error:
-                if not is_told:
-                    self._log.write("info", "another process records", reason=error.message)
-                is_told = True
+            except Exception as error:  # what is in the way for long is told once
+                if str(error) != told:
+                    self._tell_of(error)
+                told = str(error)
                 self._stop.wait(_RECORDER_SECONDS)
                 continue
-            except (ModelyardError, OSError) as error:
-                self._log.write("error", "predictions are not recorded", error=error)
-                self._stop.wait(_RECORDER_SECONDS)
-                continue
-            is_told = False
+            told = ""
             self._log.write("info", "recording", folder=str(self._places.folder))
             try:
                 recorder.run(self._stop)
@@ -195,8 +201,28 @@ class Watch:
                 self._log.write("error", "the recorder failed", error=error)
                 self._stop.wait(_FAILED_SECONDS)
 
-    def _follow(self, running: _Running) -> None:
-        while not self._stop.is_set() and self.lease.term == running.term:
+    def _tell_of(self, error: Exception) -> None:
+        """What keeps this process from recording."""
+        assert self._places is not None
+        if isinstance(error, Conflict):
+            self._log.write("info", "another process records", reason=error.message)
+            return
+        hint = getattr(error, "hint", "")
+        if isinstance(error, OSError):
+            hint = "name another folder with --records or MODELYARD_RECORDS"
+            error = RemoteFailed(f"cannot use {self._places.folder}: {error.strerror or error}")
+        self._log.write("error", "predictions are not recorded", error=error, hint=hint)
+
+    def _follow(self, running: _Running, before: Sequence[threading.Thread]) -> None:
+        running.begun, running.is_stepping = monotonic(), True
+        for thread in before:
+            while thread.is_alive() and not self._stop.is_set():
+                thread.join(0.1)
+        running.is_stepping = False
+        while not self._stop.is_set() and running in self._running:
+            if self.lease.term != running.term:  # a beat is late, and may yet come: then this term goes on
+                self._stop.wait(_LATE_SECONDS)
+                continue
             running.begun, running.is_stepping = monotonic(), True
             pause = _FAILED_SECONDS
             try:

@@ -10,7 +10,7 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 host, port = "127.0.0.1", int(sys.argv[1])
 client = ScoringServerClient(host, port)
-client.wait_server_ready(timeout=10)
+client.wait_server_ready(timeout=60)
 frame = pd.DataFrame({"x1": [1.0, -2.0, 3.0], "x2": [0.5, 0.5, 5.0]})
 
 

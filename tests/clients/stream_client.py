@@ -20,6 +20,6 @@ for each in inputs:
     each.set_data_from_numpy(np.array([1.0]))
 for _ in sys.stdin:
     client.async_stream_infer("line", inputs)
-    answer = answers.get(timeout=20)
+    answer = answers.get(timeout=60)
     print(answer.message() if isinstance(answer, Exception) else answer.as_numpy("prediction")[0].round(3), flush=True)
 client.stop_stream()

@@ -201,14 +201,14 @@ def stream():
     client.async_stream_infer("m", inputs_of(grpc_client, 4)[:1])
     client.async_stream_infer("m", inputs_of(grpc_client, 4), enable_empty_final_response=True)
     for rows in (1, 2, 3):
-        result, error = answers.get(timeout=10)
+        result, error = answers.get(timeout=60)
         assert error is None, error
         check(result, rows)
         assert result.get_response().id == str(rows)
     for words in ("no such model: nobody", "the input is missing"):
-        result, error = answers.get(timeout=10)
+        result, error = answers.get(timeout=60)
         assert result is None and words in error.message(), error
-    result, error = answers.get(timeout=10)
+    result, error = answers.get(timeout=60)
     check(result, 4)
     assert result.get_response().parameters["triton_final_response"].bool_param
     client.stop_stream()

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import pytest
 
 from commands import environment, type_in
 from console.drifting import Drifting
+from receivers import waited
 
 pytest.importorskip("nicegui", reason="the console is an extra")
 sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is driven")
@@ -96,10 +96,8 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     console, url = start(home, folder, "console", "--port", "0", log=folder / "console.log")
     made = Yard(home, folder, url, serving)
     made.type("labels", "send", "flowers", "labels.csv")
-    until = time.monotonic() + 60
-    while ask(url, "/api/overview")["endpoints"][0]["traffic"]["requests"] < 401:
-        assert time.monotonic() < until, "the traffic was not recorded"
-        time.sleep(0.3)
+    told = waited(lambda: ask(url, "/api/overview")["endpoints"][0]["traffic"]["requests"] >= 401)
+    assert told, "the traffic was not recorded"
     yield made
     for process in (console, server):
         end(process)
@@ -153,7 +151,7 @@ def ask(url: str, path: str, body: Any = None, *, headers: dict[str, str] | None
     """What the admin API answers."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, headers or {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 

@@ -118,7 +118,7 @@ class Drifting:
         self.registry.policies.set("shop", dict.fromkeys(columns, "keep") | {"income": "drop", "city": "hash"}, columns)
         shop = Shop(home / "records", Served("shop", profile=reference()))
         recorder = Recorder(shop.places, self.registry, Log("error"), Options(sample=1))
-        until = monotonic() + 20
+        until = monotonic() + 120
         while not recorder._errands.policy("shop"):
             assert monotonic() < until, "the policy was not read"
             recorder.turn()

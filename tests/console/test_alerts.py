@@ -62,6 +62,10 @@ def test_an_alert_has_its_evidence_and_deliveries(tab: Open, drifting: Home, siz
     assert table_of(page, "Deliveries")[0][1] == "log"
     assert look.fits()
     look.look("alert")
+
+
+def test_a_finding_of_an_alert_leads_to_its_rows(tab: Open, drifting: Home) -> None:
+    _, page = page_of(tab, drifting, f"/alerts/{number_of(drifting, 'inputs')}")
     page.locator("tbody a", has_text="recorded rows").first.click()
     page.wait_for_url("**/predictions?model=churn**")
 

@@ -46,7 +46,7 @@ def host(yard: Yard) -> Iterator[str]:
     script.write_text(HOST)
     process = subprocess.Popen([sys.executable, str(script), str(port)], env=environment(yard.home), text=True)
     url = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while True:
         try:
             assert ask(url, "/") == {"app": "theirs"}

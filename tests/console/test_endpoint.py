@@ -41,7 +41,7 @@ def begin(
             page.get_by_role("option", name=guard, exact=True).click()
         page.keyboard.press("Escape")
     asking.get_by_text("More", exact=True).click()
-    asking.get_by_label("Least seconds of a stage").fill("1")
+    asking.get_by_label("Least time of a stage").fill("1s")
     return asking
 
 
@@ -54,7 +54,8 @@ def feed(
     garden: Garden, model: str, recorder: Recorder, until: Callable[[Rollout], bool], requests: int = 5_000
 ) -> Rollout:
     """Write tallies until those who watch have decided."""
-    for _ in range(400):
+    until_then = time.monotonic() + 200
+    while time.monotonic() < until_then:
         rollout = garden.registry.rollouts.latest(model)
         if until(rollout):
             return rollout
@@ -91,7 +92,7 @@ def test_traffic_is_drawn_by_version_and_arm(
     card = page.locator("section", has=page.get_by_role("heading", name="Traffic"))
     card.get_by_text("401", exact=True).wait_for()
     for name in ("requests a second", "latency", "failed requests", "failures by code"):
-        assert card.locator(f"[role=img][aria-label='flowers {name}'] canvas").is_visible()
+        assert card.locator(f"[role=img][aria-label='flowers {name}'] svg").is_visible()
     with page.expect_download() as waiting:
         card.get_by_role("button", name="Download flowers latency as CSV").click()
     rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text())))
@@ -102,7 +103,7 @@ def test_traffic_is_drawn_by_version_and_arm(
     assert "invalid_input,1" in waiting.value.path().read_text()
     assert look.fits() and unnamed(page) == []
     look.look("endpoint")
-    card.get_by_role("button", name="7 days").click()
+    card.get_by_role("button", name="7 d").click()
     card.get_by_text("401", exact=True).wait_for()
 
 
@@ -126,7 +127,7 @@ def test_a_good_version_takes_over_by_and_by(tab: Callable[..., Tab], garden: Ga
     recorder = Recorder(labelled=0.02)
     feed(garden, lane, recorder, lambda rollout: rollout.stage == 1)
     step.get_by_text("50%", exact=True).wait_for()
-    assert page.locator(f"[role=img][aria-label^='{lane} rollout'] canvas").is_visible()
+    assert page.locator(f"[role=img][aria-label^='{lane} rollout'] svg").is_visible()
     row = table_of(page, "Decisions")[0]
     assert row[1:4] == ["guard", "advance", "50%"]
     assert look.fits()
@@ -251,6 +252,29 @@ def test_each_alias_has_its_endpoint(tab: Callable[..., Tab], garden: Garden, la
     page.get_by_text("Nobody: no version is called nobody.").wait_for()
 
 
+def test_a_bandit_follows_outcomes_and_is_watched_as_long_as_wanted(
+    tab: Callable[..., Tab], garden: Garden, lane: str
+) -> None:
+    look = tab()
+    asking = begin(look, lane, how="Bandit", share="50", guards=("errors", "labels"))
+    asking.get_by_label("The label that is a success").fill("rose")
+    asking.get_by_label("How long labels may roll it back later").fill("soon")
+    asking.get_by_role("button", name="Start", exact=True).click()
+    fault = asking.get_by_role("alert")
+    fault.get_by_text("how long labels may roll it back: expected a time like 90s, 10m, 24h or 7d").wait_for()
+    asking.get_by_label("How long labels may roll it back later").fill("12h")
+    asking.get_by_role("button", name="Start", exact=True).click()
+    fault.get_by_text("key: expected a header or a column").wait_for()
+    asking.get_by_label("What sticks").fill("header:x-user-id")
+    look.look("start-bandit")
+    asking.get_by_role("button", name="Start", exact=True).click()
+    look.page.locator("[aria-current=step]").get_by_text("50%").wait_for()
+    plan = garden.registry.rollouts.latest(lane).plan
+    assert (plan.judge, plan.key, plan.outcome) == ("bandit", "header:x-user-id", "rose")
+    assert (plan.watch_seconds, plan.stage_seconds) == (12 * 3_600, 1)
+    garden.registry.rollouts.abort(lane)
+
+
 def test_newer_evidence_moves_what_is_shown(tab: Callable[..., Tab], garden: Garden, lane: str) -> None:
     rollout, _ = my.start_rollout(lane, 2, canary=0.5, guards=["errors"], registry=garden.registry)
     garden.registry.rollouts.pause(lane)
@@ -265,7 +289,7 @@ def test_newer_evidence_moves_what_is_shown(tab: Callable[..., Tab], garden: Gar
 
     first = write()
     page = tab().open(f"/models/{lane}/endpoint")
-    tile = page.locator(".y-tile", has_text="Requests in the stage")
+    tile = page.locator(".y-tile", has_text="Requests to version 2 in this stage")
     tile.get_by_text(first, exact=True).wait_for()
     drawn = page.locator("[role=img][aria-label$=evidence]")
     drawn.evaluate("each => each.dataset.mine = 'yes'")

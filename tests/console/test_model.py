@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import urllib.request
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +35,7 @@ def test_versions_stand_side_by_side(tab: Callable[..., Tab], garden: Garden, si
     rows = table_of(page, "Versions")
     assert [row[1] for row in rows] == ["3", "2", "1"]
     assert rows[2][2] == "production" and rows[2][4] == garden.user
-    assert "roc auc" in rows[0][6]
+    assert "ROC AUC" in rows[0][6]
     assert page.title() == "garden – Modelyard"
     assert page.get_by_role("navigation", name="About garden").get_by_role("link").all_inner_texts() == [
         "Versions", "Endpoint", "Monitoring", "Try it",
@@ -55,8 +56,10 @@ def test_two_versions_are_compared(tab: Callable[..., Tab]) -> None:
     page.get_by_text("another signature").wait_for()
     rows = {(row[0], row[1]): row[2:] for row in table_of(page, "Compare")}
     assert rows["signature", "input colour is gone"][2] == "differs"
+    made = rows["lineage", "time"]  # of today, in the viewer's zone
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d [AP]M|\w+ \d+, \d{4}, .*", each) for each in made[:2])
     metrics = {name: cells for (what, name), cells in rows.items() if what == "metric"}
-    assert {"roc auc", "accuracy", "log loss"} <= metrics.keys()
+    assert {"ROC AUC", "Accuracy", "Log loss"} <= metrics.keys()
     assert all(
         cells[2] in ("", "better", "worse") or cells[2].endswith("within the error") for cells in metrics.values()
     )

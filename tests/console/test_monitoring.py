@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_everything_about_a_model_that_drifts(tab: Open, drifting: Home, size: s
     assert [row[0] for row in table_of(page, "Latency")] == ["decode", "queue", "predict", "encode", "total"]
     assert page.get_by_text("Changed at").is_visible()
     assert {row[0] for row in table_of(page, "Error budgets")} == {"success"}
-    assert page.locator("canvas").count() == 7
+    assert page.locator(".nicegui-echart svg").count() == 7
     page.wait_for_timeout(300)
     assert look.fits()
     look.look("monitoring")
@@ -57,7 +58,8 @@ def test_findings_are_told_over_time_and_each_opens(tab: Open, drifting: Home) -
     assert {row["Kind"] for row in told} == set(kinds)
     assert [row["Subject"] for row in told if row["Over"]] == ["city"]
     # a bar of the chart leads to its finding
-    chart = page.locator("section", has=page.get_by_role("heading", name="Findings", exact=True)).locator("canvas")
+    card = page.locator("section", has=page.get_by_role("heading", name="Findings", exact=True))
+    chart = card.locator(".nicegui-echart svg")
     chart.click(position={"x": chart.bounding_box()["width"] - 18, "y": 23})
     page.wait_for_url("**/findings/*")
     page.get_by_text("Rests on").wait_for()
@@ -71,7 +73,9 @@ def test_a_finding_says_what_it_rests_on(tab: Open, drifting: Home, size: str) -
     for text in ("1,500 live against 5,000 reference", "matters above 0.01", "such findings a month", "Quito"):
         page.get_by_text(text).first.wait_for()
     assert table_of(page, "Texts")[0][0] == "Quito"
-    assert [row[0] for row in table_of(page, "Distances")] == ["PSI", "Jensen-Shannon", "chi-square"]
+    distances = table_of(page, "Distances")
+    assert [row[0] for row in distances] == ["PSI", "Jensen-Shannon", "chi-square"]
+    assert distances[0][3] == "< 1e-300" and re.fullmatch(r"1,\d{3}", distances[2][1])
     assert page.get_by_text("open", exact=True).count() == 0
     rows = page.get_by_role("link", name="Its recorded rows").get_attribute("href")
     assert "model=churn" in rows and "flag=city%3Aunseen" in rows and "since=" in rows
@@ -115,7 +119,7 @@ def test_an_arm_and_a_time_are_chosen(tab: Open, drifting: Home) -> None:
 def test_quality_by_labels_stands_beside_training(tab: Open, drifting: Home, size: str) -> None:
     look, page = page_of(tab, drifting, "/models/fraud/monitoring", size)
     rows = {row[0]: row for row in table_of(page, "Quality")}
-    assert rows["accuracy"][3] == "0.7500" and rows["accuracy"][-1] == "worse"
+    assert rows["Accuracy"][3] == "0.7500" and rows["Accuracy"][-1] == "worse"
     # what is only expected is called that, and never accuracy
     note = page.locator(".y-note", has_text="Expected if the relationship is unchanged")
     assert "no accuracy" in note.inner_text() and "500 predictions" in note.inner_text()
@@ -179,8 +183,8 @@ def test_a_model_that_nobody_asked_says_how_to_begin(tab: Open, drifting: Home) 
 def test_newer_windows_are_shown_in_place(tab: Open, drifting: Home) -> None:
     _, page = page_of(tab, drifting, "/models/churn/monitoring?version=2&arm=canary")
     page.get_by_text("7,500", exact=True).first.wait_for()
-    page.evaluate("document.querySelectorAll('canvas').forEach(each => { each.dataset.mine = 'there'; })")
+    page.evaluate("document.querySelectorAll('.nicegui-echart svg').forEach(each => { each.dataset.mine = 'there'; })")
     drifting[1].write(1, None, arm="canary", version="2")
-    page.get_by_text("9,000", exact=True).first.wait_for(timeout=40_000)
-    kept = page.locator("canvas[data-mine=there]").count()
-    assert kept == page.locator("canvas").count() > 5
+    page.get_by_text("9,000", exact=True).first.wait_for()
+    kept = page.locator(".nicegui-echart svg[data-mine=there]").count()
+    assert kept == page.locator(".nicegui-echart svg").count() > 5

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from console.conftest import Tab, Yard, table_of
+from modelyard.console.tables import SORT
 
 
 @pytest.mark.parametrize(("size", "dark"), [("wide", False), ("phone", False), ("wide", True)])
@@ -21,6 +22,25 @@ def test_every_model_is_told_at_a_glance(tab: Callable[..., Tab], size: str, dar
     assert page.title() == "Overview – Modelyard"
     assert look.fits()
     look.look("overview")
+
+
+def test_a_row_is_a_card_where_there_is_no_room_for_columns(tab: Callable[..., Tab]) -> None:
+    page = tab("phone").open("/")
+    cells = page.locator("tbody tr td")
+    cells.first.wait_for()
+    lefts = cells.evaluate_all("all => all.filter(each => each.checkVisibility()).map(each => each.offsetLeft)")
+    assert len(lefts) > 5 and len(set(lefts)) == 1
+    named = cells.evaluate_all("all => all.map(each => getComputedStyle(each, '::before').content)")
+    assert '"Requests"' in named and '"Last request"' in named
+    assert page.locator("thead").is_hidden()
+
+
+def test_numbers_with_units_are_in_order_of_what_they_mean(tab: Callable[..., Tab]) -> None:
+    page = tab().open("/")
+    told = ["1.2 s", "10 ms", "–", "9.5 ms", "1,200 ms", "0.5%", 3]
+    assert page.evaluate(f"told => told.sort({SORT})", told) == [
+        "–", "0.5%", 3, "9.5 ms", "10 ms", "1.2 s", "1,200 ms",
+    ]  # fmt: skip
 
 
 def test_moments_are_those_of_the_viewer(tab: Callable[..., Tab], yard: Yard) -> None:
@@ -53,6 +73,23 @@ def test_the_keyboard_is_enough(tab: Callable[..., Tab]) -> None:
         if page.evaluate("document.activeElement.matches('tbody a')"):
             break
     assert page.evaluate("document.activeElement.textContent") == "flowers"
+
+
+def test_an_address_that_no_page_has_leads_back(tab: Callable[..., Tab], yard: Yard) -> None:
+    look = tab()
+    page = look.open("/nowhere")
+    page.get_by_role("alert").get_by_text("no page has the address /nowhere").wait_for()
+    page.get_by_role("link", name="To the overview").click()
+    page.locator("tbody a").first.wait_for()
+    # the browser itself tells that a page is missing
+    assert look.faults.pop(0).startswith("Failed to load resource: the server responded with a status of 404")
+
+
+@pytest.mark.parametrize("path", ["", "/endpoint", "/monitoring", "/try"])
+def test_a_model_that_is_none_is_told_once(tab: Callable[..., Tab], path: str) -> None:
+    page = tab().open(f"/models/nobody{path}")
+    page.get_by_role("alert").get_by_text("no such model: nobody (known: flowers)").wait_for()
+    assert page.get_by_role("alert").count() == 1 and page.locator("main section, main form").count() == 0
 
 
 def test_light_and_dark_can_be_chosen(tab: Callable[..., Tab]) -> None:

@@ -81,6 +81,17 @@ def test_they_are_found_by_model_flag_and_value(tab: Open, drifting: Home) -> No
     look.look("predictions-filtered")
 
 
+def test_flags_that_rows_have_are_offered_and_those_that_fit_are_counted(tab: Open, drifting: Home) -> None:
+    page = tab(url=drifting[0].url).open("/predictions?model=shop")
+    page.get_by_text("The newest first; 65 fit", exact=True).wait_for()
+    page.get_by_text("More filters").click()
+    offered = page.get_by_label("Flag: any, or age:above").evaluate("each => [...each.list.options].map(o => o.value)")
+    assert offered == ["any", "age:above"]
+    page.get_by_label("Flag: any, or age:above").fill("any")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_text("The newest first; 1 fits", exact=True).wait_for()
+
+
 def test_failures_are_found(tab: Open, drifting: Home) -> None:
     page = tab(url=drifting[0].url).open("/predictions")
     page.get_by_role("combobox", name="Answer").click()

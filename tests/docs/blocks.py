@@ -110,11 +110,11 @@ class Reader:
                 command, cwd=self.folder, env={**self.environment, **variables}, stdout=log, stderr=log
             )
         self.servers.append(server)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             assert server.poll() is None, (self.folder / "server.log").read_text()
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=5)
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=60)
                 return
             except OSError:
                 assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
@@ -124,7 +124,7 @@ class Reader:
         while self.servers:
             server = self.servers.pop()
             server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=60) == 0
+            assert server.wait(timeout=120) == 0
 
 
 def _python(text: str) -> Path:

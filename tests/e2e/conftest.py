@@ -1,15 +1,21 @@
-"""One home with models, made once through the command line, and a copy of it for each test that changes it."""
+"""One home with models, made once through the command line, and a copy of it for each test that changes it; and servers
+under which versions are rolled out.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from commands import Done, Place, type_in
+from postgres import Wire
+from registries import new_schema
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +61,24 @@ def place(made: Place, tmp_path: Path) -> Place:
 def cli(place: Place) -> Callable[..., Done]:
     """Type a command in the copy."""
     return lambda *words: type_in(place.home, place.folder, *words)
+
+
+@pytest.fixture(scope="module")
+def begin(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Callable[..., Any]]:
+    """Begins to serve models from which versions can be rolled out, with a registry of their own in PostgreSQL."""
+    pytest.importorskip("onnx", reason="the versions are graphs")
+    from rolling import Rolling
+
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+
+        def begun(*models: str) -> Rolling:
+            folder = tmp_path_factory.mktemp("rolling")
+            patch.setenv("MODELYARD_HOME", str(folder / "home"))
+            wire = Wire(stack.enter_context(new_schema(postgres_url)), tmp_path_factory.mktemp("wire"))
+            made = Rolling(folder, wire.url, models=models or ("m",))
+            stack.callback(made.close)
+            made.wire = wire
+            return made
+
+        yield begun

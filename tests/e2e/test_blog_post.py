@@ -35,11 +35,11 @@ def test_a_pickle_becomes_an_endpoint(tmp_path: Path) -> None:
         url = json.loads(server.stdout.readline())["url"]
         for x1, x2 in [(1.5, 2.0), (-3.25, 0.0), (1e6, -1e-6)]:
             body = json.dumps({"x1": x1, "x2": x2}).encode()
-            with urllib.request.urlopen(f"{url}/predict", body, timeout=30) as answer:
+            with urllib.request.urlopen(f"{url}/predict", body, timeout=60) as answer:
                 told = json.load(answer)
             expected = model.predict(pd.DataFrame({"x1": [x1], "x2": [x2]}))[0]
             assert told["prediction"] == pytest.approx(expected, abs=1e-6)
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0
+        assert server.wait(timeout=120) == 0
         server.stdout.close()

@@ -79,7 +79,7 @@ def words(server: Server, case: str, *more: str) -> list[str]:
 
 
 def run(server: Server, case: str, *more: str) -> None:
-    done = subprocess.run(words(server, case, *more), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words(server, case, *more), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -96,7 +96,7 @@ class Watcher:
         assert sorted(self._process.stdout.readline().strip() for _ in expected) == sorted(expected)
 
     def end(self) -> None:
-        assert self._process.wait(timeout=20) == 0
+        assert self._process.wait(timeout=120) == 0
         assert self._process.stdout is not None and self._process.stdout.read() == ""
         self._process.stdout.close()
 

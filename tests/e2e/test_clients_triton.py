@@ -75,6 +75,6 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize("case", ["http", "http_loop", "grpc", "grpc_loop", "stream", "repository"])
 def test_triton(server: Server, case: str) -> None:
     done = subprocess.run(
-        [str(interpreter("triton")), str(SCRIPT), str(server.port), case], capture_output=True, text=True, timeout=60
+        [str(interpreter("triton")), str(SCRIPT), str(server.port), case], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -47,7 +47,7 @@ class Container:
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any, http.client.HTTPMessage]:
         """Status, body (JSON where it is) and headers of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = {"content-type": "application/json", **(headers or {})}
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, data, sent if data else dict(headers or {}))
@@ -88,7 +88,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield run
     for process in started:
         process.terminate()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             stream.close()

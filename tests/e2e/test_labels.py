@@ -128,7 +128,7 @@ class Serving:
             self.process = subprocess.Popen(
                 command, env=environment(place.home), cwd=place.folder, stderr=written, stdout=subprocess.DEVNULL
             )
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not (found := [json.loads(line) for line in log.read_text().splitlines() if '"url"' in line]):
             assert self.process.poll() is None and time.monotonic() < until, log.read_text()
             time.sleep(0.05)
@@ -136,7 +136,7 @@ class Serving:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def ask(url: str, body: Any, **headers: str) -> tuple[int, Any]:
 
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -179,7 +179,7 @@ def test_labels_sent_to_a_server_meet_the_predictions_it_made(place: Place, serv
     def joined() -> Any:
         return type_in(place.home, place.folder, "labels", "status", "flowers", "--json").json
 
-    until = time.monotonic() + 90
+    until = time.monotonic() + 200
     while joined()["matched"] < 4 and time.monotonic() < until:
         time.sleep(1)
     words = ["labels", "accuracy", "flowers", "--ripe-after", "0", "--json"]

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from commands import Done, Place, environment
+from receivers import waited
 
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
@@ -37,7 +37,7 @@ class Served:
 
     def ask(self, count: int, body: Any = None) -> list[str]:
         """The ids of so many requests."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         ids = []
         for _ in range(count):
             connection.request("POST", "/predict", json.dumps(body or {"x1": 0.5, "x2": 0.25}))
@@ -49,7 +49,9 @@ class Served:
 
     def end(self, how: int) -> None:
         self.process.send_signal(how)
-        self.process.wait(60)
+        self.process.wait(120)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @pytest.fixture
@@ -73,13 +75,13 @@ def recorder(cli: Callable[..., Done]) -> int | None:
 
 def wait_until_kept(cli: Callable[..., Done]) -> None:
     """Until all rings are read and removed, and the process beside the server has ended, as it does then."""
-    until = time.monotonic() + 90
-    while True:
-        told = cli("records", "status", "--json").json
-        if told["models"] and not told["rings"] and told["recorder"] is None:
-            return
-        assert time.monotonic() < until, told
-        time.sleep(0.3)
+    told: dict[str, Any] = {}
+
+    def is_kept() -> bool:
+        told.update(cli("records", "status", "--json").json)
+        return bool(told["models"]) and not told["rings"] and told["recorder"] is None
+
+    assert waited(is_kept), told
 
 
 def query(cli: Callable[..., Done], sql: str) -> list[dict[str, Any]]:
@@ -111,15 +113,13 @@ def test_a_recorder_that_is_killed_is_replaced_and_loses_nothing(
 ) -> None:
     server = serve("line:1")
     ids = server.ask(100)
-    until = time.monotonic() + 60
-    while (first := recorder(cli)) is None:
-        assert time.monotonic() < until, "no recorder was started"
-        time.sleep(0.2)
+    found: list[int | None] = []
+    assert waited(lambda: found.append(recorder(cli)) or found[-1]), "no recorder was started"  # type: ignore[func-returns-value]
+    first = found[-1]
+    assert first is not None
     os.kill(first, signal.SIGKILL)
     ids += server.ask(100)
-    while recorder(cli) in (None, first):
-        assert time.monotonic() < until, "the recorder was not replaced"
-        time.sleep(0.2)
+    assert waited(lambda: recorder(cli) not in (None, first)), "the recorder was not replaced"
     ids += server.ask(100)
     server.end(signal.SIGTERM)
     wait_until_kept(cli)

@@ -17,6 +17,7 @@ import pytest
 from commands import Done, environment, type_in
 from modelyard.bundle import Bundle
 from modelyard.registry import Registry
+from receivers import until
 from recordings import Served, Shop, reference, remove_rings, some_rows
 from registries import tiny_bundle
 
@@ -57,7 +58,7 @@ class Yard:
     def stop(self) -> None:
         if self.recorder is not None:
             self.recorder.send_signal(signal.SIGTERM)
-            self.recorder.communicate(timeout=60)
+            self.recorder.communicate(timeout=120)
             self.recorder = None
 
     def type(self, *words: str) -> Done:
@@ -77,9 +78,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     odd.inputs["city"][0] = "Düren"
     made.shop.sell(["odd"], sample=odd, arms=["production/3/canary"], clients=["someone"])
     made.shop.sell(["failed"], codes=["model_failed"])
-    until = time.monotonic() + 30
-    while len(list((made.home / "records").rglob("*.arrows"))) < 1 or made.type("records", "show", "failed").code:
-        assert time.monotonic() < until
+    until(lambda: list((made.home / "records").rglob("*.arrows")) and not made.type("records", "show", "failed").code)
     yield made
     made.stop()
     made.shop.close()

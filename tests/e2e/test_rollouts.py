@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,23 +15,14 @@ import pytest
 pytest.importorskip("onnx", reason="the versions are graphs")
 
 import canaries
-from postgres import Wire
 from receivers import waited
-from registries import new_schema
 from rolling import Load, Rolling
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rolling]:
+def yard(begin: Callable[..., Rolling]) -> Rolling:
     """One server for all of these, whose stable version may change."""
-    folder = tmp_path_factory.mktemp("rolling")
-    with pytest.MonkeyPatch.context() as patch, new_schema(postgres_url) as url:
-        patch.setenv("MODELYARD_HOME", str(folder / "home"))
-        wire = Wire(url, tmp_path_factory.mktemp("wire"))
-        made = Rolling(folder, wire.url)
-        made.wire = wire
-        yield made
-        made.close()
+    return begin()
 
 
 @pytest.fixture
@@ -89,7 +80,7 @@ def test_a_bad_canary_is_taken_back(yard: Rolling, load: Load, kind: str, guard:
 @pytest.mark.slow
 def test_wrong_labels_take_a_canary_back(yard: Rolling, load: Load) -> None:
     yard.start("wrong", "--canary", "30%", "--guard", "labels,errors")
-    assert waited(lambda: len(load.answers) > 3_000, 60)
+    assert waited(lambda: len(load.answers) > 3_000)
     labels = [f"{answer.id},{canaries.truth(answer.x)}" for answer in load.answers[-2_500:]]
     (yard.folder / "labels.csv").write_text("\n".join(["prediction_id,label", *labels]))
     yard.cli("labels", "send", "m", "labels.csv")
@@ -121,12 +112,12 @@ def test_a_person_takes_it_back_pauses_and_resumes(yard: Rolling, load: Load) ->
     number = yard.start("good", "--canary", "50%", "--guard", "errors", "--tolerate", "errors=3%")
     yard.cli("rollout", "pause", "m", "--why", "lunch")
     served = yard.registry.rollouts.of("m").evidence.exposure.requests
-    assert waited(lambda: yard.registry.rollouts.of("m").evidence.exposure.requests > served + 1_500, 60)
+    assert waited(lambda: yard.registry.rollouts.of("m").evidence.exposure.requests > served + 1_500)
     assert yard.state() == "paused"
     yard.cli("rollout", "resume", "m")
     assert yard.until("promoted", "rolled back") == "promoted"
     yard.start("good", "--canary", "50%", "--guard", "errors", "--stage", "60s")
-    assert waited(lambda: yard.registry.rollouts.of("m").evidence.exposure.requests > 100, 60)
+    assert waited(lambda: yard.registry.rollouts.of("m").evidence.exposure.requests > 100)
     yard.cli("rollback", "m", "--why", "complaints")
     assert (yard.registry.resolve("m").number, yard.state()) == (number, "rolled back")
     assert yard.registry.routes.present("m") is None
@@ -154,27 +145,17 @@ def test_a_canary_that_no_server_can_load_is_told_and_aborted(yard: Rolling, loa
     assert set(load.codes) == {200}
 
 
-def counted(yard: Rolling) -> int:
-    """Requests in the evidence."""
-    strata = yard.registry.rollouts.latest("m").evidence.strata.values()
-    return sum(stratum.stable.requests + stratum.candidate.requests for stratum in strata)
-
-
 def settled(yard: Rolling, load: Load) -> tuple[int, int]:
     """How many requests were answered, and how many counted, once no more come."""
     load.is_held = True
-    time.sleep(1.5)
-    seen = [counted(yard)]
-    while len(seen) < 3 or seen[-1] != seen[-3]:
-        time.sleep(0.5)
-        seen.append(counted(yard))
-    return load.codes.total(), seen[-1]
+    counted = yard.settled()
+    return load.codes.total(), counted
 
 
 def under_way(yard: Rolling, load: Load) -> tuple[int, int]:
     """A rollout that lasts, which all workers and the recorder know of."""
     yard.start("good", "--canary", "50%", "--guard", "errors", "--stage", "600s")
-    assert waited(lambda: counted(yard) > 200, 60), yard.told()
+    assert waited(lambda: yard.tallied() > 200), yard.told()
     found = settled(yard, load)
     load.is_held = False
     return found
@@ -186,9 +167,9 @@ def test_while_the_registry_is_away_service_goes_on_and_afterwards_all_of_it_cou
     yard.wire.cut()
     asked = load.codes.total()
     time.sleep(3)
-    assert load.codes.total() > asked + 200
+    assert waited(lambda: load.codes.total() > asked + 200)
     yard.wire.mend()
-    assert waited(lambda: counted(yard) > before, 60), yard.told()
+    assert waited(lambda: yard.tallied() > before), yard.told()
     more, after = settled(yard, load)
     assert after - before == more - answers
     assert yard.state() == "running" and [d["action"] for d in yard.history()] == ["start"]
@@ -199,12 +180,12 @@ def test_while_the_registry_is_away_service_goes_on_and_afterwards_all_of_it_cou
 def test_a_recorder_that_is_killed_counts_everything_once(yard: Rolling, load: Load) -> None:
     answers, before = under_way(yard, load)
     for _ in range(2):
-        assert waited(lambda: yard.watcher > 0, 30)
+        assert waited(lambda: yard.watcher > 0)
         killed = yard.watcher
         os.kill(killed, signal.SIGKILL)
-        assert waited(lambda killed=killed: yard.watcher not in (0, killed), 60), yard.told()
-        seen = counted(yard)
-        assert waited(lambda seen=seen: counted(yard) > seen, 60), yard.told()
+        assert waited(lambda killed=killed: yard.watcher not in (0, killed)), yard.told()
+        seen = yard.tallied()
+        assert waited(lambda seen=seen: yard.tallied() > seen), yard.told()
     more, after = settled(yard, load)
     assert after - before == more - answers
     assert set(load.codes) == {200}

@@ -7,7 +7,6 @@ import json
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from certificates import Authority
 from clients import interpreter
 from commands import Done, Place, environment
+from receivers import until
 
 ROW = json.dumps({"x1": 1.0, "x2": 1.0})
 
@@ -39,7 +39,7 @@ class Running:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -64,19 +64,12 @@ def ask(connection: http.client.HTTPConnection, key: str = "", path: str = "/pre
     return answer.status
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.02)
-
-
 def test_keys_open_and_close_every_worker_and_are_never_logged(
     cli: Callable[..., Done], serve: Callable[..., Running]
 ) -> None:
     key: str = cli("keys", "create", "shop", "--json").json["key"]
     server = serve("--keys", "--workers", "2", "--access-log", "all")
-    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=10) for _ in range(6)]
+    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(6)]
     assert [ask(each) for each in connections] == [401] * 6
     for _ in range(3):
         assert [ask(each, key) for each in connections] == [200] * 6
@@ -121,7 +114,7 @@ def test_triton_clients_over_tls(
         "elsewhere": {"authorization": f"Bearer {elsewhere}"},
     }
     script = Path(__file__).parents[1] / "clients" / "security_client.py"
-    done = subprocess.run([python, script, json.dumps(told)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, script, json.dumps(told)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     for protocol, unknown, forbidden, limited in (
@@ -174,7 +167,7 @@ def test_worker_processes_speak_tls_and_have_an_admin_port(serve: Callable[..., 
     context = ssl.create_default_context(cafile=str(authority.path))
 
     def get(port: int, path: str) -> int:
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
         try:
             connection.request("GET", path)
             return connection.getresponse().status

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from modelyard.bundle import pack
+from receivers import until
 
 PROGRAM = """
 import sys, json
@@ -82,7 +82,7 @@ def ready(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def ask(port: int) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", "/predict", json.dumps(ROW))
     answer = connection.getresponse()
     told = json.loads(answer.read())
@@ -107,15 +107,17 @@ def test_it_stops_when_told_to_and_loses_nothing(start: Start, number: int) -> N
     process = start()
     port = ready(process)["port"]
     outcomes: list[str] = []
+    asking: set[int] = set()
 
     def call() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         while True:
             connection.request("POST", "/predict", json.dumps(ROW))
             answer = connection.getresponse()
             body = json.loads(answer.read())
             good = answer.status == 200 and abs(body["prediction"] - 6.5) < 1e-6
             outcomes.append("ok" if good else f"{answer.status}")
+            asking.add(threading.get_ident())
             if answer.getheader("connection") == "close":
                 outcomes.append("told to close")
                 connection.close()
@@ -124,11 +126,11 @@ def test_it_stops_when_told_to_and_loses_nothing(start: Start, number: int) -> N
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    until(lambda: len(asking) == 4)
     process.send_signal(number)
     for thread in threads:
-        thread.join(10)
-    assert process.wait(10) == 0
+        thread.join(120)
+    assert process.wait(120) == 0
     assert set(outcomes) == {"ok", "told to close"}
     assert outcomes.count("told to close") == 4
     with pytest.raises(OSError):
@@ -142,7 +144,7 @@ def test_a_second_server_on_the_port_is_told_so_and_the_first_serves_on(start: S
     first = start()
     port = ready(first)["port"]
     second = start(port)
-    _, errors = second.communicate(timeout=30)
+    _, errors = second.communicate(timeout=120)
     assert second.returncode == 4
     assert f"port {port}" in errors and "--port" in errors
     assert "Traceback" not in errors
@@ -154,7 +156,7 @@ def test_the_port_is_free_again_at_once(start: Start) -> None:
     port = ready(first)["port"]
     ask(port)
     os.kill(first.pid, signal.SIGTERM)
-    assert first.wait(10) == 0
+    assert first.wait(120) == 0
     second = start(port)
     assert ready(second)["port"] == port
     assert ask(port)[0] == 200

@@ -48,7 +48,7 @@ def words(bundle: Path) -> list[str]:
 
 
 def predict(port: str, traceparent: str) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=120)
     connection.request("POST", "/predict", b'{"x1": 1.5, "x2": 2}', {"traceparent": traceparent})
     answer = connection.getresponse()
     assert answer.status == 200 and answer.read()
@@ -72,10 +72,10 @@ def test_workers_send_spans(bundle: Path, tmp_path: Path) -> None:
             # Both are open at once, so that each is another worker's.
             for connection in [predict(port, f"00-{i:032x}-{SPAN}-01") for i in (1, 2)]:
                 connection.close()
-            subprocess.run([client, "-c", TRITON, port, f"00-{TRACE}-{SPAN}-01"], check=True, timeout=60)
+            subprocess.run([client, "-c", TRITON, port, f"00-{TRACE}-{SPAN}-01"], check=True, timeout=120)
         finally:
             server.send_signal(signal.SIGTERM)  # what is left is sent at the end
-            server.communicate(timeout=30)
+            server.communicate(timeout=120)
         receiver.shutdown()
     about = [attributes(resource.resource) for one in receiver.requests for resource in one.resource_spans]
     assert {each["service.name"] for each in about} == {"shop"}
@@ -92,6 +92,6 @@ def test_a_protocol_that_we_do_not_speak_stops_the_start(bundle: Path, tmp_path:
         **os.environ, "MODELYARD_HOME": str(tmp_path), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
     }  # fmt: skip
-    done = subprocess.run(words(bundle), env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words(bundle), env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode and not done.stdout.strip()
     assert "OTEL_EXPORTER_OTLP_PROTOCOL" in done.stderr and "http/protobuf" in done.stderr

@@ -7,7 +7,6 @@ import http.client
 import json
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from modelyard.bundle import Bundle, pack
 from modelyard.errors import BadBundle, NotFound, Refused
 from modelyard.registry import Registry
 from modelyard.serving.server import Server
+from receivers import until
 
 RNG = np.random.default_rng(11)
 FRAME = pd.DataFrame({"x1": RNG.normal(size=80), "x2": RNG.normal(size=80)})
@@ -61,7 +61,7 @@ def serve(registry: Registry) -> Iterator[Callable[..., Server]]:
 
 
 def ask(server: Server, path: str = "/predict", body: Any = ROW) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         connection.request("POST" if body is not None else "GET", path, body and json.dumps(body))
         answer = connection.getresponse()
@@ -75,13 +75,6 @@ def prediction(server: Server, path: str) -> float:
     status, answer = ask(server, path)
     assert status == 200, answer
     return round(answer["prediction"], 6)
-
-
-def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
 
 
 def versions(server: Server) -> list[str]:
@@ -182,7 +175,7 @@ def test_nobody_is_dropped_and_nobody_misled_by_changes(
     stop = threading.Event()
 
     def keep_asking() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         while not stop.is_set():
             connection.request("POST", "/models/line/aliases/production/predict", json.dumps(ROW))
             answer = connection.getresponse()
@@ -220,7 +213,7 @@ def test_an_unloaded_model_gives_its_memory_back(
     (told,) = [text for text in page.splitlines() if text.startswith('modelyard_model_memory_bytes{model="trees"')]
     size = server.catalog.stats(server.catalog.find("trees", None, None)).memory
     assert size and float(told.split()[-1]) == size
-    idle = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    idle = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     for headers in ({}, {"x-other": "1"}):  # the head that is not remembered last
         idle.request("POST", "/models/trees/predict", json.dumps(ROW), headers)
         assert idle.getresponse().read()

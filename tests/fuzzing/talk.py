@@ -20,7 +20,7 @@ from .mutations import spoil_bytes
 from .seeds import Seed
 
 #: Seconds after which a server that still says nothing, or does not close, counts as stuck.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 HELLO = frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0)
 

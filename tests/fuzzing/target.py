@@ -107,7 +107,7 @@ class Target:
 
     def check_let_go(self) -> None:
         """Every connection is closed."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while self._files() > self.files:
             assert time.monotonic() < deadline, f"{self._files()} descriptors are open, at first {self.files}"
             time.sleep(0.05)

@@ -18,6 +18,7 @@ from modelyard.monitoring.rules import DEFAULTS, BudgetRules
 from modelyard.monitoring.turn import Hour, State
 from modelyard.monitoring.units import find_unit
 from modelyard.profile import Counts
+from modelyard.registry.packing import pack
 from modelyard.registry.windows import Counted, Window
 from traffic import Traffic
 
@@ -48,8 +49,8 @@ def told(cuts: list[int]) -> tuple[list[tuple[Any, ...]], bytes]:
         outcomes, grown = turn.take(state, WINDOWS[start:stop], TRAFFIC.reference, DEFAULTS, read_hour)
         hours.update(grown)
         found += [(o.event.what, o.event.subject, o.event.evidence) for o in outcomes]
-        state = turn.unpack_state(turn.pack(state))
-    return found, turn.pack(state).encode()
+        state = turn.unpack_state(pack(state))
+    return found, pack(state).encode()
 
 
 WHOLE = told([])
@@ -139,7 +140,7 @@ def test_a_budget_counts_every_request_once(parts: list[int]) -> None:
 def test_states_are_small() -> None:
     state = State()
     turn.take(state, WINDOWS, TRAFFIC.reference, DEFAULTS, lambda _: Hour())
-    assert len(turn.pack(state)) < 64 * 1024
-    assert turn.unpack_state(turn.pack(state)) == state
+    assert len(pack(state)) < 64 * 1024
+    assert turn.unpack_state(pack(state)) == state
     assert turn.unpack_state(None) == State()
     assert np.isfinite(state.arms[""].drift.worst[1])

@@ -9,7 +9,7 @@ import pytest
 import modelyard as my
 from modelyard.api import open_registry
 from modelyard.errors import Conflict, RemoteFailed
-from modelyard.registry.jobs import Jobs
+from modelyard.registry.jobs import Job, Jobs
 
 pytest.importorskip("sklearn", reason="a model is packaged")
 
@@ -63,6 +63,49 @@ def test_a_registry_that_cannot_be_told_holds_up_nothing(
 
     monkeypatch.setattr(Jobs, "begin", away)
     assert my.predict("line", folder / "rows.csv", folder / "out.csv", registry=home).scored == 50
+
+
+def test_the_end_of_a_job_is_told_again_until_it_is_heard(
+    line: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, folder = line
+    refused = []
+    tell = Jobs.tell
+
+    def away_at_first(jobs: Jobs, job: Job) -> Job:
+        if job.state == "done" and len(refused) < 3:
+            refused.append(job)
+            raise RemoteFailed("the registry is away")
+        return tell(jobs, job)
+
+    monkeypatch.setattr(Jobs, "tell", away_at_first)
+    monkeypatch.setattr("modelyard.jobs.AGAIN_SECONDS", 0.01)
+    my.predict("line", folder / "rows.csv", folder / "out.csv", registry=home)
+    (job,) = open_registry(home).jobs.find("line")
+    assert (job.state, job.scored, len(refused)) == ("done", 50, 3)
+
+
+@pytest.mark.parametrize("broken", [RemoteFailed("the registry is away"), KeyboardInterrupt()])
+def test_a_job_whose_end_nobody_hears_is_done_all_the_same(
+    line: tuple[str, Path], broken: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where somebody interrupts the waiting."""
+    home, folder = line
+
+    def away(_: Jobs, job: Job) -> Job:
+        raise broken
+
+    monkeypatch.setattr(Jobs, "tell", away)
+    monkeypatch.setattr("modelyard.jobs.END_SECONDS", 0.05)
+    monkeypatch.setattr("modelyard.jobs.AGAIN_SECONDS", 0.01)
+    assert my.predict("line", folder / "rows.csv", folder / "out.csv", registry=home).scored == 50
+    (warning,) = caplog.messages
+    assert warning.startswith("the job is done, but the registry does not know and will show it as lost: ")
+    caplog.clear()
+    with pytest.raises(Conflict, match="the output is there already"):
+        my.predict("line", folder / "rows.csv", folder / "out.csv", registry=home)
+    (warning,) = caplog.messages
+    assert warning.startswith("the job is failed, but the registry does not know")
 
 
 def test_a_bundle_that_is_not_registered_has_no_job(line: tuple[str, Path]) -> None:

@@ -41,7 +41,7 @@ class Rows:
 
     def make(self, registry: Registry) -> Page:
         self.reads += 1
-        self.open.wait(30)
+        self.open.wait(240)
         if self.error:
             raise self.error
         page = Page()
@@ -50,7 +50,8 @@ class Rows:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Iterator[Rows]:
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rows]:
+    monkeypatch.setattr(scraping, "WAIT_SECONDS", 120.0)
     registry = Registry.open(tmp_path)
     made = Rows(registry)
     yield made
@@ -80,6 +81,7 @@ def test_a_registry_that_hangs_holds_up_one_scrape_for_a_moment_and_is_told(
 ) -> None:
     assert values(rows.watched()) == {UP: 1, "reads": 1}
     rows.open.clear()
+    monkeypatch.setattr(scraping, "WAIT_SECONDS", 0.5)
     assert values(rows.watched()) == {UP: 1, "reads": 1}
     monkeypatch.setattr(scraping, "WAIT_SECONDS", 3600.0)  # nobody waits a second time
     assert values(rows.watched()) == {UP: 1, "reads": 1}
@@ -108,7 +110,8 @@ def test_what_is_old_is_not_told_and_a_failure_is_logged_once(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_a_forked_process_reads_for_itself(rows: Rows) -> None:
+def test_a_forked_process_reads_for_itself(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraping, "WAIT_SECONDS", 0.5)
     rows.open.clear()
     assert values(rows.watched()) == {UP: 1}  # and a thread that is reading, which no fork takes along
     process = os.fork()
@@ -190,6 +193,6 @@ def _scrape_whole(url: str, accept: str) -> str:
 
 
 def _scrape(url: str, accept: str) -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": accept}), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": accept}), timeout=60) as answer:
         text: str = answer.read().decode()
     return text

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from modelyard.errors import ModelFailed
 from modelyard.telemetry import Histogram, Log, masked
+from receivers import waited
 
 BOUNDS = (1.0, 2.0, 5.0)
 
@@ -90,10 +90,7 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_tells_all_later(text: str) -
         told: list[dict[str, Any]] = []
         thread = threading.Thread(target=lambda: told.extend(map(json.loads, reader)))
         thread.start()
-        until = time.monotonic() + 20
-        while log._lines or log._rest:
-            assert time.monotonic() < until
-            log.flush()
+        assert waited(lambda: log.flush() or not (log._lines or log._rest))  # type: ignore[func-returns-value]
         stream.close()
         thread.join()
     numbers = [line["i"] for line in told if "i" in line]

@@ -13,7 +13,7 @@ from modelyard.recording import query as recorded
 from modelyard.recording.batches import STAGE_COLUMNS
 from modelyard.recording.places import Places
 from modelyard.recording.query import Query
-from modelyard.recording.search import SECONDS, Page, Wanted, columns_of, moment_of, search
+from modelyard.recording.search import SECONDS, Page, Wanted, columns_of, flags_of, moment_of, search
 from modelyard.registry import Registry
 from modelyard.registry.records import check_text
 
@@ -83,11 +83,14 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be asked of records: the models that have some here, and the types of the columns of one, or of all."""
+    """What can be asked of records: the models that have some here, and of one, or of all, the types of the columns and
+    the flags that rows have, in words.
+    """
 
     folder: str
     models: list[str]
     columns: dict[str, str]
+    flags: dict[str, str]
 
 
 def predictions(
@@ -124,9 +127,12 @@ def predictions(
 
 
 def record_columns(registry: Registry, *, model: str = "") -> Columns:
-    """Which models have records on this machine, and the columns that they can be searched by."""
+    """Which models have records on this machine, and the columns and flags that they can be searched by."""
     with _records() as query:
-        return Columns(folder=str(_places().folder), models=query.models, columns=columns_of(query, model)[1])
+        return Columns(
+            folder=str(_places().folder), models=query.models, columns=columns_of(query, model)[1],
+            flags={flag: told_of(flag) for flag in flags_of(query, model)},
+        )  # fmt: skip
 
 
 def prediction(registry: Registry, id: str) -> list[Prediction]:

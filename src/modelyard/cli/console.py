@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from typing import Any
+
+import click
 
 from modelyard.cli import screen
 from modelyard.cli.frame import command, print_json, wants_json
@@ -17,8 +23,9 @@ from modelyard.cli.options import of_settings
     modelyard console --host 0.0.0.0 --keys
     """,
 )
+@click.option("--beside", is_flag=True, help="End with standard input.")
 @of_settings("host", "keys", "public", "tls_certificate", "tls_key", port="console_port")
-def console(port: int | None, **options: Any) -> None:
+def console(beside: bool, port: int | None, **options: Any) -> None:
     """Show models, traffic, drift, rollouts and alerts in a browser, and act there.
 
     The admin API answers on the same port, below /api; /api/openapi.json describes it. Needs the extra `console`.
@@ -26,6 +33,8 @@ def console(port: int | None, **options: Any) -> None:
     from modelyard import api
     from modelyard.console import server
 
+    if beside:
+        _end_with(sys.stdin.fileno())
     as_json = wants_json()
 
     def ready(url: str) -> None:
@@ -36,3 +45,14 @@ def console(port: int | None, **options: Any) -> None:
 
     given = {name: value for name, value in {"console_port": port, **options}.items() if value is not None}
     server.run(api.open_registry(), ready=ready, **given)
+
+
+def _end_with(pipe: int) -> None:
+    """In a thread of its own: end as if told to once the other end of ``pipe`` is closed, however that came."""
+
+    def follow() -> None:
+        while os.read(pipe, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, name="modelyard-end", daemon=True).start()

@@ -148,8 +148,10 @@ def _console() -> Iterator[str]:
         yield ""
         return
     port = _free(settings.get("console_port"))
-    command = [sys.executable, "-m", "modelyard", "console", "--port", f"{port}", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = [sys.executable, "-m", "modelyard", "console", "--beside", "--port", f"{port}", "--json"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:  # its input ends when we do, however that comes
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

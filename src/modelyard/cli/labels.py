@@ -167,6 +167,8 @@ def _show(sent: Sent) -> None:
         screen.say(f"{screen.count(sent.rejected, 'row')} set aside, with the reasons: {sent.rejected_file}")
         for reason in sent.reasons[:3]:
             screen.say(f"  {reason}")
+        if any(reason.endswith("is not UTF-8") for reason in sent.reasons):
+            screen.say("  where the file is in another encoding: --encoding latin-1")
 
 
 @command("status", examples="modelyard labels status churn\nmodelyard labels status churn --json | jq .delays")

@@ -51,11 +51,9 @@ def query(sql: str, as_csv: bool, records: str | None) -> Answer:
     The view predictions has all rows, and a view of each model's name has its own. Inputs are called "in.NAME", outputs
     "out.NAME"; times are UTC. Only records can be read, and nothing can be written.
     """
-    from modelyard.recording.query import Query
-
     if as_csv and wants_json():
         raise Usage("expected --csv or --json, got both")
-    found = Query(_places(records)).run(sql)
+    found = _opened(records).run(sql)
 
     def show() -> None:
         if as_csv:
@@ -76,10 +74,9 @@ def show(id: str, records: str | None) -> Answer:
 
     A request of several rows has the predictions ID.0, ID.1 and so on.
     """
-    from modelyard.recording.query import Query
     from modelyard.recording.query import show as find
 
-    found = find(Query(_places(records)), id)
+    found = find(_opened(records), id)
 
     def tell() -> None:
         for number, row in enumerate(found):
@@ -173,6 +170,17 @@ def redact(model: str, columns: tuple[str, ...], reset: bool) -> Answer:
 
 for each in (query, show, status, tail, redact):
     records.add_command(each)
+
+
+def _opened(given: str | None) -> Any:
+    """The records, to be queried. Raises NotFound where there are none."""
+    from modelyard.recording.query import Query
+
+    query = Query(_places(given))
+    if query.unreadable:
+        files = screen.count(len(query.unreadable), "file")
+        screen.note(f"note: {files} cannot be read and what is in there is left out: {query.unreadable[0]}")
+    return query
 
 
 def _places(given: str | None) -> Any:

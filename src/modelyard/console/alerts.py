@@ -40,11 +40,9 @@ async def alerts(view: View, state: str = "open", model: str = "") -> None:
     """What was told, what is kept quiet, and who is told."""
     widgets.heading("Alerts")
     state = state if state in _STATES else "open"
-    with ui.element("div").classes("y-row").props('role="navigation" aria-label="Which alerts"'):
+    with ui.element("nav").classes("y-tabs").props('aria-label="Which alerts"'):
         for each, name in _STATES.items():
-            link = ui.link(name, f"/alerts?state={each}").classes("y-link")
-            if each == state:
-                link.props('aria-current="true"').style("font-weight: 700; text-decoration: underline")
+            ui.link(name, f"/alerts?state={each}").props('aria-current="page"' if each == state else "")
     look = await view.live(told.alerts, _board(view, state), model=model or None, state=state)
     if view.visitor.may_act:
         silence_form(view, look)

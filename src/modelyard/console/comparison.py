@@ -75,12 +75,12 @@ def _show(said: Comparison) -> None:
                     f"Report of version {number}", f"/models/{said.model}/versions/{number}/report", new_tab=True
                 ).classes("y-link y-small").props('rel="noopener"')
     columns = (
-        Column("what", "What"), Column("name", ""), Column("before", f"Version {a.number}"),
+        Column("what", "What"), Column("name", "Which"), Column("before", f"Version {a.number}"),
         Column("after", f"Version {b.number}"), Column("says", "Difference", "mark"),
     )  # fmt: skip
     rows = [
         *(_metric(each) for each in said.metrics),
-        _number("size", "Size", f"{a.size / 1e3:,.0f} kB", f"{b.size / 1e3:,.0f} kB", a.size, b.size),
+        _number("size", "bundle", f"{a.size / 1e3:,.0f} kB", f"{b.size / 1e3:,.0f} kB", a.size, b.size),
         *(
             _number("latency, 24 h", q, widgets.seconds(x), widgets.seconds(y), x, y)
             for q, x, y in (
@@ -108,7 +108,7 @@ def _metric(each: Metric) -> dict[str, Any]:
         tone = ("y-good" if each.better == "after" else "y-bad") if each.is_clear else "y-warn"
         says += "" if each.is_clear else ", within the error"
     return {
-        "what": "metric", "name": each.name.replace("_", " "), "before": _value(each.before, each.before_range),
+        "what": "metric", "name": widgets.metric(each.name), "before": _value(each.before, each.before_range),
         "after": _value(each.after, each.after_range), "says": says, "says_tone": tone,
     }  # fmt: skip
 

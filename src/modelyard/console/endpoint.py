@@ -20,8 +20,8 @@ from modelyard.registry.records import PRODUCTION
 _EVERY = 1.0
 
 _COLUMNS = (
-    Column("id", "Rollout", "link"), Column("versions", "Versions"), Column("state", "State", "mark"),
-    Column("started", "Started", "moment"), Column("ended", "Ended", "moment"), Column("who", "By"),
+    Column("id", "Rollout", "link"), Column("versions", "Versions", "cell"), Column("state", "State", "mark"),
+    Column("started", "Started", "moment"), Column("ended", "Ended", "moment"), Column("who", "By", "cell"),
     Column("served", "Served", "number"), Column("bad", "Bad", "number"),
     Column("wrong", "Wrong", "number"), Column("why", "Why"),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from modelyard.admin.rollouts import Standing
 from modelyard.console import plots, tables, widgets
-from modelyard.console.plots import AXIS
+from modelyard.console.plots import AXIS, BELOW, GRID_ABOVE
 from modelyard.console.tables import Column
 from modelyard.registry.decisions import Finding
 
@@ -20,11 +20,15 @@ Update = Callable[[Standing], None]
 _MOST, _LEAST = 1e6, 1e-6
 
 _COLUMNS = (
-    Column("guard", "Guard"), Column("ours", "Of the candidate", "number"), Column("theirs", "Of the stable", "number"),
-    Column("harm", "Harm", "number"), Column("at_most", "At most", "number"),
-    Column("tolerance", "Tolerated", "number"), Column("is_tolerable", "Shown tolerable", "mark"),
-    Column("odds", "Evidence, to 1", "number"),
+    Column("guard", "Guard", "cell"), Column("ours", "Bad, new version", "number"),
+    Column("theirs", "Bad, version before", "number"), Column("harm", "Harm", "number"),
+    Column("at_most", "At most", "number"), Column("tolerance", "Tolerated", "number"),
+    Column("is_tolerable", "Shown tolerable", "mark"), Column("odds", "Evidence (needed), to 1", "number"),
 )  # fmt: skip
+
+
+#: What the events of a guard are, where their names do not say it: times beside those of the version before.
+_EVENTS = {f"slow{part}": f"above its p{part}" for part in (50, 95, 99)}
 
 
 def chart(said: Standing) -> Update:
@@ -67,21 +71,15 @@ def _options(said: Standing) -> dict[str, Any]:
         ]}
         for guard in said.plan.guards
     ]  # fmt: skip
-    lines[0]["markLine"] = {
-        "symbol": "none", "silent": True, "lineStyle": {"type": "dashed", "color": "#ef4444", "width": 2},
-        "label": {"formatter": "takes it back", "position": "insideEndTop", "color": "#ef4444"}, "data": [{"yAxis": 1}],
-    }  # fmt: skip
+    lines[0]["markLine"] = plots.limit("takes it back", yAxis=1)
     drawn = [_part(log) for point in said.curve for log in point.logs.values()]
     least, most = min(drawn, default=1.0), max(drawn, default=1.0)
     return {
-        "xAxis": {"type": "log", "name": f"requests to version {said.rollout.candidate}", "nameLocation": "middle",
-                  "nameGap": 28, **AXIS},
-        "yAxis": {"type": "log", "name": "evidence of harm, of what takes it back", **AXIS,
-                  "nameTextStyle": {"color": "#7a8594", "align": "left"},
+        "xAxis": {"type": "log", "name": f"requests to version {said.rollout.candidate}", **BELOW},
+        "yAxis": {"type": "log", "name": "evidence of harm; at 1 it is enough", **AXIS,
                   "min": 10.0 ** min(-1, math.floor(math.log10(least))),
                   "max": 10.0 ** max(1, math.ceil(math.log10(most)))},
-        "legend": {"top": 0, "right": 0, "type": "scroll", "textStyle": {"color": "#7a8594"}, "width": "70%"},
-        "grid": {"left": 8, "right": 20, "top": 52, "bottom": 28, "containLabel": True},
+        "grid": {**GRID_ABOVE, "top": 52},
         "series": lines,
     }  # fmt: skip
 
@@ -105,18 +103,23 @@ def table(said: Standing) -> Update:
         return lambda newer: None
     name = f"{said.rollout.model} rollout {said.rollout.id} findings"
     made = tables.table(_COLUMNS, rows, key="guard", name=name)
+    ui.label(
+        "Harm: how many more of a hundred are bad than of the version before, and how many at most. Evidence of harm "
+        "is in odds to one; in brackets what takes the new version back."
+    ).classes("y-soft y-small")
     return lambda newer: tables.refresh(made, _COLUMNS, [_row(each, newer) for each in newer.findings])
 
 
 def _row(each: Finding, said: Standing) -> dict[str, Any]:
-    name = each.guard if each.event in ("", each.guard) else f"{each.guard} ({each.event})"
+    event = _EVENTS.get(each.event, each.event)
+    name = each.guard if event in ("", each.guard) else f"{each.guard} ({event})"
     is_harm = each.log_e >= each.needed
     return {
         "guard": name, "ours": _rate(each.bad, each.n), "theirs": _rate(each.stable_bad, each.stable_n),
         "harm": _points(each.harm), "at_most": _points(each.at_most), "tolerance": _points(each.tolerance),
         "is_tolerable": "harm is shown" if is_harm else "yes" if each.is_tolerable else "not yet",
         "is_tolerable_tone": "y-bad" if is_harm else "y-good" if each.is_tolerable else "",
-        "odds": f"{odds(each.log_e)} of {odds(each.needed)}",
+        "odds": f"{odds(each.log_e)} ({odds(each.needed)})",
     }  # fmt: skip
 
 
@@ -131,4 +134,6 @@ def _points(share: float | None) -> str:
 def odds(log: float) -> str:
     """Evidence as odds against one, from its logarithm."""
     value = math.exp(min(log, 600.0))
-    return "<0.01" if value < 0.01 else f"{value:,.3g}" if value < 100 or value >= 1e6 else f"{value:,.0f}"
+    if value >= 1e6:
+        return "over a million"
+    return "<0.01" if value < 0.01 else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"

@@ -11,7 +11,7 @@ from nicegui import ui
 from modelyard.charts import number
 from modelyard.console import plots, tables, widgets
 from modelyard.console.pieces import Build
-from modelyard.console.plots import AXIS
+from modelyard.console.plots import AXIS, GRID
 from modelyard.console.tables import Column
 from modelyard.monitoring.features import Feature
 from modelyard.monitoring.words import MEASURES, chance
@@ -25,30 +25,30 @@ DISTANCES = {
 }  # fmt: skip
 
 _COLUMNS = (
-    Column("name", "Feature"), Column("now", "Now", "mark"), Column("measure", "Effect", "cell"),
+    Column("name", "Feature", "cell"), Column("now", "Now", "mark"), Column("measure", "Effect", "cell"),
     Column("value", "Value", "number"), Column("low", "Low", "number"), Column("high", "High", "number"),
-    Column("floor", "Matters above", "number"), Column("track", "", "drawn"), Column("line", "Over time", "drawn"),
+    Column("floor", "Matters above", "number"), Column("track", "Drawn", "drawn"), Column("line", "Over time", "drawn"),
     Column("chance", "By chance up to", "number"), Column("psi", "PSI", "number"),
     Column("psi_chance", "PSI by chance", "number"), Column("missing", "Missing", "number"),
     Column("unseen", "New texts", "number"), Column("wrong", "Wrong type", "number"), Column("live", "Rows", "number"),
 )  # fmt: skip
 
-_PICK = (
-    '<q-td :props="props"><button type="button" class="y-pick" @click="$parent.$emit(\'choose\', props.row.name)" '
-    ":aria-label=\"'Show ' + props.value\">{{ props.value }}</button></q-td>"
+_PICK = tables.cell(
+    '<button type="button" class="y-pick" @click="$parent.$emit(\'choose\', props.row.name)" '
+    ":aria-label=\"'Show ' + props.value\">{{ props.value }}</button>"
 )
 #: The effect from low to high, and the floor in red.
-_TRACK = (
-    '<q-td :props="props"><svg v-if="props.value" class="y-draw" viewBox="0 0 120 18" width="120" height="18" '
+_TRACK = tables.cell(
+    '<svg v-if="props.value" class="y-draw" viewBox="0 0 120 18" width="120" height="18" '
     'role="img" :aria-label="props.value.told"><line class="y-even" x1="2" x2="118" y1="9" y2="9"/>'
     '<line class="y-floor" :x1="props.value.floor" :x2="props.value.floor" y1="1" y2="17"/>'
     '<line :x1="props.value.low" :x2="props.value.high" y1="9" y2="9"/>'
-    '<circle :cx="props.value.at" cy="9" r="3.5"/></svg></q-td>'
+    '<circle :cx="props.value.at" cy="9" r="3.5"/></svg>'
 )
-_LINE = (
-    '<q-td :props="props"><svg v-if="props.value" class="y-draw" viewBox="0 0 120 28" width="120" height="28" '
+_LINE = tables.cell(
+    '<svg v-if="props.value" class="y-draw" viewBox="0 0 120 28" width="120" height="28" '
     'role="img" aria-label="the effect over time"><line class="y-floor" x1="2" x2="118" :y1="props.value.floor" '
-    ':y2="props.value.floor"/><polyline :points="props.value.points"/></svg></q-td>'
+    ':y2="props.value.floor"/><polyline :points="props.value.points"/></svg>'
 )
 
 
@@ -95,7 +95,7 @@ def show(chosen: Chosen) -> Build:
                 picture(feature, now)
 
         with widgets.card(said.title, said.about):
-            made = tables.table(_COLUMNS, rows, key="name", name=said.title.lower(), page=15)
+            made = tables.table(_COLUMNS, rows, key="name", name=said.title.lower(), page=15).classes("y-narrow")
             made.add_slot("body-cell-name", _PICK)
             made.add_slot("body-cell-track", _TRACK)
             made.add_slot("body-cell-line", _LINE)
@@ -218,7 +218,7 @@ def _spark(feature: Feature) -> dict[str, Any] | None:
     drawn = [f"{2 + width * i:.1f},{26 - 24 * value / most:.1f}" for i, value in points]
     if len(drawn) == 1:  # a line needs two ends
         x, _, y = drawn[0].partition(",")
-        drawn.append(f"{min(float(x) + 3, 118):.1f},{y}")
+        drawn.append(f"{float(x) + (3 if float(x) < 100 else -3):.1f},{y}")
     return {"points": " ".join(drawn), "floor": round(26 - 24 * feature.floor / most, 1)}
 
 
@@ -232,8 +232,8 @@ def _tell(feature: Feature, said: Shown) -> None:
     ui.label(told).classes("y-soft y-small")
     if feature.distances:
         named = (
-            f"{DISTANCES.get(name, name)} {each.value:.3g} (by chance up to {each.critical:.3g}{chance(each.p)})"
-            for name, each in feature.distances.items()
+            f"{DISTANCES.get(name, name)} {number(far.value)} (by chance up to {number(far.critical)}{chance(far.p)})"
+            for name, far in feature.distances.items()
         )
         ui.label("Distances: " + ", ".join(named)).classes("y-soft y-small")
     if said.rows:
@@ -243,9 +243,9 @@ def _tell(feature: Feature, said: Shown) -> None:
 def _histograms(feature: Feature) -> dict[str, Any]:
     ours, theirs = ([round(100 * share, 4) for share in side] for side in feature.shares)
     return {
-        "title": {"show": False},
-        "xAxis": {"type": "category", "data": labels(feature), **AXIS, "axisLabel": {"color": "#7a8594", "rotate": 45}},
-        "yAxis": {"type": "value", "name": "% of rows", **AXIS},
+        "xAxis": {"type": "category", "data": labels(feature), **AXIS,
+                  "axisLabel": {**AXIS["axisLabel"], "rotate": 45}},
+        "yAxis": {"type": "value", "name": "% of rows", **AXIS}, "grid": {**GRID, "left": 36},
         "series": [
             {"name": "reference", "type": "bar", "data": ours, "barGap": "-100%", "barCategoryGap": "12%",
              "itemStyle": {"color": "rgba(128,138,152,.55)"}},
@@ -257,16 +257,11 @@ def _histograms(feature: Feature) -> dict[str, Any]:
 
 def _over_time(feature: Feature, times: Sequence[str]) -> dict[str, Any]:
     points = [[time, value] for time, value in zip(times, feature.line, strict=True)]
-    floor = {
-        "symbol": "none", "lineStyle": {"color": "#ef4444", "type": "dashed"},
-        "label": {"formatter": "matters", "position": "insideEndTop", "color": "#ef4444"},
-        "data": [{"yAxis": feature.floor}],
-    }  # fmt: skip
     return {
         "xAxis": {"type": "time", **AXIS},
         "yAxis": {"type": "value", "name": MEASURES.get(feature.measure, ""), **AXIS},
         "series": [
             {"name": feature.name, "type": "line", "data": points, "connectNulls": False, "symbolSize": 5,
-             "markLine": floor if feature.floor else {}},
+             "markLine": plots.limit("matters", yAxis=feature.floor) if feature.floor else {}},
         ],
     }  # fmt: skip

@@ -82,7 +82,7 @@ def _show(said: told.Found) -> None:
         with ui.element("div").classes("y-row"):
             widgets.mark(found.severity)
             widgets.mark("over" if found.closed else "open", "y-good" if found.closed else "y-bad")
-            ui.label(found.told[:1].upper() + found.told[1:] + ".").style("font-weight: 600").classes("y-grow")
+            ui.label(found.told + ".").style("font-weight: 600").classes("y-grow")
         widgets.pairs([
             ("Kind", f"{found.kind}: {said.means}"), ("Subject", found.subject),
             ("Model", lambda: ui.link(f"{found.model}:{found.version}", f"/models/{found.model}/monitoring?version="
@@ -101,7 +101,7 @@ def _show(said: told.Found) -> None:
         widgets.pairs([
             ("Rows", f"{evidence.live:,} live against {evidence.reference:,} of the reference"),
             ("Effect", f"{evidence.value:.3g}, from {evidence.low:.3g} to {evidence.high:.3g}"),
-            ("Matters above", f"{evidence.floor:.3g}"), ("Chance", chance(evidence.p).removeprefix("; ")),
+            ("Matters above", f"{evidence.floor:.3g}"), ("p", _bare(chance(evidence.p))),
             ("From", widgets.Moment(evidence.since)), ("To", widgets.Moment(evidence.until)),
             ("Windows", f"{evidence.windows[0]} to {evidence.windows[1]}" if any(evidence.windows) else ""),
             *((name, _plain_of(value)) for name, value in evidence.more.items() if name not in ("distances", "texts")),
@@ -110,8 +110,8 @@ def _show(said: told.Found) -> None:
     if distances:
         with widgets.card("Distances", "Each with what chance exceeds once in twenty times at these sample sizes"):
             rows: list[dict[str, Any]] = [
-                {"name": DISTANCES.get(name, name), "value": f"{each['value']:.3g}",
-                 "critical": f"{each['critical']:.3g}", "p": chance(each.get("p")).removeprefix("; p = ")}
+                {"name": DISTANCES.get(name, name), "value": number(each["value"]),
+                 "critical": number(each["critical"]), "p": _bare(chance(each.get("p")))}
                 for name, each in distances.items()
             ]  # fmt: skip
             tables.table(_DISTANCES, rows, key="name", name=f"finding {found.id} distances")
@@ -121,6 +121,11 @@ def _show(said: told.Found) -> None:
             rows = [{"text": text, "times": times} for text, times in texts.items()]
             columns = (Column("text", "Text"), Column("times", "Times", "number"))
             tables.table(columns, rows, key="text", name=f"finding {found.id} texts")
+
+
+def _bare(told: str) -> str:
+    """A p-value below its own heading."""
+    return told.removeprefix("; p ").removeprefix("= ")
 
 
 def _alerts(numbers: Sequence[int]) -> Any:

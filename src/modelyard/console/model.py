@@ -20,14 +20,15 @@ from modelyard.registry import Change
 from modelyard.registry.records import PRODUCTION
 
 _COLUMNS = (
-    Column("act", "", "act"), Column("number", "Version", "number"), Column("aliases", "Aliases", "mark"),
-    Column("created", "Registered", "moment"), Column("by", "By"), Column("size", "Size, kB", "number"),
+    Column("act", "Actions", "act"), Column("number", "Version", "number"), Column("aliases", "Aliases", "mark"),
+    Column("created", "Registered", "moment"), Column("by", "By", "cell"), Column("size", "Size, kB", "number"),
     Column("metrics", "Metrics"), Column("requests", "Requests, 24 h", "number"), Column("p50", "p50", "number"),
     Column("p99", "p99", "number"), Column("tags", "Tags"),
 )  # fmt: skip
 
 _HISTORY = (
-    Column("when", "When", "moment"), Column("who", "Who"), Column("action", "Action"), Column("alias", "Alias"),
+    Column("when", "When", "moment"), Column("who", "Who", "cell"), Column("action", "Action", "cell"),
+    Column("alias", "Alias", "cell"),
     Column("from", "From", "number"), Column("to", "To", "number"), Column("detail", "What"), Column("why", "Why"),
 )  # fmt: skip
 
@@ -125,7 +126,7 @@ def _time(value: float | None) -> str:
 
 
 def _told(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {score(value)}" for name, value in list(metrics.items())[:_FEW])
+    return ", ".join(f"{widgets.metric(name)} {score(value)}" for name, value in list(metrics.items())[:_FEW])
 
 
 def _history(said: list[Change]) -> Callable[[list[Change]], None]:

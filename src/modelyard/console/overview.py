@@ -18,7 +18,8 @@ _COLUMNS = (
     Column("rollout", "Rollout", "mark"), Column("requests", "Requests", "number"),
     Column("failed", "Failed", "number"),
     Column("p50", "p50", "number"), Column("p99", "p99", "number"), Column("drift", "Largest drift", "link"),
-    Column("quality", "Accuracy"), Column("alerts", "Alerts", "mark"), Column("last", "Last request", "moment"),
+    Column("quality", "Quality by labels"), Column("alerts", "Alerts", "mark"),
+    Column("last", "Last request", "moment"),
 )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def _quality(each: told.Endpoint) -> str:
         value, low, high = each.quality.get(metric, (None, None, None))
         if value is not None:
             bounds = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
-            return f"{metric} {value:.3f}{bounds}"
+            return f"{widgets.metric(metric)} {value:.3f}{bounds}"
     return "–"
 
 

@@ -9,16 +9,16 @@ from nicegui import ui
 
 from modelyard.admin import predictions as told
 from modelyard.console import plots, tables, widgets
-from modelyard.console.plots import AXIS
+from modelyard.console.plots import AXIS, BELOW, GRID_ABOVE
 from modelyard.console.predictions import address, plain
 from modelyard.console.tables import Column
 from modelyard.console.view import View, page
 
 _INPUTS = (Column("name", "Input"), Column("value", "Value"), Column("how", "How it was kept"))
 _OUTPUTS = (Column("name", "Output"), Column("value", "Value"))
-_CLASSES = (Column("class", "Class"), Column("probability", "Probability", "number"), Column("drawn", "", "drawn"))
+_CLASSES = (Column("class", "Class"), Column("probability", "Probability", "number"), Column("drawn", "Drawn", "drawn"))
 
-_BAR = '<q-td :props="props" style="width: 45%"><div class="y-step" :style="{width: props.value + \'%\'}"></div></q-td>'
+_BAR = tables.cell('<div class="y-bar"><div class="y-step" :style="{width: props.value + \'%\'}"></div></div>')
 
 
 @page("/predictions/{id}", "Prediction {id}")
@@ -132,7 +132,7 @@ def _stages(said: told.Prediction) -> None:
     with widgets.card("Time", f"{widgets.seconds(total)} from the first byte to the answer"):
         plots.chart(
             _waterfall(rows), ("Stage", "Begins, s", "Takes, s"), lambda: list(rows), f"stages of {said.id}",
-            height=60 + 30 * len(rows),
+            height=76 + 30 * len(rows),
         )  # fmt: skip
 
 
@@ -140,15 +140,14 @@ def _waterfall(rows: list[tuple[str, float, float]]) -> dict[str, Any]:
     bar = {"type": "bar", "stack": "time", "barWidth": 14}
     return {
         "legend": {"show": False}, "tooltip": {"trigger": "item", "confine": True},
-        "grid": {"left": 8, "right": 24, "top": 8, "bottom": 8, "containLabel": True},
-        "xAxis": {"type": "value", **AXIS},
+        "grid": {**GRID_ABOVE, "right": 72, "top": 8}, "xAxis": {"type": "value", "name": "ms", **BELOW},
         "yAxis": {"type": "category", "inverse": True, "data": [name for name, _, _ in rows], **AXIS},
         "series": [
             {**bar, "name": "begins", "data": [_ms(begun) for _, begun, _ in rows], "silent": True,
              "itemStyle": {"color": "transparent"}},
             {**bar, "name": "takes, ms", "data": [_ms(seconds) for _, _, seconds in rows],
              "itemStyle": {"color": "#3b82f6"},
-             "label": {"show": True, "position": "right", "color": "#7a8594", "formatter": "{c} ms"}},
+             "label": {"show": True, "position": "right", "color": plots.SOFT, "formatter": "{c} ms"}},
         ],
     }  # fmt: skip
 

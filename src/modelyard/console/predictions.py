@@ -14,8 +14,9 @@ from modelyard.charts import number
 from modelyard.console import tables, widgets
 from modelyard.console.tables import Column
 from modelyard.console.view import View, page
+from modelyard.console.widgets import escaped
 from modelyard.errors import NotFound
-from modelyard.recording.search import FAILED, Page, Row
+from modelyard.recording.search import COUNTED, FAILED, Page, Row
 
 #: Rows of a page, and seconds between two looks, as each reads files.
 ROWS, EVERY = 50, 6.0
@@ -116,6 +117,10 @@ async def _form(known: told.Columns, asked: dict[str, str]) -> None:
                 kept = {name: f"{name}: {why}" for name, why in told.KEPT.items()}
                 select("kept", "Inputs kept", {"": "any", **kept})
                 text("flag", "Flag: any, or age:above")
+                # The framework points each of its inputs at a list of this name, which is there on phones only.
+                with ui.element("datalist").props(f"id={fields['flag'].html_id}-datalist"):
+                    for flag, words in {"any": "something was odd", **known.flags}.items():
+                        ui.element("option").props(f'value="{escaped(flag)}" label="{escaped(words)}"')
             conditions = ui.element("div").classes("w-full")
             with conditions:
                 for each in given or [""]:
@@ -144,7 +149,8 @@ def _rows(asked: dict[str, str], after: str) -> Callable[[Page], Callable[[Page]
         if not said.rows:
             widgets.empty("No recorded prediction fits." if any(asked.values()) else "No prediction is recorded yet.")
             return None
-        with widgets.card("Predictions", "The newest first"):
+        with widgets.card("Predictions"):
+            about = ui.label(_fitting(said)).classes("y-soft y-small")
             made = tables.table(_COLUMNS, [_row(each) for each in said.rows], key="key", name="predictions", page=ROWS)
             with ui.element("div").classes("y-row"):
                 if after:
@@ -155,11 +161,17 @@ def _rows(asked: dict[str, str], after: str) -> Callable[[Page], Callable[[Page]
         def update(newer: Page) -> None:
             if bool(newer.next) != bool(said.next) or not newer.rows:
                 raise widgets.Rebuild
+            about.text = _fitting(newer)
             tables.refresh(made, _COLUMNS, [_row(each) for each in newer.rows])
 
         return update
 
     return build
+
+
+def _fitting(said: Page) -> str:
+    many = "1 fits" if said.fitting == 1 else f"{said.fitting:,} fit"
+    return f"The newest first; {f'{COUNTED:,} or more fit' if said.fitting >= COUNTED else many}"
 
 
 def _row(said: Row) -> dict[str, Any]:

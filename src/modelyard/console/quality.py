@@ -9,7 +9,7 @@ from nicegui import ui
 
 from modelyard.charts import number, score
 from modelyard.console import plots, tables, widgets
-from modelyard.console.plots import AXIS, COLOURS
+from modelyard.console.plots import AXIS, BELOW, COLOURS, GRID_ABOVE
 from modelyard.console.tables import Column
 from modelyard.monitoring.accuracy import Line, Quality, Report
 from modelyard.monitoring.maturity import Curve
@@ -18,7 +18,7 @@ from modelyard.monitoring.scorecard import Calibration, Metric
 _METRICS = (
     Column("metric", "Metric", "cell"), Column("value", "By labels", "number"),
     Column("bounds", "95% interval", "cell"), Column("trained", "At training", "number"),
-    Column("trained_bounds", "its interval", "cell"), Column("verdict", "Beside training", "mark"),
+    Column("trained_bounds", "Its 95% interval", "cell"), Column("verdict", "Beside training", "mark"),
 )  # fmt: skip
 _LINES = (
     Column("name", "Part"), Column("labelled", "Labels", "number"), Column("metric", "Metric", "cell"),
@@ -43,8 +43,9 @@ def quality(said: Report | None) -> None:
             ui.label(note).classes("y-note")
         if said.unripe.rows:
             ripe = f"older than {said.ripe_after / 3600:,.3g} hours" if said.ripe_after is not None else "complete"
+            hours = "1 hour" if said.unripe.hours == 1 else f"{said.unripe.hours:,} hours"
             ui.label(
-                f"{said.unripe.rows:,} predictions of {said.unripe.hours:,} hours are left out until they are {ripe}: "
+                f"{said.unripe.rows:,} predictions of {hours} are left out until they are {ripe}: "
                 f"{said.unripe.labelled:,} of them have a label so far."
             ).classes("y-soft y-small")
         for version in said.versions:
@@ -58,10 +59,12 @@ def _version(said: Quality) -> None:
     if said.whole is None:
         ui.label("None of its predictions that are old enough has a label yet.").classes("y-soft")
     else:
-        told = f"{said.whole.labelled:,} labelled of {said.whole.rows:,} predictions, from {said.whole.since} to "
-        ui.label(told + f"{said.whole.until} (UTC); training held out {said.trained_rows:,} rows").classes(
-            "y-soft y-small"
-        )
+        with ui.element("div").classes("y-row y-soft y-small").style("gap: 4px"):
+            ui.label(f"{said.whole.labelled:,} labelled of {said.whole.rows:,} predictions, made from")
+            widgets.moment(f"{said.whole.since}:00:00Z")
+            ui.label("to")
+            widgets.moment(f"{said.whole.until}:59:59Z")
+            ui.label(f"; training held out {said.trained_rows:,} rows")
         tables.table(_METRICS, _metrics(said, said.whole), key="metric", name=f"version {said.version} metrics")
     _expected(said)
     with ui.element("div").classes("y-wide"):
@@ -79,7 +82,10 @@ def _version(said: Quality) -> None:
         ]  # fmt: skip
         columns = [Column("class", "Class")]
         for metric in ("precision", "recall", "f1"):
-            columns += [Column(metric, metric, "number"), Column(f"{metric}_bounds", "95% interval", "cell")]
+            columns += [
+                Column(metric, widgets.metric(metric), "number"),
+                Column(f"{metric}_bounds", "95% interval", "cell"),
+            ]
         tables.table(columns, rows, key="class", name=f"version {said.version} classes")
     parts = [(f"arm {line.arm}", line) for line in said.arms] + [(line.segment, line) for line in said.segments]
     if parts:
@@ -94,7 +100,7 @@ def _expected(said: Quality) -> None:
         with ui.element("div").classes("y-note"):
             ui.label(f"{found.title[:1].upper()}{found.title[1:]}").style("font-weight: 600")
             more = ", ".join(
-                f"{name} {score(value)}"
+                f"{widgets.metric(name)} {score(value)}"
                 for name in ("precision", "recall", "f1", "roc_auc")
                 if (value := getattr(found, name)) is not None
             )
@@ -122,8 +128,9 @@ def _metrics(said: Quality, whole: Line) -> list[dict[str, Any]]:
         before = Metric(value=trained.get("value"), low=trained.get("low"), high=trained.get("high"))
         verdict = whole.verdicts.get(name, "")
         rows.append({
-            "metric": name, "value": _value(metric), "bounds": _bounds(metric), "trained": _value(before),
-            "trained_bounds": _bounds(before), "verdict": verdict or ("alike" if before.low is not None else ""),
+            "metric": widgets.metric(name), "value": _value(metric), "bounds": _bounds(metric),
+            "trained": _value(before), "trained_bounds": _bounds(before),
+            "verdict": verdict or ("alike" if before.low is not None else ""),
             "verdict_tone": {"worse": "y-bad", "better": "y-good"}.get(verdict, ""),
         })  # fmt: skip
     return rows
@@ -132,12 +139,17 @@ def _metrics(said: Quality, whole: Line) -> list[dict[str, Any]]:
 def _part(name: str, line: Line) -> dict[str, Any]:
     metric = next((each for each in ("accuracy", "mae") if each in line.metrics), next(iter(line.metrics)))
     found = line.metrics[metric]
-    return {"name": name, "labelled": line.labelled, "metric": metric, "value": _value(found), "bounds": _bounds(found)}
+    return {
+        "name": name,
+        "labelled": line.labelled,
+        "metric": widgets.metric(metric),
+        "value": _value(found),
+        "bounds": _bounds(found),
+    }
 
 
 def _days(said: Quality) -> None:
     name = "MAE" if said.task == "regression" else "accuracy"
-    ui.label(f"By day: {name}").classes("y-soft y-small")
     lows = [[day.day, day.metric.low] for day in said.days]
     spans = [
         [day.day, None if day.metric.high is None or day.metric.low is None else day.metric.high - day.metric.low]
@@ -157,18 +169,18 @@ def _days(said: Quality) -> None:
     plots.chart(
         options, ("Day", "Rows", "Labels", name, "Low", "High"),
         lambda: [(d.day, d.rows, d.labelled, d.metric.value, d.metric.low, d.metric.high) for d in said.days],
-        f"version {said.version} days",
+        f"version {said.version} days", title=f"By day (UTC): {name}",
     )  # fmt: skip
 
 
 def _calibration(version: str, cells: Sequence[Calibration]) -> None:
-    ui.label("Calibration: of what was said to be so probable, how much came true").classes("y-soft y-small")
     options = {
-        "xAxis": {"type": "value", "min": 0, "max": 1, "name": "said", **AXIS},
+        "grid": GRID_ABOVE,
+        "xAxis": {"type": "value", "min": 0, "max": 1, "name": "said", **BELOW},
         "yAxis": {"type": "value", "min": 0, "max": 1, "name": "came true", **AXIS},
         "series": [
             {"name": "perfect", "type": "line", "symbol": "none", "data": [[0, 0], [1, 1]],
-             "lineStyle": {"type": "dashed", "color": "#8a94a3"}, "itemStyle": {"color": "#8a94a3"}},
+             "lineStyle": {"type": "dashed", "color": plots.SOFT}, "itemStyle": {"color": plots.SOFT}},
             {"name": "came true", "type": "line", "data": [[_short(c.said), _short(c.true)] for c in cells],
              "lineStyle": {"color": COLOURS[0]}, "itemStyle": {"color": COLOURS[0]}},
             *(
@@ -182,20 +194,22 @@ def _calibration(version: str, cells: Sequence[Calibration]) -> None:
     plots.chart(
         options, ("Said", "Came true", "Low", "High", "Rows"),
         lambda: [(c.said, c.true, c.low, c.high, c.rows) for c in cells], f"version {version} calibration",
+        title="Calibration: of what was said to be so probable, how much came true",
     )  # fmt: skip
 
 
 def _delays(curve: Curve) -> None:
-    ui.label(f"How late labels come, by {curve.labels:,} of them").classes("y-soft y-small")
     points = list(zip((s / 3600 for s in curve.seconds), curve.shares, strict=True))
     options = {
-        "xAxis": {"type": "log", "name": "hours", **AXIS}, "yAxis": {"type": "value", "max": 1, **AXIS},
+        "xAxis": {"type": "log", "name": "hours after the prediction", **BELOW},
+        "yAxis": {"type": "value", "max": 1, "name": "share of labels", **AXIS}, "grid": GRID_ABOVE,
         "series": [
             {"name": "have come", "type": "line", "step": "end", "data": [[_short(x), _short(y)] for x, y in points]}
         ],
         "legend": {"show": False},
     }  # fmt: skip
-    plots.chart(options, ("Hours", "Share of labels"), lambda: list(points), "label delays", height=200)
+    plots.chart(options, ("Hours", "Share of labels"), lambda: list(points), "label delays",
+                title=f"How late labels come, by {curve.labels:,} of them", height=220)  # fmt: skip
 
 
 def _value(metric: Metric) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from modelyard.errors import InvalidInput
 from modelyard.registry.routes import Pin
 
@@ -19,12 +21,15 @@ def percents(what: str, text: str) -> tuple[float, ...]:
     return tuple(percent(what, word) for word in text.replace(",", " ").split())
 
 
-def seconds(what: str, text: str) -> float:
-    """Raises InvalidInput for what is no number."""
-    try:
-        return float(text.strip().removesuffix("s"))
-    except ValueError:
-        raise InvalidInput.at(what, "seconds, like 60", repr(text)) from None
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def span(what: str, text: str) -> float:
+    """``90s``, ``10m``, ``24h``, ``7d``, or a plain number, in seconds. Raises InvalidInput."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if found is None:
+        raise InvalidInput.at(what, "a time like 90s, 10m, 24h or 7d", repr(text))
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def pins_of(text: str) -> list[Pin]:

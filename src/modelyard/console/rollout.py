@@ -18,10 +18,10 @@ from modelyard.registry.plans import Stage
 from modelyard.rollouts.guard import LEAST_REQUESTS
 
 _DECISIONS = (
-    Column("moment", "When", "moment"), Column("who", "By"), Column("action", "Decision", "mark"),
+    Column("moment", "When", "moment"), Column("who", "By", "cell"), Column("action", "Decision", "mark"),
     Column("share", "Share then", "number"), Column("served", "Served", "number"), Column("bad", "Bad", "number"),
     Column("slow", "Slow", "number"), Column("wrong", "Wrong", "number"), Column("why", "Why"),
-    Column("evidence", "Evidence, to 1"),
+    Column("evidence", "Evidence (needed), to 1"),
 )  # fmt: skip
 
 _TONES = {
@@ -112,15 +112,16 @@ def _stage(stage: Stage) -> str:
 def _figures(said: Standing) -> dict[str, tuple[str, str]]:
     row, served = said.rollout, said.rollout.exposure
     if row.ended is None and row.state != "watching":
-        stage = (f"{row.stage + 1} of {len(said.plan.stages)}", f"{said.seconds:.0f} of {said.plan.stage_seconds:g} s")
+        lasted = f"{said.seconds:.0f} s of at least {said.plan.stage_seconds:g} s"
+        stage = (f"{row.stage + 1} of {len(said.plan.stages)}", lasted)
     else:
         stage = (row.state, "")
-    seen = f"at least {LEAST_REQUESTS}; {said.stable_requests:,} of version {row.stable}"
+    seen = f"at least {LEAST_REQUESTS} are needed; version {row.stable} had {said.stable_requests:,}"
     return {
         "Stage": stage,
         "Share now": (f"{row.share * 100:.4g}%", f"by {said.plan.key}" if said.plan.key != "request" else ""),
-        "Requests in the stage": (f"{said.candidate_requests:,}", seen),
-        f"Served by version {row.candidate}": (f"{served.requests:,}", "in all stages"),
+        f"Requests to version {row.candidate} in this stage": (f"{said.candidate_requests:,}", seen),
+        f"Served by version {row.candidate} in all": (f"{served.requests:,}", "requests"),
         "Bad answers served": (f"{served.bad:,}", f"{served.slow:,} slow, {served.wrong:,} known to be wrong"),
     }
 
@@ -156,7 +157,7 @@ def _actions(view: View, said: Standing, look: Again) -> None:
 
 def _decision(each: rollouts.Decided) -> dict[str, Any]:
     worst = max(each.findings, key=lambda finding: finding.log_e - finding.needed, default=None)
-    told = f"{worst.guard} {evidence.odds(worst.log_e)}, {evidence.odds(worst.needed)} needed" if worst else ""
+    told = f"{worst.guard} {evidence.odds(worst.log_e)} ({evidence.odds(worst.needed)})" if worst else ""
     return {
         "id": each.id, "moment": each.moment, "who": each.who, "action": each.action,
         "action_tone": _TONES.get(each.action, ""), "share": f"{each.share * 100:.4g}%",

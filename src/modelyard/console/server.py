@@ -24,7 +24,7 @@ RECONNECT_SECONDS = 30.0
 #: Each is imported for its pages.
 _PAGES = (
     "overview", "model", "endpoint", "try_it", "monitoring", "findings", "predictions", "prediction", "alerts", "alert",
-    "jobs", "settings",
+    "jobs", "settings", "nowhere",
 )  # fmt: skip
 
 

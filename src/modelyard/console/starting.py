@@ -10,18 +10,21 @@ from modelyard.admin import routes as told
 from modelyard.admin.rollouts import start_rollout
 from modelyard.console import widgets
 from modelyard.console.acts import WHY, Again
-from modelyard.console.reading import percent, percents, pins_of, seconds
+from modelyard.console.reading import percent, percents, pins_of, span
 from modelyard.console.view import View
 from modelyard.errors import ModelyardError
 from modelyard.registry.plans import GUARDS
-from modelyard.rollouts.plan import TOLERANCES
+from modelyard.rollouts.plan import TOLERANCES, WATCH_SECONDS
 
 _KINDS = {
     "canary": "Canary: one share, then everything",
     "ramp": "Ramp: one share after the other",
     "shadow": "Shadow: copies, whose answers are dropped",
     "ab": "Experiment: until its outcomes are shown to be better",
+    "bandit": "Bandit: an experiment whose shares follow the outcomes",
 }
+#: Those that are judged by outcomes, each client on one side.
+_EXPERIMENTS = ("ab", "bandit")
 
 
 def card(view: View, said: told.Answering, look: Again) -> None:
@@ -62,22 +65,26 @@ class _Form:
             self.ramp = _input("Shares, %", "1, 5, 25, 50, 100").bind_visibility_from(self.kind, "value", value="ramp")
             self.copies = _input("Copies first, %", "").bind_visibility_from(self.kind, "value", value="ramp")
             self.outcome = _input("The label that is a success (a right prediction, if empty)", "")
-            self.outcome.bind_visibility_from(self.kind, "value", value="ab")
+            self.outcome.bind_visibility_from(self.kind, "value", lambda kind: kind in _EXPERIMENTS)
             ui.label().classes("y-soft").bind_text_from(self.to, "value", self._consequence)
             self.guards = ui.select(list(GUARDS), value=[], multiple=True, label="Guards (all that can be, if none)")
             self.guards.classes("w-full").props("use-chips")
             self.key = _input("What sticks", "request").props('hint="request, header:NAME or column:NAME"')
             with ui.expansion("More").classes("w-full"):
                 self.alpha = _input("Chance of a false rollback, %", "1")
-                self.stage = _input("Least seconds of a stage", "60")
+                self.stage = _input("Least time of a stage", "60s").props('hint="like 90s, 10m, 24h or 7d"')
+                self.watch = _input("How long labels may roll it back later", "")
+                self.watch.props(f'stack-label placeholder="{WATCH_SECONDS / 3600:g}h"')
                 self.by = ui.select(
                     {"evidence": "when it is shown to be safe", "schedule": "when the time is over"},
                     value="evidence", label="The next stage begins",
                 ).classes("w-full")  # fmt: skip
-                self.tolerances = {
-                    guard: _input(f"Tolerated, {guard}, % more", "").props(f'placeholder="{usual * 100:g}"')
-                    for guard, usual in TOLERANCES.items()
-                }
+                ui.label("How much more may be bad, % of the requests, answers or labels").classes("y-soft y-small")
+                with ui.element("div").classes("y-form"):
+                    self.tolerances = {
+                        guard: _input(f"Tolerated, {guard}", "").props(f'stack-label placeholder="{usual * 100:g}"')
+                        for guard, usual in TOLERANCES.items()
+                    }
                 self.pins = ui.textarea("Always there, one a line: header: value = canary").classes("w-full")
                 self.hold = ui.checkbox("End with a verdict instead of taking over")
             self.force = ui.checkbox("Even if callers may break, because its signature differs")
@@ -111,8 +118,12 @@ class _Form:
             shares["ramp"] = percents("shares", self.ramp.value)
             if self.copies.value.strip():
                 shares["shadow"] = percent("copies", self.copies.value)
+        elif kind == "bandit":
+            shares |= {"canary": percent("share", self.share.value), "bandit": True}
         else:
             shares[kind] = percent("share", self.share.value)
+        if self.watch.value.strip():
+            shares["watch_seconds"] = span("how long labels may roll it back", self.watch.value)
         tolerances = {
             guard: percent(f"tolerance of {guard}", each.value)
             for guard, each in self.tolerances.items() if each.value.strip()
@@ -120,9 +131,9 @@ class _Form:
         return {
             **shares, "to": self.to.value, "guards": self.guards.value or None, "by": self.by.value,
             "alpha": percent("chance", self.alpha.value), "tolerances": tolerances or None,
-            "stage_seconds": seconds("least time of a stage", self.stage.value), "key": self.key.value.strip(),
+            "stage_seconds": span("least time of a stage", self.stage.value), "key": self.key.value.strip(),
             "pins": pins_of(self.pins.value or ""), "hold": self.hold.value, "force_signature": self.force.value,
-            "outcome": self.outcome.value.strip() if kind == "ab" else "", "why": self.why.value,
+            "outcome": self.outcome.value.strip() if kind in _EXPERIMENTS else "", "why": self.why.value,
         }  # fmt: skip
 
 

@@ -21,18 +21,44 @@ class Column(NamedTuple):
     kind: str = "text"
 
 
+def cell(inside: str) -> str:
+    """How a cell is drawn. It is told its column's name, which stands before it where rows are shown as cards."""
+    return f'<q-td :props="props" :data-label="props.col.label">{inside}</q-td>'
+
+
+_LINK = (
+    "<a v-if=\"props.row[props.col.name + '_href']\" :href=\"props.row[props.col.name + '_href']\">"
+    "{{ props.value }}</a>"
+    "<template v-else>{{ props.value }}</template>"
+)
+#: A text, or a whole moment among texts.
+_TEXT = (
+    '<time v-if="/^\\d{4}-\\d\\d-\\d\\dT[\\d:.]+Z$/.test(props.value)" :data-utc="props.value"></time>'
+    "<template v-else>{{ props.value }}</template>"
+)
 _CELLS = {
-    "number": '<q-td :props="props">{{ typeof props.value === "number" ? props.value.toLocaleString() : props.value }}'
-    "</q-td>",
-    "moment": '<q-td :props="props"><time :data-utc="props.value"></time></q-td>',
-    "mark": '<q-td :props="props"><span v-if="props.value" '
-    ":class=\"'y-mark ' + (props.row[props.col.name + '_tone'] || '')\">{{ props.value }}</span></q-td>",
-    "act": '<q-td :props="props"><q-btn flat dense round icon="more_vert" :aria-label="props.value" '
-    "@click=\"() => $parent.$emit('act', props.row)\" /></q-td>",
-    "link": '<q-td :props="props"><a v-if="props.row[props.col.name + \'_href\']" '
-    ":href=\"props.row[props.col.name + '_href']\">{{ props.value }}</a><span v-else>{{ props.value }}</span></q-td>",
-}
-_CELLS["title"] = _CELLS["link"]
+    "number": cell('{{ typeof props.value === "number" ? props.value.toLocaleString() : props.value }}'),
+    "moment": cell('<time v-if="props.value" :data-utc="props.value"></time>'),
+    "mark": cell(
+        '<span v-if="props.value" '
+        ":class=\"'y-mark ' + (props.row[props.col.name + '_tone'] || '')\">{{ props.value }}</span>"
+    ),
+    "act": cell(
+        '<q-btn flat dense round icon="more_vert" :aria-label="props.value" '
+        "@click=\"() => $parent.$emit('act', props.row)\" />"
+    ),
+    "link": cell(_LINK), "title": cell(_LINK), "text": cell(_TEXT), "cell": cell("{{ props.value }}"),
+}  # fmt: skip
+
+#: In order of what numbers mean, also where a unit stands behind them; what is none comes first.
+SORT = (
+    "(a, b) => { const n = x => typeof x === 'number' ? x : parseFloat(String(x ?? '').replaceAll(',', ''))"
+    " * (/\\d s$/.test(x) ? 1e3 : 1); const [p, q] = [n(a), n(b)];"
+    " return isNaN(p) || isNaN(q) ? isNaN(q) - isNaN(p) : p - q; }"
+)
+
+#: With so many columns or more, each row is a card where there is no room for them beside each other.
+_MANY = 5
 
 
 def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, name: str, page: int = 25) -> ui.table:
@@ -45,12 +71,14 @@ def table(columns: Sequence[Column], rows: list[dict[str, Any]], *, key: str, na
             "name": each.name, "label": each.label, "field": each.name, "sortable": each.kind != "act",
             "align": "right" if each.kind == "number" else "left",
             "classes": {"text": "y-text", "title": "y-text y-title"}.get(each.kind, "y-cell"),
-            "headerClasses": "y-head",
+            "headerClasses": "y-head", **({":sort": SORT} if each.kind == "number" else {}),
         }
         for each in columns
     ]  # fmt: skip
     made = ui.table(columns=heads, rows=rows, row_key=key, pagination=page if len(rows) > page else None)
     made.props("flat dense wrap-cells").classes("w-full")
+    if len(columns) >= _MANY:
+        made.classes("y-cards")
     for column in columns:
         if column.kind in _CELLS:
             made.add_slot(f"body-cell-{column.name}", _CELLS[column.kind])

@@ -33,16 +33,15 @@ def latency(said: tuple[list[str], Arm]) -> Callable[[tuple[list[str], Arm]], No
         stages = tables.table(_STAGES, _stages(arm), key="stage", name="latency by stage")
         with ui.element("div").classes("y-wide"):
             with ui.element("div"):
-                ui.label("Whole time").classes("y-soft y-small")
                 whole = plots.chart(
                     _lines(times, arm.latency_line, arm.changes), ("Since", *arm.latency_line),
-                    lambda: _plain(now[0], now[1].latency_line), "latency over time",
+                    lambda: _plain(now[0], now[1].latency_line), "latency over time", title="Whole time",
                 )  # fmt: skip
             with ui.element("div"):
-                ui.label("95th percentile of each stage").classes("y-soft y-small")
                 parts = plots.chart(
                     _lines(times, arm.stage_lines, arm.changes), ("Since", *arm.stage_lines),
                     lambda: _plain(now[0], now[1].stage_lines), "stages over time",
+                    title="95th percentile of each stage",
                 )  # fmt: skip
         if arm.changes:
             with ui.element("div").classes("y-row y-small"):
@@ -97,10 +96,7 @@ def _stages(arm: Arm) -> list[dict[str, Any]]:
 
 
 def _lines(times: Sequence[str], lines: dict[str, list[float | None]], changes: Sequence[str]) -> dict[str, Any]:
-    marks = {
-        "symbol": "none", "silent": True, "lineStyle": {"color": "#ef4444", "type": "dashed"},
-        "label": {"show": False}, "data": [{"xAxis": moment} for moment in changes if moment >= times[0]],
-    }  # fmt: skip
+    marks = {**plots.limit(""), "data": [{"xAxis": moment} for moment in changes if moment >= times[0]]}
     return {
         "xAxis": {"type": "time", **AXIS}, "yAxis": {"type": "value", "name": "ms", **AXIS},
         "series": [

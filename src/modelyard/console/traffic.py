@@ -14,11 +14,15 @@ from modelyard.console.view import View
 
 #: How far back, and by how many points: each point has to hold several windows.
 _SPANS = {0.25: 15, 1.0: 20, 6.0: 36, 24.0: 48, 168.0: 84}
-_NAMES = {0.25: "15 minutes", 1.0: "1 hour", 6.0: "6 hours", 24.0: "24 hours", 168.0: "7 days"}
+_NAMES = {0.25: "15 min", 1.0: "1 h", 6.0: "6 h", 24.0: "24 h", 168.0: "7 d"}
 _DASHES = {"p50": "solid", "p95": "dashed", "p99": "dotted"}
 _HEADER = ("time", "version", "arm", "requests", "failed", "p50", "p95", "p99")
 
 Options = dict[str, Any]
+
+_AXES: Options = {
+    "xAxis": {"type": "time", **AXIS, "splitLine": {"show": False}}, "yAxis": {"type": "value", "min": 0, **AXIS},
+}  # fmt: skip
 
 
 async def charts(view: View, model: str) -> None:
@@ -47,16 +51,18 @@ def _show(said: Traffic) -> Callable[[Traffic], None]:
         tiles = [widgets.tile(name, *figure) for name, figure in _figures(said).items()]
     drawn = []
     with ui.element("div").classes("y-wide"):
-        for name, options in _DRAWN.items():
+        for name, (title, options) in _DRAWN.items():
             with ui.element("div"):
-                made = plots.chart(options(said), _HEADER, lambda: _lines(now), f"{said.model} {name}", height=230)
+                file = f"{said.model} {name}"
+                made = plots.chart(options(said), _HEADER, lambda: _lines(now), file, title=title)
             drawn.append((made, options))
-        with ui.element("div"):
-            header = ("time", "code", "requests")
-            by_code = plots.chart(
-                _failures(said), header, lambda: _failed(now), f"{said.model} failures by code", height=230
-            )
-        drawn.append((by_code, _failures))
+        if said.failures:
+            with ui.element("div"):
+                by_code = plots.chart(
+                    _failures(said), ("time", "code", "requests"), lambda: _failed(now),
+                    f"{said.model} failures by code", title="Refused or failed requests, by code",
+                )  # fmt: skip
+            drawn.append((by_code, _failures))
 
     def update(newer: Traffic) -> None:
         nonlocal now
@@ -82,8 +88,12 @@ def _figures(said: Traffic) -> dict[str, tuple[str, str]]:
         "Requests": (f"{whole.requests:,}", f"{whole.lost:,} rows not recorded" if whole.lost else ""),
         "Failed": (widgets.share(whole.failed, whole.requests), f"{whole.failed:,} requests"),
         **{
-            name: (widgets.seconds(value), "")
-            for name, value in (("p50", whole.p50), ("p95", whole.p95), ("p99", whole.p99))
+            name: (widgets.seconds(value), f"{share} take less")
+            for name, value, share in (
+                ("p50", whole.p50, "half"),
+                ("p95", whole.p95, "19 of 20"),
+                ("p99", whole.p99, "99 of 100"),
+            )
         },
     }
 
@@ -96,7 +106,7 @@ def _rates(said: Traffic) -> Options:
         ]}
         for each in said.series
     ]  # fmt: skip
-    return {**_axes("Requests a second"), "series": lines}
+    return {**_AXES, "series": lines}
 
 
 def _latency(said: Traffic) -> Options:
@@ -111,7 +121,7 @@ def _latency(said: Traffic) -> Options:
         }
         for place, each in enumerate(said.series) for quantile, dash in _DASHES.items()
     ]  # fmt: skip
-    return {**_axes("Latency, ms"), "series": lines}
+    return {**_AXES, "series": lines}
 
 
 def _shares(said: Traffic) -> Options:
@@ -122,7 +132,7 @@ def _shares(said: Traffic) -> Options:
         ]}
         for each in said.series
     ]  # fmt: skip
-    return {**_axes("Failed, %"), "series": lines}
+    return {**_AXES, "series": lines}
 
 
 def _failures(said: Traffic) -> Options:
@@ -130,23 +140,14 @@ def _failures(said: Traffic) -> Options:
         {"name": code, "type": "bar", "stack": "all", "data": [list(at) for at in zip(said.times, counts, strict=True)]}
         for code, counts in sorted(said.failures.items())
     ]
-    return {**_axes("Refused or failed, by code"), "series": bars}
+    return {**_AXES, "series": bars}
 
 
-_DRAWN: dict[str, Callable[[Traffic], Options]] = {
-    "requests a second": _rates, "latency": _latency, "failed requests": _shares,
+#: By what a chart's file is called.
+_DRAWN: dict[str, tuple[str, Callable[[Traffic], Options]]] = {
+    "requests a second": ("Requests a second", _rates), "latency": ("Latency, ms", _latency),
+    "failed requests": ("Failed, % of the requests", _shares),
 }  # fmt: skip
-
-
-def _axes(name: str) -> Options:
-    title = {"text": name, "textStyle": {"fontSize": 13, "fontWeight": 600, "color": "#7a8594"}, "padding": 0}
-    return {
-        "title": title, "legend": {"top": 20, "type": "scroll", "textStyle": {"color": "#7a8594"}},
-        "grid": {"left": 8, "right": 16, "top": 52, "bottom": 8, "containLabel": True},
-        "xAxis": {"type": "time", **AXIS, "splitLine": {"show": False},
-                  "axisLabel": {**AXIS["axisLabel"], "hideOverlap": True}},
-        "yAxis": {"type": "value", "min": 0, **AXIS},
-    }  # fmt: skip
 
 
 def name_of(each: Series) -> str:

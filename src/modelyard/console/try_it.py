@@ -164,7 +164,7 @@ def _bars(model: str, name: str, answers: dict[int, Tried]) -> None:
         "yAxis": {"type": "category", "data": labels, "inverse": True, **AXIS},
         "series": [
             {"name": f"version {n}", "type": "bar", "barMaxWidth": 22, "data": [each.get(label) for label in labels],
-             "label": {"show": True, "position": "right", "color": "#7a8594",
+             "label": {"show": True, "position": "right", "color": plots.SOFT,
                        ":formatter": "p => p.value === null ? '' : p.value.toFixed(4)"}}
             for n, each in shares.items()
         ],

@@ -18,7 +18,7 @@ from nicegui import ui
 from modelyard.console import widgets
 from modelyard.console.door import Door, session_in
 from modelyard.console.pieces import Build, key_of, show_in
-from modelyard.errors import ModelyardError, Refused, Unauthenticated
+from modelyard.errors import ModelyardError, NotFound, Refused, Unauthenticated
 from modelyard.registry import Registry
 from modelyard.registry.records import acting
 from modelyard.telemetry import Log
@@ -176,11 +176,20 @@ def page(path: str, title: str) -> Callable[[Callable[..., Awaitable[None]]], Ca
             view = View()
             name = title.format_map(given)
             ui.page_title(f"{name} – Modelyard")
-            with _frame(view, path):
+            with frame(view, path):
+                try:
+                    if "{model}" in path:
+                        await view.load(_check_model, model=given["model"])
+                except NotFound as error:
+                    widgets.heading(name)
+                    widgets.failure(error, again=False)
+                    return
+                except ModelyardError:  # whatever the page shows tells what is wrong, and tries again
+                    pass
                 try:
                     await build(view, **given)
                 except ModelyardError as error:
-                    widgets.failure(error)
+                    widgets.failure(error, again=False)
 
         # The framework reads the signature for what stands in the path: all but the view.
         signature = inspect.signature(build)
@@ -192,7 +201,16 @@ def page(path: str, title: str) -> Callable[[Callable[..., Awaitable[None]]], Ca
     return decorate
 
 
-def _frame(view: View, path: str) -> ui.element:
+def _check_model(registry: Registry, model: str) -> None:
+    """Raises NotFound for a model of which there is neither a version nor traffic."""
+    known = set(registry.models())
+    if model not in known:
+        known |= {name for name, _ in registry.windows.models()}
+        if model not in known:
+            raise NotFound.among("model", model, known)
+
+
+def frame(view: View, path: str) -> ui.element:
     """Header, navigation, and the place for the page itself."""
     root = files("modelyard.console")
     ui.add_css(root.joinpath("style.css").read_text(encoding="utf-8"))

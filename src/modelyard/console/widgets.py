@@ -13,6 +13,7 @@ from nicegui import ui
 
 from modelyard.charts import number
 from modelyard.errors import ModelyardError
+from modelyard.training.metrics import TITLES
 
 #: Classes of severities and states.
 TONES = {
@@ -170,7 +171,7 @@ def tell(error: ModelyardError) -> None:
 @contextmanager
 def dialog(title: str) -> Any:
     """A dialog; ``answered`` opens it and waits."""
-    with ui.dialog() as made, ui.card().classes("y-dialog"):
+    with ui.dialog().props(f'aria-label="{escaped(title)}"') as made, ui.card().classes("y-dialog"):
         ui.label(title).props('role="heading" aria-level="2"').style("font-size: 18px; font-weight: 650")
         yield made
 
@@ -228,10 +229,16 @@ def download(name: str, header: Sequence[str], rows: Callable[[], list[Sequence[
 
 
 def seconds(value: float | None) -> str:
-    """A duration as a person would write it: ``1.2 ms``; a dash where there is none."""
+    """A duration as a person would write it: ``1.2 ms``, in three digits; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{number(value * 1e3)} ms" if value < 1 else f"{number(value)} s"
+    told, unit = (value * 1e3, "ms") if value < 1 else (value, "s")
+    return f"{number(float(f'{told:.3g}') if told < 1e3 else told)} {unit}"
+
+
+def metric(name: str) -> str:
+    """What a metric is called: ``ROC AUC`` for ``roc_auc``."""
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def share(part: int, whole: int) -> str:

@@ -81,14 +81,21 @@ class Change(NamedTuple):
     false_alarms: float = 0.0
 
 
-def add(spent: Spent, windows: Iterable[Window], rules: BudgetRules) -> None:
-    """Count windows, in place. Copies that a shadow got do not count: nobody waited for them."""
+def add(spent: Spent, windows: Iterable[Window], rules: BudgetRules, now: str = "9999") -> None:
+    """Count windows, in place. Copies that a shadow got do not count: nobody waited for them.
+
+    What a clock that is ahead says came after ``now`` came now: were it believed, everything after it would be too old
+    to count.
+    """
+    for buckets in (spent.fine, spent.coarse):
+        for moment in [moment for moment in buckets if moment > now]:  # or our own clock was ahead
+            del buckets[moment]
     for window in windows:
         if window.arm == "shadow" or not window.counted.requests:
             continue
         failed, slow = failed_of(window.counted), slow_of(window.counted, rules.slow_ms)
         for minutes, buckets in ((MINUTES, spent.fine), (HOURS, spent.coarse)):
-            bucket = buckets.setdefault(_start(window.opened, minutes), Bucket())
+            bucket = buckets.setdefault(_start(min(window.opened, now), minutes), Bucket())
             bucket.requests += window.counted.requests
             bucket.failed += failed
             bucket.slow += slow

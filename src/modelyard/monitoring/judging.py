@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelyard import settings
-from modelyard.errors import ModelyardError, NotFound
+from modelyard.errors import Conflict, NotFound, RemoteFailed
 from modelyard.monitoring import alerting
 from modelyard.monitoring.accuracy import Known, Report, report
 from modelyard.monitoring.outcomes import apply
@@ -66,7 +66,7 @@ class Judge:
                 opened = self._look(model)
                 if monotonic() - self._tidied.get(model, float("-inf")) >= TIDY_SECONDS:
                     self._tidy(model, cohorts)
-            except ModelyardError:
+            except (Conflict, RemoteFailed):
                 raise
             except Exception as error:  # a bug of ours: other models' labels are looked at all the same
                 self._log.write("error", "labels could not be judged", model=model, error=error)

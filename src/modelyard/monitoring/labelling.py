@@ -57,7 +57,11 @@ class Labelling:
         self._joiners: dict[str, Joiner] = {}
         self._versions: dict[tuple[str, str, tuple[str, ...]], Version | None] = {}
         self._lock = _locked(places.state / "joining.lock")
-        self._source = places.source()
+        try:
+            self._source = places.source()
+        except BaseException:
+            self.close()
+            raise
 
     def turn(self, models: Sequence[str] | None = None) -> dict[str, Turn]:
         """Join what can be joined of these models, or of all that have labels. Raises RemoteFailed."""
@@ -115,7 +119,13 @@ def follow(
     while not stop.is_set():
         try:
             labelling = Labelling(registry, places, sample=settings.get("record_sample"), tell=tell)
-        except (ModelyardError, OSError):  # mostly that another process joins
+        except Conflict:
+            stop.wait(_CONFLICT_SECONDS)
+            continue
+        except (ModelyardError, OSError) as error:
+            if not failing:
+                log.write("warning", "labels cannot be joined", error=error)
+            failing = True
             stop.wait(_CONFLICT_SECONDS)
             continue
         try:

@@ -68,7 +68,8 @@ class Postman:
             for attempt in ended:
                 del self._going[attempt.delivery.id]
                 self._tell(attempt)
-        for delivery in self._alerts.waiting():
+        # However much waits for a sink that hangs, what is for others is looked at.
+        for delivery in self._alerts.waiting(without={going.delivery.sink for going in self._going.values()}):
             is_free = all(going.delivery.sink != delivery.sink for going in self._going.values())
             if is_free and len(self._going) < AT_ONCE and is_due(delivery, now()):
                 self._begin(delivery, rules)

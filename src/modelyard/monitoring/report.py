@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import msgspec
 from modelyard.errors import ModelyardError, NotFound
 from modelyard.monitoring import accuracy, budget, latency, words
 from modelyard.monitoring.features import Feature, features_of
-from modelyard.monitoring.looks import Look, has_bins_of
+from modelyard.monitoring.looks import has_bins_of, pool
 from modelyard.monitoring.rules import Rules, load
 from modelyard.monitoring.turn import unpack_state
 from modelyard.monitoring.watch import Alive
@@ -173,32 +174,33 @@ def _arm(
     found: Sequence[Finding],
 ) -> Arm:  # fmt: skip
     bins = bins_of(reference) if reference is not None else ""
-    fitting = [each for each in windows if reference is not None and has_bins_of(reference, bins, each.counted)]
-    whole = _sum(windows)
+    fits: list[list[Counted]] = [[] for _ in times]
+    others: list[list[Counted]] = [[] for _ in times]
+    for window in windows:
+        is_fit = reference is not None and has_bins_of(reference, bins, window.counted)
+        (fits if is_fit else others)[max(bisect_right(times, window.opened) - 1, 0)].append(window.counted)
+    fitting = [pool(each) for each in fits]
+    sums = [pool(map(_bare, (mine, *rest))) for mine, rest in zip(fitting, others, strict=True)]
+    whole = pool(sums)
     made = Arm(
         version=version, arm=arm, since=min(w.opened for w in windows), until=max(w.closed for w in windows),
         windows=len(windows), requests=whole.requests, rows=whole.rows, failed=budget.failed_of(whole),
         invalid=whole.invalid, lost=whole.lost, codes=whole.codes,
-        foreign=sum(w.counted.rows > 0 for w in windows) - sum(w.counted.rows > 0 for w in fitting)
-        if reference is not None else 0,
+        foreign=sum(each.rows > 0 for rest in others for each in rest) if reference is not None else 0,
     )  # fmt: skip
-    parted = [[w for w in windows if _at(times, w.opened) == i] for i in range(len(times))]
     for stage in STAGES:
         counts = whole.stages.get(stage, [])
         if sum(counts):
             made.latency[stage] = {name: quantile_of(counts, q) for name, q in latency.QUANTILES.items()}
-    sums = [_sum(each) if each else Counted() for each in parted]
     made.latency_line = {name: _line(sums, "total", q) for name, q in latency.QUANTILES.items()}
     made.stage_lines = {stage: _line(sums, stage, 0.95) for stage in made.latency if stage != "total"}
     if reference is None:
         return made
     made.limits = words.limits(reference, rules.drift)
-    rows = sum(w.counted.rows for w in fitting)
-    if rows:
-        fits = [[w for w in each if has_bins_of(reference, bins, w.counted)] for each in parted]
-        lives = [profile_of(reference, _sum(each)) if any(w.counted.rows for w in each) else None for each in fits]
+    if any(each.rows for each in fitting):
+        lives = [profile_of(reference, each) if each.rows else None for each in fitting]
         mine = [f for f in found if (f.version, f.arm) == (version, arm) and f.closed is None]
-        made.features = features_of(reference, profile_of(reference, _sum(fitting)), lives, rules.drift, mine)
+        made.features = features_of(reference, profile_of(reference, pool(fitting)), lives, rules.drift, mine)
     return made
 
 
@@ -207,16 +209,9 @@ def _line(sums: Sequence[Counted], stage: str, q: float) -> list[float | None]:
     return [quantile_of(each, q) if sum(each) else None for each in counts]
 
 
-def _sum(windows: Sequence[Window]) -> Counted:
-    look = Look.of(windows[0])
-    for window in windows[1:]:
-        look = look.plus(Look.of(window)) if look.counted.fits(window.counted) else look
-    return look.counted
-
-
-def _at(times: Sequence[str], moment: str) -> int:
-    """The point of a time line in which a moment lies."""
-    return max((i for i, start in enumerate(times) if start <= moment), default=0)
+def _bare(counted: Counted) -> Counted:
+    """All but what depends on bins."""
+    return msgspec.structs.replace(counted, inputs=[], outputs=[], bins="")
 
 
 def _changes(text: str | None, arm: str) -> list[str]:

@@ -249,6 +249,9 @@ def _rules(changed: Mapping[str, Any]) -> Rules:
                 section = section.get(step, {}) if step else section
             known = [each for each in section if each != name] or list(msgspec.to_builtins(DEFAULTS))
             raise NotFound.among("rule", name, known, hint="modelyard monitor rules lists them") from None
+        for kind, words in (("`float`", "a number"), ("`int`", "a whole number"), ("`bool`", "true or false")):
+            reason = reason.replace(kind, words)
+        reason = reason.replace("got `str`", "got another text")
         raise InvalidInput(
             f"{place.rstrip('`').removeprefix('$.') or 'rules'}: {reason[:1].lower()}{reason[1:]}",
             hint="modelyard monitor rules shows them all",

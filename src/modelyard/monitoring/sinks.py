@@ -7,6 +7,7 @@ come twice; ``Modelyard-Delivery`` is then the same.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import http.client
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -215,6 +216,9 @@ def _post(url: str, body: bytes, headers: dict[str, str], limit: float) -> None:
         made = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=limit, context=context)
     else:
         made = http.client.HTTPConnection(parts.hostname, parts.port, timeout=limit)
+    if parts.username:
+        named = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = {**headers, "authorization": f"Basic {base64.b64encode(named.encode()).decode()}"}
     path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
     with _told(url), _cut_off(made, limit):
         made.request("POST", path, body, headers)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
-import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ from modelyard.monitoring.looks import Look, has_bins_of, is_enough
 from modelyard.monitoring.rules import Rules
 from modelyard.monitoring.verdicts import Change as Verdict
 from modelyard.profile import Profile
+from modelyard.registry.packing import raw
 from modelyard.registry.records import stamp
 from modelyard.registry.windows import Counted, Window, bins_of, profile_of
 from modelyard.statistics.discovery import Stream
@@ -98,9 +97,10 @@ def take(
             else:
                 state.foreign += 1
         outcomes += _take_latency(arm, window.arm, look, rules)
-    newest = dt.datetime.fromisoformat(state.ended) if state.ended else None
+    # The last of them rather than the newest of all: a clock that was ahead once makes nothing else old for ever.
+    last = dt.datetime.fromisoformat(windows[-1].closed) if windows else None
     for name, arm in list(state.arms.items()):
-        old = newest is not None and arm.ended and dt.datetime.fromisoformat(arm.ended) < newest - _FORGET
+        old = last is not None and arm.ended and dt.datetime.fromisoformat(arm.ended) < last - _FORGET
         if old and not arm.drift.open and not arm.latency.open:
             del state.arms[name]
     return outcomes, grown
@@ -165,21 +165,9 @@ def _week_after(moment: str) -> str:
 # -- as text for a row ---------------------------------------------------------------------------------------------
 
 
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def pack(thing: State | Hour) -> str:
-    """Much of it is zero, and deflates well."""
-    return base64.b85encode(zlib.compress(_encode(thing), 6)).decode()
-
-
 def unpack_state(text: str | None) -> State:
-    return msgspec.msgpack.decode(_raw(text), type=State) if text else State()
+    return msgspec.msgpack.decode(raw(text), type=State) if text else State()
 
 
 def unpack_hour(text: str | None) -> Hour:
-    return msgspec.msgpack.decode(_raw(text), type=Hour) if text else Hour()
-
-
-def _raw(text: str) -> bytes:
-    return zlib.decompress(base64.b85decode(text))
+    return msgspec.msgpack.decode(raw(text), type=Hour) if text else Hour()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelyard.errors import Conflict, ModelyardError, NotFound
+from modelyard.errors import Conflict, ModelyardError, NotFound, RemoteFailed
 from modelyard.monitoring import alerting, budget, rules, turn
 from modelyard.monitoring.outcomes import apply
 from modelyard.monitoring.postman import Postman
@@ -23,6 +23,7 @@ from modelyard.profile import Profile
 from modelyard.registry import findings, states
 from modelyard.registry.database import Work
 from modelyard.registry.findings import Finding
+from modelyard.registry.packing import pack
 from modelyard.registry.records import now, stamp
 from modelyard.registry.windows import Window
 from modelyard.telemetry import Log
@@ -112,8 +113,10 @@ class Monitor:
         if monotonic() - self._broken.get(key, float("-inf")) < _AGAIN_SECONDS:
             return None
         try:
-            return self._take(model, version, ruled)
-        except ModelyardError:
+            count = self._take(model, version, ruled)
+            self._broken.pop(key, None)
+            return count
+        except (Conflict, RemoteFailed):
             raise
         except Exception as error:
             self._broken[key] = monotonic()
@@ -137,9 +140,9 @@ class Monitor:
             self._lease.fence(work)
             if states.read(work, "monitor", model, version) != text:
                 raise Conflict(f"the windows of {model}:{version} were taken in by another")
-            states.put(work, "monitor", turn.pack(state), model, version)
+            states.put(work, "monitor", pack(state), model, version)
             for number, hour in hours.items():
-                states.put(work, _hour(number), turn.pack(hour), model, version)
+                states.put(work, _hour(number), pack(hour), model, version)
             opened, closed = apply(work, model, version, outcomes)
             more, over = self._spend(work, model, version, windows, ruled)
             self._follow_up(work, model, [*opened, *more], bool(closed or over), ruled)
@@ -151,7 +154,7 @@ class Monitor:
         """Count requests on the budgets of the model."""
         text = states.read(work, "budget", model)
         spent = msgspec.json.decode(text, type=budget.Spent) if text else budget.Spent()
-        budget.add(spent, windows, ruled.budget)
+        budget.add(spent, windows, ruled.budget, now())
         changes = budget.judge(spent, ruled.budget)
         states.put(work, "budget", msgspec.json.encode(spent).decode(), model)
         return apply(work, model, "", [Outcome("", change, change.false_alarms) for change in changes])
@@ -208,7 +211,8 @@ class Monitor:
                 states.drop(work, row["name"], row["model"], row["version"])
         newest: dict[str, str] = {}
         for row in rows:
-            newest[row["model"]] = max(newest.get(row["model"], ""), row["closed"])
+            # A clock that was ahead once must not make everything after it look old.
+            newest[row["model"]] = max(newest.get(row["model"], ""), min(row["closed"], now()))
         for row in rows:
             model, version = row["model"], row["version"]
             if row["closed"] >= stamp(dt.datetime.fromisoformat(newest[model]) - _GONE):

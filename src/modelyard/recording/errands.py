@@ -28,6 +28,9 @@ POLICY_SECONDS, RETAIN_SECONDS, MERGE_SECONDS = 2.0, 60.0, 3600.0
 #: Seconds until a registry that failed is asked again, at first and at most.
 RETRY_SECONDS, MOST_RETRY_SECONDS = 0.5, 15.0
 
+#: Seconds until spools are made Parquet files again, where one of them could not be.
+CONVERT_SECONDS = 60.0
+
 #: Seconds that a starting recorder waits for the policies, before it begins without.
 FIRST_SECONDS = 2.0
 
@@ -58,7 +61,7 @@ class Errands:
         self._policies: dict[str, Policy] | None = {} if registry is None else self._remembered()
         self._is_away = False
         self._retry = RETRY_SECONDS
-        self._next_send = 0.0
+        self._next_send = self._next_convert = 0.0
         #: Batches that the registry has, and spools that are Parquet files, since somebody asked.
         self.sent: deque[str] = deque()
         self.converted: deque[str] = deque()
@@ -97,8 +100,10 @@ class Errands:
             self._pending["send"] = self._registry_thread.submit(self._send, batch, list(windows))
 
     def convert(self, names: Sequence[str]) -> bool:
-        """Begin to make Parquet files of sealed spools. False while that is being done for others."""
-        if self._is_pending("convert"):
+        """Begin to make Parquet files of sealed spools. False while that is being done for others, or the disk had no
+        room for one a moment ago.
+        """
+        if self._is_pending("convert") or monotonic() < self._next_convert:
             return False
         self._pending["convert"] = self._disk_thread.submit(self._guarded, partial(self._convert_all, list(names)))
         return True
@@ -163,7 +168,10 @@ class Errands:
             self._retry = min(2 * self._retry, MOST_RETRY_SECONDS)
 
     def _convert_all(self, names: list[str]) -> None:
-        self.converted += [name for name in names if self._segments.convert(name)]
+        done = [name for name in names if self._segments.convert(name)]
+        self.converted += done
+        if len(done) < len(names):
+            self._next_convert = monotonic() + CONVERT_SECONDS
 
     def _forget_old(self) -> None:
         self._segments.retain(self._options.days, self._options.size)

@@ -1,7 +1,8 @@
 """SQL over what was recorded, with DuckDB: reading only, and nothing but the records.
 
-The view ``predictions`` has the rows of all models, and a view of each model's name has its own. ``time`` is UTC. A row
-is seen once, whether it is in a spool or in the Parquet file that the spool has become.
+The view ``predictions`` has the rows of all models, and a view of each model's name has its own; names that differ in
+large and small letters only have one, as DuckDB does not tell them apart. ``time`` is UTC. A row is seen once, whether
+it is in a spool or in the Parquet file that the spool has become.
 """
 
 from __future__ import annotations
@@ -55,7 +56,16 @@ class Query:
             "TimeZone='UTC'", f"allowed_paths=[{', '.join(_text(str(path)) for path in files)}]",
         ):  # fmt: skip
             self._connection.execute(f"SET {setting}")
-        self._make_views(files, spools)
+        #: Files that are left out, as they cannot be read, or were deleted this moment.
+        self.unreadable: list[Path] = []
+        try:
+            self._make_views(files, spools)
+        except self._duckdb.Error as error:
+            self.unreadable = [path for path in files if not _is_readable(path)]
+            whole = [path for path in files if path not in self.unreadable]
+            if len(whole) == len(files) or not (whole or spools):
+                raise RemoteFailed(f"records in {places.folder} cannot be read: {_first_line(error)}") from None
+            self._make_views(whole, spools)
         for setting in ("enable_external_access=false", "lock_configuration=true"):
             self._connection.execute(f"SET {setting}")
 
@@ -80,12 +90,18 @@ class Query:
                 hint="ask for one model and a shorter time",
             ) from None
         except self._duckdb.Error as error:
-            raise InvalidInput(f"the query failed: {_first_line(error)}", hint=_hint(error)) from None
+            raise InvalidInput(f"the query failed: {_first_line(error)}", hint=self._hint(error)) from None
         finally:
             timer.cancel()
 
     def close(self) -> None:
         self._connection.close()
+
+    def _hint(self, error: Exception) -> str:
+        if "Table with name" in str(error):
+            return f"there are {', '.join(quoted(name) for name in ['predictions', *self.models][:20])}"
+        lines = [line.strip() for line in str(error).splitlines()]
+        return next((line for line in lines if line.startswith(("Did you mean", "Candidate bindings"))), "")
 
     def _make_views(self, files: Sequence[Path], spools: dict[Path, Any]) -> None:
         versions: dict[tuple[str, str], list[str]] = {}
@@ -107,9 +123,12 @@ class Query:
         #: Those that have records here.
         self.models = sorted(models)
         everything = [source for sources in models.values() for source in sources]
-        views = {"predictions": everything} | {m: sources for m, sources in models.items() if m != "predictions"}
-        for name, sources in views.items():
-            self._connection.execute(f"CREATE VIEW {quoted(name)} AS {' UNION ALL BY NAME '.join(sources)}")
+        views: dict[str, tuple[str, list[str]]] = {}
+        for model, sources in models.items():
+            views.setdefault(model.lower(), (model, []))[1].extend(sources)
+        views["predictions"] = ("predictions", everything)
+        for name, sources in views.values():
+            self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {' UNION ALL BY NAME '.join(sources)}")
 
 
 def show(query: Query, id: str, *, seconds: float | None = None) -> list[dict[str, Any]]:
@@ -183,9 +202,15 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _hint(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line.startswith(("Did you mean", "Candidate bindings"))), "")
+def _is_readable(path: Path) -> bool:
+    """Whether a Parquet file is there and begun and ended well."""
+    import pyarrow.parquet as parquet
+
+    try:
+        parquet.read_metadata(path)
+    except (OSError, arrow().ArrowInvalid):
+        return False
+    return True
 
 
 def _duckdb() -> Any:

@@ -11,17 +11,17 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from time import monotonic, time
-from typing import Protocol
+from contextlib import ExitStack
+from time import monotonic, sleep, time
 
 import msgspec
 
 from modelyard.recording.capture import Capture
 from modelyard.recording.checkpoint import Checkpoint, Total, read_checkpoint
+from modelyard.recording.consumer import Consumer
 from modelyard.recording.counting import Counting
 from modelyard.recording.errands import Errands, taken
-from modelyard.recording.flags import Found
-from modelyard.recording.frames import Refusal, Unserved
+from modelyard.recording.frames import Refusal
 from modelyard.recording.keeping import Held, Job, Keeper, Kept, Refused
 from modelyard.recording.options import Options
 from modelyard.recording.places import Places
@@ -45,34 +45,6 @@ MOST_HELD = 64 << 20
 LAST_SECONDS = 10.0
 
 
-class Consumer(Protocol):
-    """What else looks at everything that is recorded. What it knows is in each checkpoint, under its name."""
-
-    name: str
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether it knows something that should be in a checkpoint soon."""
-
-    def take(self, rows: Rows, found: Found) -> None:
-        """Rows that were predicted, with their flags."""
-
-    def refuse(self, subject: Subject, refusal: Refusal) -> None:
-        """A request for which no model was called."""
-
-    def fail(self, unserved: Unserved) -> None:
-        """A server cannot serve the version of a rollout's arm."""
-
-    def state(self) -> bytes:
-        """What its successor has to know."""
-
-    def restore(self, state: bytes) -> None:
-        """Go on from what its predecessor knew."""
-
-    def kept(self, state: bytes) -> None:
-        """A ``state`` is safe now: the newest that is. Called on a thread that may wait for the registry."""
-
-
 class Recorder:
     """The one recorder of a folder. Raises Conflict where another process records there, OSError for no room."""
 
@@ -83,35 +55,42 @@ class Recorder:
         options = options or Options()
         places.make()
         self._lock = places.lock()
-        source = places.source()
-        self._log = log
-        self._consumers = consumers
-        self._segments = Segments(places.segments, source, log)
-        self._errands = Errands(places, registry, log, options, source, self._segments)
-        self._keeper = Keeper(places, self._segments, log, self._errands.policy)
-        self._posting = Posting()
-        self._counting = Counting(source, options.window_seconds, options.window_rows, self._hidden)
-        self._capture = Capture(options.sample)
-        self._thread = ThreadPoolExecutor(1, "keeper")
-        self._job: tuple[Future[Kept], Job] | None = None
-        #: Rows and refusals that the next job keeps, and about how many bytes they are.
-        self._rows: list[Held] = []
-        self._refused: list[Refused] = []
-        self._held = 0
-        self._is_dropping = False
-        self._kept_at = self._read_at = monotonic()
-        self._has_news = False
+        with ExitStack() as undone:
+            undone.callback(os.close, self._lock)
+            source = places.source()
+            self._log = log
+            self._consumers = consumers
+            self._segments = Segments(places.segments, source, log)
+            self._errands = Errands(places, registry, log, options, source, self._segments)
+            undone.callback(self._errands.close)
+            self._keeper = Keeper(places, self._segments, log, self._errands.policy)
+            self._posting = Posting()
+            self._counting = Counting(source, options.window_seconds, options.window_rows, self._hidden)
+            self._capture = Capture(options.sample)
+            self._thread = ThreadPoolExecutor(1, "keeper")
+            self._job: tuple[Future[Kept], Job] | None = None
+            #: Rows and refusals that the next job keeps, and about how many bytes they are.
+            self._rows: list[Held] = []
+            self._refused: list[Refused] = []
+            self._held = 0
+            self._is_dropping = False
+            self._kept_at = self._read_at = monotonic()
+            self._has_news = False
+            self._go_on(places)
+            undone.pop_all()
 
+    def _go_on(self, places: Places) -> None:
+        """Know what the recorder before knew."""
         before = self._before()
         self._segments.recover(before.spools if before is not None else self._segments.found())
-        self._reading = Reading(places.rings, log, before.rings if before is not None else None)
+        self._reading = Reading(places.rings, self._log, before.rings if before is not None else None)
         before = before or Checkpoint()
         self._totals = {(total.model, total.version): total for total in before.totals}
         self._posting.post = before.post
         self._posting.add(before.windows)
         #: The batch of windows that is in a checkpoint, and spools that may become Parquet files.
         self._safe_batch, self._sealed = before.post.batch, list(self._segments.sealed)
-        for consumer in consumers:
+        for consumer in self._consumers:
             if consumer.name in before.consumers:
                 consumer.restore(before.consumers[consumer.name])
 
@@ -148,19 +127,22 @@ class Recorder:
     def finish(self) -> None:
         """Read what is left, close every window, and leave all of it kept."""
         until = monotonic() + LAST_SECONDS
-        self.turn()
-        while self._reading.unread and monotonic() < until:
+        try:
             self.turn()
-        self._wait()
-        self._posting.add(self._counting.close(time(), every=True))
-        while True:
-            self._keep(is_last=True)
+            while self._reading.unread and monotonic() < until:
+                self.turn()
             self._wait()
-            self._errands.wait(until - monotonic())
-            self._look()
-            if monotonic() >= until or not (self._has_news or self._errands.is_busy or self._is_urgent):
-                break
-        self.close()
+            self._posting.add(self._counting.close(time(), every=True))
+            while True:
+                self._keep(is_last=True)
+                self._wait()
+                self._errands.wait(until - monotonic())
+                self._look()
+                sleep(READ_SECONDS if self._has_news else 0.0)  # the disk may be full, and have room in a moment
+                if monotonic() >= until or not (self._has_news or self._errands.is_busy or self._is_urgent):
+                    break
+        finally:
+            self.close()  # whatever failed: nobody else could record here for as long as this process lives
 
     def close(self) -> None:
         """Let go of everything, keeping no more."""
@@ -280,6 +262,8 @@ class Recorder:
                 self._safe_batch, self._sealed = job.checkpoint.post.batch, kept.sealed
                 for consumer in self._consumers:
                     self._errands.tell(consumer.name, consumer.kept, job.checkpoint.consumers[consumer.name])
+            else:
+                self._has_news = True  # nothing else need come for it to be tried again
         for batch in taken(self._errands.sent):
             self._posting.sent(batch)
             self._has_news = True

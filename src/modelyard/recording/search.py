@@ -11,12 +11,17 @@ from typing import Any
 
 import msgspec
 
-from modelyard.errors import InvalidInput, NotFound
+from modelyard.errors import InvalidInput, NotFound, Overloaded
 from modelyard.recording.query import Query, quoted
 from modelyard.registry.records import read_moment, shown, stamp
 
 #: Rows of a page, at most, and seconds that a search may take.
 MOST, SECONDS = 500, 20.0
+
+#: Rows that fit are counted up to this many, so that counting takes no longer than finding.
+COUNTED = 10_000
+#: Flags that are told, the most frequent ones, and seconds that may be spent on them.
+MOST_FLAGS, FLAG_SECONDS = 200, 2.0
 
 #: What stands for every code word but ``ok``.
 FAILED = "failed"
@@ -67,10 +72,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Some predictions, the newest first; ``next`` asks for those after them, "" where there are none."""
+    """Some predictions, the newest first; ``next`` asks for those after them, "" where there are none. ``fitting`` is
+    how many fit in all, on all pages; ``COUNTED`` where there are as many or more.
+    """
 
     rows: list[Row]
     next: str = ""
+    fitting: int = 0
 
 
 def search(query: Query, wanted: Wanted, most: int = 50) -> Page:
@@ -87,6 +95,8 @@ def search(query: Query, wanted: Wanted, most: int = 50) -> Page:
         return f"${len(values)}"
 
     asked = _conditions(wanted, types, bound)
+    every = f"SELECT 1 FROM {view}{_where(asked)} LIMIT {COUNTED}"
+    ((fitting,),) = query.run(f"SELECT count(*) FROM ({every})", values, seconds=SECONDS).rows
     # Of rows that cannot be told apart by time the id decides, so that pages neither repeat nor leave out any.
     if wanted.after:
         time, _, id = wanted.after.partition("|")
@@ -94,11 +104,26 @@ def search(query: Query, wanted: Wanted, most: int = 50) -> Page:
         asked.append(f"(time < {moment} OR (time = {moment} AND prediction_id < {bound(id)}))")
     outputs = [name for name in types if name.startswith("out.")]
     chosen = ", ".join(quoted(name) for name in (*_HEAD, *outputs) if name in types)
-    where = f" WHERE {' AND '.join(asked)}" if asked else ""
-    sql = f"SELECT {chosen} FROM {view}{where} ORDER BY time DESC, prediction_id DESC LIMIT {int(most) + 1}"
+    order = f"ORDER BY time DESC, prediction_id DESC LIMIT {int(most) + 1}"
+    sql = f"SELECT {chosen} FROM {view}{_where(asked)} {order}"
     found = query.run(sql, values, seconds=SECONDS).records()
     rows = [_row(each) for each in found[:most]]
-    return Page(rows=rows, next=f"{rows[-1].time}|{rows[-1].id}" if len(found) > most else "")
+    return Page(rows=rows, next=f"{rows[-1].time}|{rows[-1].id}" if len(found) > most else "", fitting=fitting)
+
+
+def flags_of(query: Query, model: str = "") -> list[str]:
+    """The flags that rows of a model, or of all, have, the most frequent first; none where finding them takes long.
+    Raises NotFound.
+    """
+    view, types = columns_of(query, model)
+    if "flags" not in types:
+        return []
+    flags = f"SELECT unnest(flags) AS flag FROM {view}"
+    sql = f"SELECT flag FROM ({flags}) GROUP BY flag ORDER BY count(*) DESC, flag LIMIT {MOST_FLAGS}"
+    try:
+        return [flag for (flag,) in query.run(sql, seconds=FLAG_SECONDS).rows]
+    except Overloaded:
+        return []
 
 
 def columns_of(query: Query, model: str = "") -> tuple[str, dict[str, str]]:
@@ -108,6 +133,10 @@ def columns_of(query: Query, model: str = "") -> tuple[str, dict[str, str]]:
     view = quoted(model if model else "predictions")
     found = query.run(f"DESCRIBE SELECT * FROM {view}").rows
     return view, {row[0]: str(row[1]) for row in found}
+
+
+def _where(asked: list[str]) -> str:
+    return f" WHERE {' AND '.join(asked)}" if asked else ""
 
 
 def _conditions(wanted: Wanted, types: Mapping[str, str], bound: Any) -> list[str]:

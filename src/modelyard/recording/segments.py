@@ -119,7 +119,7 @@ class Segments:
 
     def retain(self, days: float, size: int) -> int:
         """Delete the files of rows older than ``days``, and the oldest of those that take more than ``size`` bytes in
-        all. Returns the bytes that freed.
+        all: also what cannot be read, and what recorders that are no more have left. Returns the bytes that freed.
         """
         found = []
         for path in self._folder.glob("*/*/*"):
@@ -127,8 +127,9 @@ class Segments:
                 found.append((path.stat().st_mtime, path.stat().st_size, path))
         held = sum(bytes for _, bytes, _ in found)
         freed, oldest = 0, time() - days * 86400
-        for written, bytes, path in sorted(found):
-            if path.suffix == ".parquet" and (written < oldest or held - freed > size):
+        written = tuple(f"-{self._source}{suffix}" for suffix in (SUFFIX, ".making"))
+        for changed, bytes, path in sorted(found):
+            if not path.name.endswith(written) and (changed < oldest or held - freed > size):
                 path.unlink(missing_ok=True)
                 freed += bytes
         return freed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -171,10 +172,12 @@ class Alerts:
                 sql, values = f"{sql} AND {name} = ?", [*values, value]
         return [_delivery(row) for row in self._database.query(f"{sql} ORDER BY id DESC LIMIT {int(most)}", *values)]
 
-    def waiting(self, most: int = 100) -> list[Delivery]:
-        """What is still to be sent, what was due first at the head."""
+    def waiting(self, most: int = 100, *, without: Collection[str] = ()) -> list[Delivery]:
+        """What is still to be sent to other sinks than some, what was due first at the head."""
+        others = f" AND sink NOT IN ({', '.join('?' * len(without))})" if without else ""
         rows = self._database.query(
-            f"SELECT {_DELIVERY} FROM deliveries WHERE state = 'waiting' ORDER BY due, id LIMIT {int(most)}"
+            f"SELECT {_DELIVERY} FROM deliveries WHERE state = 'waiting'{others} ORDER BY due, id LIMIT {int(most)}",
+            *without,
         )
         return [_delivery(row) for row in rows]
 

@@ -42,6 +42,8 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: can be said yet.
     harm: float | None = None
     at_most: float | None = None
+    #: Of an experiment's outcomes: how much more of it the candidate has at least and at most, at all times at once.
+    between: tuple[float, float] | None = None
     #: What is tolerated, and whether the harm is shown to be below it, for the share that follows.
     tolerance: float = 0.0
     is_tolerable: bool = False

@@ -6,7 +6,7 @@ the history, so that servers follow it as they follow aliases; old revisions are
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -14,6 +14,9 @@ from modelyard.errors import Conflict, InvalidInput, NotFound
 from modelyard.registry import journal, shelf
 from modelyard.registry.database import Database, Row, Work
 from modelyard.registry.records import PRODUCTION, author, check_alias, check_name, check_text, now, shown
+
+if TYPE_CHECKING:
+    from modelyard.schema import Signature
 
 _COLUMNS = "model, alias, revision, content, moment, who, ended"
 
@@ -230,6 +233,15 @@ def check(route: Route) -> Route:
         if route.arm(pin.arm).mode == "shadow":
             raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", "an arm that answers", f"{pin.arm}, a shadow")
     return route
+
+
+def check_column(key: str, signature: Signature) -> None:
+    """Raises NotFound where what sticks is a column that the first arm's version does not have: nobody would stick."""
+    kind, _, name = key.partition(":")
+    if kind == "column" and name:
+        names = [field.name for field in signature.inputs]
+        if name not in names:
+            raise NotFound.among("input column", name, names)
 
 
 def _route(row: Row) -> Route:

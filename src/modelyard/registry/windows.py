@@ -6,10 +6,8 @@ the profile's parts. Windows of several workers, machines and hours merge by add
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 from modelyard.errors import Conflict
 from modelyard.profile import COUNTERS, Counts, Profile
 from modelyard.registry.database import Database, Row, Work
+from modelyard.registry.packing import pack, raw
 from modelyard.schema import Array
 
 _COLUMNS = "id, model, version, arm, span, opened, closed, source, rows_seen, content"
@@ -272,17 +271,12 @@ def top(texts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(texts.items(), key=lambda item: (-item[1], item[0]))[:MOST_UNSEEN])
 
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Counted).decode
 
 
-def pack(counted: Counted) -> str:
-    """Counts as text for a database: most are small or zero, and deflate well."""
-    return base64.b85encode(zlib.compress(_encode(counted), 6)).decode()
-
-
 def unpack(text: str) -> Counted:
-    return _decode(zlib.decompress(base64.b85decode(text)))
+    """What ``packing.pack`` made of what a window counted."""
+    return _decode(raw(text))
 
 
 def _window(row: Row) -> Window:

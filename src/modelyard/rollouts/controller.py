@@ -126,11 +126,11 @@ class Controller:
 def _decide(work: Work, rollout: Rollout, verdict: guard.Verdict) -> Decision | None:
     """Take the decision that a verdict asks for, if any."""
     if verdict.action == "continue":
-        share = bandit.share_of(rollout) if _may_reweigh(rollout) else rollout.share
+        share, why = bandit.weigh(rollout) if _may_reweigh(rollout) else (rollout.share, "")
         if math.isclose(share, rollout.share):
             return None
         route = rollout.route(rollout.stage, share)
-        return settle(work, rollout, "reweigh", "running", why="the shares follow the outcomes", who=WHO, route=route)
+        return settle(work, rollout, "reweigh", "running", why=why, who=WHO, route=route)
     told: dict[str, Any] = {"why": verdict.why, "who": WHO, "findings": guard.explain(rollout).findings}
     if verdict.action == "roll back":
         return take_back(work, rollout, "roll back", "rolled back", **told)

@@ -26,6 +26,8 @@ LEAST_REQUESTS = 50
 LONGEST_GAP = 60.0
 #: A split of the requests that is not the route's: so sure, in so many requests, and so far off.
 _SPLIT_LEVEL, _SPLIT_REQUESTS, _SPLIT_OFF = math.log(1e6), 2_000, 0.1
+#: Of an experiment.
+_UNDECIDED = "no difference between the outcomes is shown yet"
 
 Action = Literal["continue", "advance", "promote", "pass", "roll back", "abort"]
 
@@ -136,10 +138,14 @@ def judge(rollout: Rollout) -> Verdict:
 
 
 def explain(rollout: Rollout) -> Verdict:
-    """The same verdict, with how large the harm is at most, which takes longer to find."""
-    verdict = judge(rollout)
+    """The same verdict, with how large the harm is at most, and outcomes differ, which takes longer to find."""
+    verdict, plan, evidence = judge(rollout), rollout.plan, rollout.evidence
     for finding in verdict.findings:
-        finding.at_most = weighing.at_most(finding.guard, rollout.plan, rollout.evidence)
+        finding.at_most = weighing.at_most(finding.guard, plan, evidence)
+        if finding.guard == "labels":
+            finding.between = weighing.between(plan, evidence)
+    if verdict.why == _UNDECIDED:
+        verdict.why += f": {weighing.tell_outcomes(plan, evidence)}"
     return verdict
 
 
@@ -165,9 +171,10 @@ def _judge_outcome(plan: Plan, evidence: Evidence, onward: Action, findings: lis
     """An experiment goes on until the candidate's outcomes are shown to be better; worse ones roll it back."""
     log_e = weighing.log_better(plan, evidence)
     if log_e >= -math.log(plan.alpha):
-        why = f"its outcomes are shown to be better: evidence {math.exp(min(log_e, 600)):,.3g} to 1"
+        told = weighing.tell_outcomes(plan, evidence)
+        why = f"its outcomes are shown to be better: {told}; evidence {math.exp(min(log_e, 600)):,.3g} to 1"
         return Verdict(action=onward, why=why, findings=findings)
-    return Verdict(action="continue", why="no difference between the outcomes is shown yet", findings=findings)
+    return Verdict(action="continue", why=_UNDECIDED, findings=findings)
 
 
 def _watched(rollout: Rollout, findings: list[Finding]) -> Verdict:

@@ -20,10 +20,12 @@ from modelyard.registry.records import (
     check_text,
     stamp,
 )
-from modelyard.registry.routes import Pin, check, flag
+from modelyard.registry.routes import Pin, check, check_column, flag
 from modelyard.rollouts import freezing
+from modelyard.truth import Truth
 
 if TYPE_CHECKING:
+    from modelyard.bundle import Bundle
     from modelyard.registry import Registry
     from modelyard.schema import Field, Signature
 
@@ -86,6 +88,7 @@ def draft(
         _check_signatures(stable, candidate, bundles[0].signature, bundles[1].signature)
     since = stamp(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=_RECENT_SECONDS))
     windows = registry.windows.find(model, str(stable.number), since=since)
+    outcome = _outcome(outcome, bundles)
     frozen = freezing.freeze(bundles[0], windows, outcome)
     chosen, notes = _guards(guards, stages, judge, frozen)
     if not windows:
@@ -115,6 +118,7 @@ def draft(
         model=model, alias=alias, stable=stable.number, candidate=candidate.number, plan=plan,
         share=stages[0].share, why=why,
     )  # fmt: skip
+    check_column(key, bundles[0].signature)
     if judge != "harm" and not plan.is_sticky:
         hint = "name what tells who it is, like --key header:x-user-id"
         raise InvalidInput.at(
@@ -184,6 +188,17 @@ def _check_signatures(stable: Version, candidate: Version, before: Signature, af
             hint="callers may break; --force-signature goes on all the same",
             differences=found,
         )
+
+
+def _outcome(given: str, bundles: Sequence[Bundle]) -> str:
+    """The label that is a success, as labels are kept: ``1`` is kept as ``1.0`` where labels are numbers."""
+    if not given:
+        return ""
+    truth = Truth.of(bundles[0].manifest.task, [bundle.signature for bundle in bundles])
+    try:
+        return truth.read(given)
+    except InvalidInput:
+        raise InvalidInput.at("outcome", truth.describe(), repr(given)) from None
 
 
 def _guards(

@@ -102,7 +102,7 @@ class _Rollout:
 
 
 class Tallying:
-    """Counts for all rollouts (a ``recording.recorder.Consumer``)."""
+    """Counts for all rollouts (a ``recording.consumer.Consumer``)."""
 
     name = "tallies"
 

@@ -16,11 +16,11 @@ import numpy as np
 from modelyard.registry.decisions import Finding
 from modelyard.registry.evidence import COPIED, Evidence, Restart, Stratum, share_of
 from modelyard.registry.plans import Plan
-from modelyard.registry.tallies import Counts, Pairs
+from modelyard.registry.tallies import Counts, Labels, Pairs
 from modelyard.rollouts import games
 from modelyard.rollouts.games import Counted
 from modelyard.schema import Array
-from modelyard.statistics.confidence import PRIOR
+from modelyard.statistics.confidence import PRIOR, bound_rate_difference
 from modelyard.statistics.sequential import average, log_beta_binomial, log_beta_mixture, log_sign
 
 #: What each guard counts.
@@ -75,9 +75,41 @@ def bet_anew(evidence: Evidence, findings: Iterable[Finding]) -> Evidence:
     return msgspec.structs.replace(evidence, restarts={**evidence.restarts, **anew})
 
 
+# -- outcomes -----------------------------------------------------------------------------------------------------
+
+
 def log_better(plan: Plan, evidence: Evidence) -> float:
     """ln of the evidence that the candidate's outcomes are better."""
     return float(games.log_better(_counted("labels", plan, evidence.strata, evidence.strata))[0])
+
+
+def outcomes(evidence: Evidence) -> tuple[Labels, Labels]:
+    """Those of the candidate, and of the stable version."""
+    ours, theirs = Labels(), Labels()
+    for stratum in evidence.strata.values():
+        ours, theirs = ours.plus(stratum.candidate.labels), theirs.plus(stratum.stable.labels)
+    return ours, theirs
+
+
+def between(plan: Plan, evidence: Evidence) -> tuple[float, float] | None:
+    """How much more often the candidate's outcomes are at least and at most bad, wrongly with the chance ``claim`` over
+    all times. None where there are none, and for a bandit: while shares follow outcomes, both may move with the time.
+    """
+    ours, theirs = outcomes(evidence)
+    if plan.judge != "outcome" or not (ours.n and theirs.n):
+        return None
+    low, high = bound_rate_difference(theirs.wrong, theirs.n, ours.wrong, ours.n, plan.claim)
+    return float(low), float(high)
+
+
+def tell_outcomes(plan: Plan, evidence: Evidence) -> str:
+    """In words, what the outcomes of both are, and the difference."""
+    ours, theirs = (f"{each.n - each.wrong:,} of {each.n:,}" for each in outcomes(evidence))
+    told = f"{ours} were a success against {theirs}"
+    if found := between(plan, evidence):
+        low, high = (f"{0.0 - round(bound * 100, 1):.1f}" for bound in reversed(found))
+        told += f", {low} to {high} points more"
+    return told
 
 
 def _mean(logs: Array) -> float:

@@ -102,6 +102,20 @@ def test_what_fits_is_found(api: Api, some: None, asked: Any, found: list[str]) 
     assert ids(api, **asked) == found
 
 
+def test_those_that_fit_are_counted_on_every_page(api: Api, some: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = api("GET", "/predictions?model=m&code=ok&most=4")
+    second = api("GET", f"/predictions?model=m&code=ok&most=4&after={quote(first['next'])}")
+    assert first["fitting"] == second["fitting"] == 9
+    assert api("GET", "/predictions?arm=nobody")["fitting"] == 0
+    monkeypatch.setattr("modelyard.recording.search.COUNTED", 5)
+    assert api("GET", "/predictions?model=m&most=1")["fitting"] == 5
+
+
+def test_flags_are_told_in_words(api: Api, some: None) -> None:
+    assert api("GET", "/records?model=m")["flags"] == {"x:above": "x is above every value of the reference"}
+    assert api("GET", "/records?model=n")["flags"] == {}
+
+
 def test_pages_follow_one_another_to_the_end(api: Api, some: None) -> None:
     seen, after = [], ""
     while True:
@@ -181,5 +195,5 @@ def test_a_search_that_takes_too_long_is_ended(records: Path, some: None) -> Non
     query = Query(Places(records))
     with pytest.raises(Overloaded, match=r"searched for 0\.05 seconds"):
         query.run("SELECT count(*) FROM range(10000000000) a, range(1000) b", seconds=0.05)
-    assert query.run("SELECT count(*) FROM predictions", seconds=20).rows == [(11,)]
+    assert query.run("SELECT count(*) FROM predictions", seconds=120).rows == [(11,)]
     query.close()

@@ -7,8 +7,10 @@ import importlib
 import inspect
 import os
 import pickle
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,7 @@ from modelyard.bundle import Bundle, Trust, origin, pack, packing, read_model, r
 from modelyard.bundle.manifest import Environment
 from modelyard.errors import Conflict, InvalidInput, ModelFailed, NotFound, Refused, RemoteFailed
 from modelyard.schema import Field, Signature
+from receivers import waited
 
 
 def sample_of(count=120, seed=0):
@@ -397,14 +400,15 @@ def test_killed_at_any_moment_it_leaves_no_half_bundle(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"go\n"
-        try:
-            child.wait(0.37)
-        except subprocess.TimeoutExpired:
-            child.kill()
-    made = [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
-    assert len(made) > 1
-    for path in made:
+        assert waited(lambda: len(whole(tmp_path)) > 1)
+        time.sleep(0.2 * random.random())
+        child.kill()
+    for path in whole(tmp_path):
         Bundle.open(path)
+
+
+def whole(folder):
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 # -- beside the digest -------------------------------------------------------------------------------------------

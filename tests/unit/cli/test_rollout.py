@@ -116,6 +116,7 @@ MISTAKES = [
     (("--guard", "latency"), 2, "0 requests recorded in the last day, and it takes 500"),
     (("--ab", "50%"), 2, "got none"),
     (("--key", "cookie"), 2, "key: expected request, header:NAME or column:NAME"),
+    (("--key", "column:user_id"), 3, "no such input column: user_id (known: x)"),
 ]
 
 
@@ -285,6 +286,7 @@ def test_a_route_is_set_shown_and_cleared(registry: Registry, capsys: pytest.Cap
         (("1=90",), 2, "share: expected a percentage like 10%, got '90'"),
         (("1=90%", "7=10%"), 3, "no such version of churn: 7"),
         (("1=100%", "--pin", "a:b=v3"), 2, "expected one of v1, got 'v3'"),
+        (("1=90%", "2=10%", "--key", "column:user_id"), 3, "no such input column: user_id (known: x)"),
     ],
 )
 def test_mistakes_with_routes_are_told(

@@ -14,6 +14,7 @@ from modelyard.monitoring.drift import Track
 from modelyard.monitoring.looks import Look
 from modelyard.monitoring.rules import DEFAULTS, DriftRules, Rules
 from modelyard.monitoring.turn import Hour, Outcome, State
+from modelyard.registry.packing import pack
 from modelyard.registry.windows import Window
 from modelyard.statistics.discovery import Stream
 from traffic import Traffic
@@ -33,7 +34,7 @@ class Loop:
         self.hours: dict[int, Hour] = {}
 
     def take(self, windows: list[Window]) -> list[Outcome]:
-        self.state = turn.unpack_state(turn.pack(self.state))  # as it is kept between turns
+        self.state = turn.unpack_state(pack(self.state))  # as it is kept between turns
         outcomes, grown = turn.take(
             self.state, windows, self.traffic.reference, self.rules, lambda n: self.hours.get(n, Hour())
         )

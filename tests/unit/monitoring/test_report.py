@@ -16,11 +16,13 @@ import pytest
 
 from modelyard.cli.monitor import spark
 from modelyard.errors import NotFound
+from modelyard.monitoring.looks import pool
 from modelyard.monitoring.measures import DRAWS, measure, places, quantile
 from modelyard.monitoring.page import page
 from modelyard.monitoring.report import report
 from modelyard.profile import Profile
 from modelyard.registry import Registry
+from modelyard.registry.windows import Counted
 from modelyard.schema import Field
 from traffic import Traffic
 
@@ -73,6 +75,33 @@ def test_lines_have_a_point_for_each_stretch_of_time(registry: Registry, traffic
     assert age.low <= (age.value or 0) <= (age.high or 0)
     assert age.middles[0] is not None
     assert sum(age.shares[1]) == pytest.approx(1.0)
+
+
+def test_pooling_is_adding_one_after_the_other(traffic: Traffic) -> None:
+    def elsewhere(columns: dict[str, Any], _outputs: dict[str, Any]) -> None:
+        columns["city"][::5] = "Quito"
+
+    those = [
+        each.counted for each in (*traffic.windows(3, change=elsewhere), *traffic.windows(2, codes={"timeout": 2}))
+    ]
+    those.insert(2, Counted(requests=3, codes={"timeout": 1, "overloaded": 2}))  # nothing but refusals
+    added = Counted()
+    for each in those:
+        added = added.plus(each)
+    assert added.unseen, "texts are among what windows count"
+    assert pool(those) == msgspec.structs.replace(added, unseen={}, outside={})
+    assert pool([]) == Counted()
+
+
+def test_windows_on_other_bins_are_counted_but_not_compared(registry: Registry, traffic: Traffic) -> None:
+    write(registry, traffic, 3)
+    other = Traffic(2, rows=300)
+    other.moment = traffic.moment - dt.timedelta(minutes=20)
+    write(registry, other, 2)
+    (arm,) = report(registry, "churn").arms
+    assert (arm.windows, arm.requests, arm.rows, arm.foreign) == (5, 5 * 1_500, 5 * 1_500, 2)
+    assert {feature.live for feature in arm.features} == {3 * 1_500}
+    assert sum(value is not None for value in arm.latency_line["p95"]) >= 1
 
 
 def test_features_that_matter_come_first(registry: Registry, traffic: Traffic) -> None:

@@ -20,8 +20,9 @@ from modelyard.recording.ring import RingReader
 from modelyard.recording.rows import Rows, gather
 from modelyard.recording.subject import Subject
 from modelyard.recording.unseen import MOST_NAMED
+from modelyard.registry.packing import pack
 from modelyard.registry.stages import STAGE_BOUNDS
-from modelyard.registry.windows import MOST_UNSEEN, Window, magnitudes, pack, parts_of, profile_of
+from modelyard.registry.windows import MOST_UNSEEN, Window, magnitudes, parts_of, profile_of
 from modelyard.schema import Columns, Field, Signature
 from recordings import Served, Shop, asked, reference, some_ids, some_rows
 

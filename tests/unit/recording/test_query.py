@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from modelyard.errors import InvalidInput, MissingDependency, NotFound
+from modelyard.errors import InvalidInput, MissingDependency, NotFound, RemoteFailed
 from modelyard.messages import Message
 from modelyard.recording.options import Options
 from modelyard.recording.places import Places
 from modelyard.recording.query import Query, follow, show
 from modelyard.recording.recorder import Recorder
+from modelyard.recording.search import Wanted, search
 from modelyard.recording.status import status
 from modelyard.schema import Columns, Field, Signature
 from modelyard.telemetry import Log
@@ -48,7 +49,7 @@ class Recorded:
         self.recorder.turn()
         self.recorder._keep(is_last=sealed)
         self.recorder._wait()
-        self.recorder._errands.wait(20)
+        self.recorder._errands.wait(120)
         self.recorder._look()
 
 
@@ -196,6 +197,47 @@ def test_a_mistake_is_told_in_a_line_with_what_may_be_meant(recorded: Recorded) 
         query.run("SELECT predicton_id FROM churn")
     assert "predicton_id" in error.value.message and "\n" not in error.value.message
     assert "prediction_id" in error.value.hint
+    query.close()
+
+
+def test_an_unknown_view_is_told_with_those_that_there_are(recorded: Recorded) -> None:
+    recorded.sell("a")
+    recorded.keep()
+    query = Query(recorded.places)
+    with pytest.raises(InvalidInput) as error:
+        query.run("SELECT * FROM chrun")
+    assert error.value.hint == 'there are "predictions", "churn"'
+    query.close()
+
+
+def test_files_that_are_damaged_are_left_out_and_told(recorded: Recorded) -> None:
+    recorded.sell("a")
+    recorded.keep(sealed=True)
+    (whole,) = recorded.places.segments.rglob("*.parquet")
+    cut, empty = whole.with_name("0-cut.parquet"), whole.with_name("0-empty.parquet")
+    cut.write_bytes(whole.read_bytes()[:-100])
+    empty.touch()
+    query = Query(recorded.places)
+    assert query.run("SELECT prediction_id FROM churn").rows == [("a",)]
+    assert query.unreadable == [cut, empty]
+    query.close()
+    whole.unlink()
+    with pytest.raises(RemoteFailed, match="cannot be read"):
+        Query(recorded.places)
+
+
+def test_models_whose_names_differ_in_large_letters_only(records: Path) -> None:
+    """DuckDB does not tell them apart; what one of them was asked is not told of the other."""
+    for name, id in (("churn", "a"), ("Churn", "b"), ("Predictions", "c")):
+        shop = Shop(records, Served(name))
+        shop.sell([id])
+        shop.close()
+    Recorder(Places(records), None, Log("error")).finish()
+    assert ids(Places(records)) == ["a", "b", "c"]
+    query = Query(Places(records))
+    assert query.run("SELECT model, prediction_id FROM churn ORDER BY 1").rows == [("Churn", "b"), ("churn", "a")]
+    assert [row["model"] for row in show(query, "b")] == ["Churn"]
+    assert [row.id for row in search(query, Wanted(model="churn")).rows] == ["a"]
     query.close()
 
 

@@ -31,6 +31,7 @@ from modelyard.recording.spool import read_spool
 from modelyard.registry import Registry
 from modelyard.registry.windows import Counted, Window, Windows
 from modelyard.telemetry import Log
+from receivers import waited
 from recordings import Served, Shop, asked, remove_rings, some_ids, some_rows
 
 RECORDER = """
@@ -88,7 +89,7 @@ class Process:
     def end(self, number: int) -> str:
         """Send it a signal; what it told on stderr when it has ended."""
         self._child.send_signal(number)
-        return self._child.communicate(timeout=60)[1]
+        return self._child.communicate(timeout=120)[1]
 
 
 class Kept:
@@ -145,10 +146,16 @@ def start_server(records: Path, told: Path, version: str = "1") -> Process:
     return Process(SERVER, records, told, version, Path(__file__).parents[2])
 
 
+def until_told(path: Path, lines: int = 1) -> None:
+    """Until a server has said of so many requests that it noted them."""
+    assert waited(lambda: path.exists() and path.read_bytes().count(b"\n") >= lines)
+
+
 def test_stopping_loses_nothing(records: Path, home: Path, tmp_path: Path) -> None:
     recorder = start_recorder(records, home)
     servers = [start_server(records, tmp_path / f"told{n}") for n in range(2)]
-    time.sleep(1.5)
+    for number in range(2):
+        until_told(tmp_path / f"told{number}", 500)
     for server in servers:
         assert server.end(signal.SIGTERM) == ""
     assert recorder.end(signal.SIGTERM) == ""
@@ -197,7 +204,8 @@ def test_a_server_that_is_killed_loses_at_most_the_call_that_it_was_noting(
     recorder = start_recorder(records, home)
     for turn in range(4):
         server = start_server(records, tmp_path / f"told{turn}")
-        time.sleep(0.3)
+        until_told(tmp_path / f"told{turn}")
+        time.sleep(random.random() * 0.3)
         server.end(signal.SIGKILL)
     time.sleep(0.2)
     assert recorder.end(signal.SIGTERM) == ""
@@ -216,7 +224,7 @@ def test_everything_killed_at_once_loses_at_most_the_call_that_was_being_noted(
     records: Path, home: Path, tmp_path: Path
 ) -> None:
     recorder, server = start_recorder(records, home), start_server(records, tmp_path / "told")
-    time.sleep(1.0)
+    until_told(tmp_path / "told", 100)
     recorder.end(signal.SIGKILL)
     server.end(signal.SIGKILL)
     start_recorder(records, home).end(signal.SIGTERM)
@@ -237,7 +245,7 @@ class Here:
         self.recorder = Recorder(Places(records), registry, Log("info", self.log), Options(**options))
 
     def turn_until(self, done: Callable[[], Any]) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not done():
             assert time.monotonic() < until, self.log.getvalue()
             self.recorder.turn()
@@ -377,7 +385,7 @@ def test_a_disk_that_is_slow_costs_rows_of_segments_and_no_windows(
     keep = here.recorder._keeper.keep
 
     def slow(job: Any) -> Any:
-        hangs.wait(30)
+        hangs.wait(240)
         return keep(job)
 
     here.recorder._keeper.keep = slow  # type: ignore[method-assign]
@@ -416,10 +424,42 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing_but_what_needs_it(
     here.turn_until(lambda: here.recorder._reading.fullest == 0)
     assert registry.windows.find("churn") == [], "a window is sent once it cannot be forgotten"
     is_full = False
+    here.turn_until(lambda: len(registry.windows.find("churn")) == 1)
     shop.sell(["b"])
     here.turn_until(lambda: len(registry.windows.find("churn")) == 2)
     assert here.events.count("a checkpoint cannot be written") == 1
     here.recorder.finish()
+
+
+def test_a_spool_that_finds_no_room_as_a_file_is_tried_again_later_only(
+    records: Path, shop: Shop, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.recording import errands, segments
+
+    monkeypatch.setattr(segments, "SPOOL_BYTES", 1)
+    make, is_full = segments.to_parquet, True
+
+    def full(spool: Path, target: Path) -> None:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        make(spool, target)
+
+    monkeypatch.setattr(segments, "to_parquet", full)
+    here = Here(records, registry)
+    shop.sell(["a"])
+    here.turn_until(lambda: "a spool stays as it is" in here.events)
+    for number in range(3):
+        shop.sell([f"b{number}"])
+        here.turn_until(lambda: here.recorder._reading.fullest == 0)
+    assert here.events.count("a spool stays as it is") == 1
+    is_full = False
+    monkeypatch.setattr(errands, "monotonic", lambda: time.monotonic() + errands.CONVERT_SECONDS + 1)
+    shop.sell(["c"])
+    here.turn_until(lambda: len(list((records / "segments").rglob("*.parquet"))) >= 4)
+    is_full = True
+    shop.sell(["d"])
+    here.recorder.finish()
+    assert here.events.count("a spool stays as it is") == 2
 
 
 def test_a_damaged_checkpoint_costs_no_spool(records: Path, shop: Shop) -> None:
@@ -665,11 +705,13 @@ def test_a_consumer_that_waits_for_long_is_told_the_newest_state_only(records: P
 
         def kept(self, state: bytes) -> None:
             self.told.append(state.decode())
-            self.go_on.wait(20)
+            self.go_on.wait(240)
 
     slow = Slow()
     recorder = Recorder(Places(records), None, Log("error"), consumers=[slow])
-    until = time.monotonic() + 20
+    recorder.turn()
+    assert waited(lambda: slow.told)
+    until = time.monotonic() + 120
     while slow.states < 20:
         assert time.monotonic() < until
         recorder.turn()

@@ -209,6 +209,22 @@ def test_old_files_go_and_then_the_oldest_of_too_many(segments: Segments, tmp_pa
     segments.close()
 
 
+def test_what_nobody_will_ever_read_goes_with_its_age(tmp_path: Path) -> None:
+    """A spool of a recorder whose state was removed, and files that are damaged: they hold what others may not keep."""
+    before = Segments(tmp_path, "before", Log("error"))
+    before.append("churn", "5", batch(1))
+    before.close()
+    (tmp_path / "model=churn" / "version=5" / "20261101T000000000-here.damaged").write_bytes(b"1")
+    segments = Segments(tmp_path, "here", Log("error"))
+    segments.append("churn", "5", batch(2))
+    for path in (tmp_path / "model=churn" / "version=5").iterdir():
+        aged(path, 40)
+    segments.retain(days=30, size=1 << 30)
+    (left,) = (tmp_path / "model=churn" / "version=5").iterdir()
+    assert left.name.endswith("-here.arrows"), "what is being written stays"
+    segments.close()
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path

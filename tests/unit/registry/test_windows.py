@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from modelyard.errors import Conflict
 from modelyard.profile import COUNTERS, Profile
 from modelyard.registry import Registry
+from modelyard.registry.packing import pack
 from modelyard.registry.stages import STAGE_BOUNDS, STAGES
 from modelyard.registry.windows import (
     MOST_UNSEEN,
     Counted,
     Part,
     Window,
-    pack,
     parts_of,
     profile_of,
     unpack,

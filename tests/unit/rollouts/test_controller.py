@@ -15,7 +15,7 @@ from modelyard.registry.database import Work
 from modelyard.registry.leases import CONTROL
 from modelyard.registry.plans import CANARY, STABLE, Plan, Rollout, Stage
 from modelyard.registry.tallies import Counts, Labels, Tally
-from modelyard.rollouts import controller
+from modelyard.rollouts import controller, weighing
 from modelyard.rollouts.controller import BUSY_SECONDS, IDLE_SECONDS, Controller
 from recorders import Recorder
 from registries import Make
@@ -294,6 +294,11 @@ def test_a_bandit_follows_the_outcomes(two: Registry, loop: Controller) -> None:
         shares.append(two.rollouts.latest("churn").share)
     assert told[-1] == "promote" and set(told[:-1]) == {"reweigh"}
     assert max(shares[:-1]) == pytest.approx(0.9), "the floor is kept"
+    moves = [each for each in two.rollouts.decisions(1) if each.action == "reweigh"]
+    for each in moves:
+        ours, theirs = weighing.outcomes(each.evidence)
+        told = f"{ours.n - ours.wrong} of {ours.n} were a success against {theirs.n - theirs.wrong} of {theirs.n}"
+        assert each.why.startswith("better with a chance of 0.") and each.why.endswith(f": {told}"), each.why
     assert len(two.rollouts.latest("churn").evidence.strata) > 1
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from modelyard.registry.plans import CANARY, STABLE, Plan, Rollout, Scores, Stage
 from modelyard.registry.tallies import Counts, Labels, Pairs, Tally
-from modelyard.rollouts import guard
+from modelyard.rollouts import guard, weighing
 from recorders import Recorder
 
 ALL = ("errors", "invalid", "latency", "scores", "labels")
@@ -377,7 +377,23 @@ def test_an_experiment_is_decided_by_its_outcome(wrong: float, action: str) -> N
             break
     assert verdict.action == action
     if action == "promote":
-        assert verdict.why.startswith("its outcomes are shown to be better: evidence ")
+        ours, theirs = weighing.outcomes(rollout.evidence)
+        told = f"{ours.n - ours.wrong} of {ours.n} were a success against {theirs.n - theirs.wrong} of {theirs.n}"
+        assert verdict.why.startswith(f"its outcomes are shown to be better: {told}, ")
+    full = guard.explain(rollout)
+    (between,) = [finding.between for finding in full.findings if finding.guard == "labels"]
+    assert between is not None and between[0] < wrong - 0.5 < between[1]
+    assert (between[1] < 0, between[0] > 0) == (action == "promote", action == "roll back")
+    low, high = (f"{0 - round(bound * 100, 1):.1f}" for bound in reversed(between))
+    assert (f", {low} to {high} points more" in full.why) is (action != "roll back")
+
+
+def test_a_bandit_tells_no_interval_because_shares_and_rates_may_move_together() -> None:
+    rollout, recorder = begun(Stage(0.5), guards=("labels",), judge="bandit", key="header:x"), Recorder(labelled=0.5)
+    for _ in range(20):
+        rollout = sticky(rollout, recorder, 20)
+    assert all(finding.between is None for finding in guard.explain(rollout).findings)
+    assert " points more" not in guard.explain(rollout).why
 
 
 def test_clients_that_stick_are_the_trials() -> None:

@@ -100,7 +100,13 @@ def test_experiments_need_clients_that_stay_and_labels(two: Registry, make: Make
     two.promote("churn", 1)
     with pytest.raises(InvalidInput, match="labels, which an experiment is judged by"):
         drafted(two, ab=0.5, key="header:x")  # this one does not say how far it usually is from the truth
-    assert "labels" in drafted(two, ab=0.5, key="header:x", outcome="bought").plan.guards
+    assert "labels" in drafted(two, ab=0.5, key="header:x", outcome="1").plan.guards
+
+
+def test_an_outcome_is_a_label_as_labels_are_kept(two: Registry, make: Make) -> None:
+    assert drafted(two, ab=0.5, key="header:x", outcome="1").plan.outcome == "1.0"
+    with pytest.raises(InvalidInput, match="outcome: expected a finite number, got 'bought'"):
+        drafted(two, ab=0.5, key="header:x", outcome="bought")
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

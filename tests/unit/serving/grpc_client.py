@@ -11,7 +11,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 def unary(channel):
     call = channel.unary_unary(METHOD)
-    answer, told = call.with_call(b"hello", metadata=[("x-request-id", "abc-1")], timeout=10)
+    answer, told = call.with_call(b"hello", metadata=[("x-request-id", "abc-1")], timeout=60)
     assert answer == b"hello"
     assert dict(told.initial_metadata())["x-request-id"] == "abc-1"
     for size in (0, 1, 16_379, 16_380, 70_000, 5_000_000):

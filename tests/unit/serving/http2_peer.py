@@ -234,7 +234,7 @@ class Peer:
     def settle(self, until: Callable[[], bool]) -> None:
         """Let threads run, and turn the loop, until something has come true."""
         self._held_back.set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not until():
             assert time.monotonic() < deadline, "it never comes true"
             time.sleep(0.001)

@@ -28,7 +28,7 @@ def get(stream: socket.socket, target: str) -> None:
 def test_a_line_for_each_answer(source: MemorySource, serve: Callable[..., Any]) -> None:
     source.add("m", linear(), "production")
     server = serve("m", access_log="all", log_clients=True)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stream:
         headers, _ = ask(stream, f"traceparent: 00-{TRACE}-{SPAN}-01", "X-Request-Id: a/b+c=1")
         ask(stream)
         get(stream, "/nowhere")
@@ -48,7 +48,7 @@ def test_a_line_for_each_answer(source: MemorySource, serve: Callable[..., Any])
 def test_only_what_is_asked_for(source: MemorySource, serve: Callable[..., Any], which: str) -> None:
     source.add("m", linear(), "production")
     server = serve("m", access_log=which)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stream:
         ask(stream)
         get(stream, "/nowhere")
         get(stream, "/models/none/ready")
@@ -71,7 +71,7 @@ def test_targets(source: MemorySource, serve: Callable[..., Any], target: str, s
     source.add("m", linear(), "production")
     server = serve("m")
     for _ in range(2):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stream:
             get(stream, target)
     assert [line["target"] for line in requests(server)] == [shown] * 2
 

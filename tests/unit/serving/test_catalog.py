@@ -25,6 +25,7 @@ from modelyard.serving.table import Table
 from modelyard.settings import Chosen
 from modelyard.telemetry import Log
 from modelyard.testing.memory import MemoryBundle
+from receivers import until
 
 from .conftest import INPUTS, MemorySource, linear
 
@@ -50,7 +51,7 @@ def catalog(source: MemorySource) -> Iterator[Make]:
         )  # fmt: skip
         made.append(one)
         one.start()
-        assert one.settled.wait(5)
+        assert one.settled.wait(60)
         if must_start:
             assert one.failure is None
 
@@ -76,13 +77,6 @@ def states(catalog: ServerCatalog) -> dict[str, str]:
 
 def broken() -> BadBundle:
     return BadBundle("model.onnx is truncated")
-
-
-def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.005)
 
 
 class Staged(MemoryBundle):
@@ -350,7 +344,7 @@ def test_a_folder_that_was_written_anew_is_loaded_anew(source: MemorySource, cat
 def test_a_caller_waits_only_so_long(source: MemorySource, catalog: Make) -> None:
     hold = threading.Event()
     source.add("m", linear())
-    source.add("slow", Staged(lambda: hold.wait(5)))
+    source.add("slow", Staged(lambda: hold.wait(60)))
     one = catalog("m", request_seconds=0.1)
     with pytest.raises(NotReady, match=r"to load slow takes longer than 0\.1 s") as caught:
         one.load("slow")
@@ -402,7 +396,7 @@ def test_a_request_under_way_ends_where_it_began(source: MemorySource, serve: Ca
     def slow(rows: int) -> None:
         if begun.is_set():
             entered.set()
-            hold.wait(5)
+            hold.wait(60)
 
     begun, entered, hold = threading.Event(), threading.Event(), threading.Event()
     source.add("m", Staged(predict=slow))
@@ -413,21 +407,21 @@ def test_a_request_under_way_ends_where_it_began(source: MemorySource, serve: Ca
     answers: list[int] = []
     asking = threading.Thread(target=lambda: answers.append(post(server, "/models/m/predict")))
     asking.start()
-    assert entered.wait(5)
+    assert entered.wait(60)
     leaving = threading.Thread(target=server.catalog.unload, args=("m",))
     leaving.start()
     until(lambda: states(server.catalog).get("m:1") == "unloading" and serving(server.catalog) == ["n:1"])
     assert post(server, "/models/m/predict") == 404
     assert not answers and leaving.is_alive()
     hold.set()
-    leaving.join(5)
-    asking.join(5)
+    leaving.join(60)
+    asking.join(60)
     assert answers == [200] and not leaving.is_alive()
     until(lambda: states(server.catalog) == {"n:1": "ready", "m:1": "unloaded"})
 
 
 def post(server: Server, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("POST", path, b'{"x1": 1, "x2": 2}')
     status = connection.getresponse().status
     connection.close()

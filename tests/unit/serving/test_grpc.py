@@ -426,6 +426,6 @@ class TestStockClients:
     @pytest.mark.parametrize("case", ["unary", "streams", "errors", "cancel", "health", "asynchronous", "many"])
     def test_grpcio(self, port: int, case: str) -> None:
         done = subprocess.run(
-            [str(interpreter("triton")), str(CLIENT), str(port), case], capture_output=True, text=True, timeout=60
+            [str(interpreter("triton")), str(CLIENT), str(port), case], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -703,17 +703,17 @@ class TestSockets:
             done = subprocess.run(
                 ["curl", "-sS", version, "-w", " %{http_version} %{http_code}", "-d", body,
                  f"{server.url}/models/m/predict"],
-                capture_output=True, text=True, timeout=20, check=True,
+                capture_output=True, text=True, timeout=60, check=True,
             )  # fmt: skip
             assert done.stdout.endswith(" 2 200" if "http2" in version else " 1.1 200"), done.stdout
             assert "6.0" in done.stdout
 
     def test_a_preface_in_pieces(self, server: Any) -> None:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for part in (HELLO[:1], HELLO[1:20], HELLO[20:]):
                 client.sendall(part)
-                client.settimeout(0.2) if part != HELLO[20:] else client.settimeout(10)
+                client.settimeout(0.2) if part != HELLO[20:] else client.settimeout(60)
                 if part != HELLO[20:]:
                     with pytest.raises(TimeoutError):
                         client.recv(1)
@@ -721,18 +721,18 @@ class TestSockets:
         assert first[3] == SETTINGS
 
     def test_what_only_starts_like_one_is_http_1(self, server: Any) -> None:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.sendall(b"P")
             with pytest.raises(TimeoutError):
                 client.settimeout(0.2)
                 client.recv(1)
-            client.settimeout(10)
+            client.settimeout(60)
             client.sendall(b"OST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 404")
 
     def test_stopping_says_goodbye(self, server: Any) -> None:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
             client.sendall(HELLO)
             client.recv(1000)
             server.stop()

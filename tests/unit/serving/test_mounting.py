@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 import modelyard
 from modelyard.errors import NotFound
 from modelyard.registry import Registry
+from receivers import until
 
 from .conftest import MemorySource, linear
 
@@ -230,19 +230,13 @@ def test_keys_are_asked_for(host: Callable[..., Ask], source: MemorySource, tmp_
     assert ask("GET", "/ml/metrics", x_api_key=key)[0] == 403
     assert ask("GET", "/ml/health/ready")[0] == 200
     registry.keys.revoke("shop")
-    until = monotonic() + 10
-    while ask("POST", "/ml/predict", BODY, x_api_key=key)[0] != 401:
-        assert monotonic() < until
-        sleep(0.01)
+    until(lambda: ask("POST", "/ml/predict", BODY, x_api_key=key)[0] == 401)
     registry.close()
 
 
 def test_a_promotion_is_followed(ask: Ask, source: MemorySource) -> None:
     source.promote("m", source.add("m", linear(10.0)))
-    for _ in range(500):
-        if json.loads(ask("POST", "/ml/predict", BODY)[2])["prediction"] == 65.0:
-            return
-    raise AssertionError("never followed")
+    until(lambda: json.loads(ask("POST", "/ml/predict", BODY)[2])["prediction"] == 65.0)
 
 
 def test_callers_get_their_own_answers(ask: Ask) -> None:

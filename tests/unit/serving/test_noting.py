@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from modelyard.recording.ring import RingReader
 from modelyard.registry.routes import Arm, Pin
 from modelyard.serving.server import Server
 from modelyard.telemetry import Log
+from receivers import until
 
 from .conftest import linear
 from .test_arms import RoutedSource, custom
@@ -39,7 +39,7 @@ def source() -> RoutedSource:
 
 def post(server: Server, body: Any, count: int = 1, path: str = "/predict", **headers: str) -> list[str]:
     """The ids of so many requests."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     ids = []
     for _ in range(count):
         connection.request("POST", path, body if isinstance(body, (str, bytes)) else json.dumps(body), headers)
@@ -52,12 +52,8 @@ def post(server: Server, body: Any, count: int = 1, path: str = "/predict", **he
 
 def wait_for_copies(server: Server, count: int) -> None:
     """Until shadows have answered so many requests."""
-    until = time.monotonic() + 20
-    while (
-        sum(call["requests"] for lane in server.application._shadows.values() for call in lane.history.recent()) < count
-    ):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    lanes = server.application._shadows
+    until(lambda: sum(call["requests"] for lane in lanes.values() for call in lane.history.recent()) >= count)
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
@@ -146,10 +142,7 @@ def test_a_version_that_cannot_be_loaded_is_told_where_a_rollout_wants_it(
     by_hand = server.application.catalog.table.routes["m", "production"]
     assert by_hand.unserved == [], "somebody's own route is no rollout"
     route = source.set(*arms, rollout=7)
-    until = time.monotonic() + 20
-    while server.application.catalog.table.routes["m", "production"].route != route:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    until(lambda: server.application.catalog.table.routes["m", "production"].route == route)
     server.stop()
     (ring,) = Places(tmp_path).rings.glob("*.ring")
     found = [frames.read_unserved(head) for kind, head, _, _ in RingReader(ring).frames() if kind == frames.UNSERVED]

@@ -44,7 +44,7 @@ def test_who_may_call(allowed: list[str], origin: str, is_allowed: bool) -> None
 
 class Asked:
     def __init__(self, server: Server, method: str, path: str, body: str | None = None, **headers: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         try:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()

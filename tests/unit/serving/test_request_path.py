@@ -30,7 +30,7 @@ Serve = Callable[..., Any]
 
 
 def ask(server: Any, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
     named = {key.replace("_", "-"): value for key, value in headers.items()}
     method = named.pop("method", "POST" if body is not None else "GET")
     connection.request(method, path, body, named)
@@ -64,7 +64,7 @@ def held(source: MemorySource, serve: Serve, gate: threading.Event) -> Any:
 
     def predict(columns: Any) -> dict[str, Any]:
         if (columns["x1"] != 0).any():
-            gate.wait(10)
+            gate.wait(60)
         return {"prediction": columns["x1"]}
 
     signature = Signature(inputs=INPUTS, outputs=(Field(name="prediction", dtype="float64"),))

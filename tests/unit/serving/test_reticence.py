@@ -16,9 +16,9 @@ from modelyard.registry import Registry
 from modelyard.serving.reticence import quieted
 from modelyard.serving.server import Server
 from modelyard.testing.memory import MemoryBundle
+from receivers import until
 
 from .conftest import MemorySource, linear
-from .test_server import until
 
 Serve = Callable[..., Server]
 ROW = {"x1": 1.5, "x2": 2}
@@ -46,7 +46,7 @@ def server(source: MemorySource, serve: Serve) -> Server:
 
 
 def ask(server: Server, path: str, body: Any = None, port: int = 0, key: str = "") -> tuple[int, str, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port or server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port or server.port, timeout=60)
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)

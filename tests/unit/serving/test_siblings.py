@@ -124,7 +124,7 @@ def test_a_fork_while_somebody_looks_does_not_keep_the_others_out(join: Callable
     try:
         looking = threading.Thread(target=second.collect, daemon=True)
         looking.start()
-        looking.join(20)
+        looking.join(60)
         assert not looking.is_alive()
     finally:
         os.kill(child, signal.SIGKILL)

@@ -51,7 +51,7 @@ async def pair() -> tuple[End, End]:
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.001)
 
@@ -134,7 +134,7 @@ class TestLink:
             after = left.link.ask(lambda id: Apply(Change("load", ("a",)), id))
             for asked in (before, after):
                 with pytest.raises(NotReady, match="gone"):
-                    asked.result(1)
+                    asked.result(60)
             left.link.say(Stop())  # lost, and no error
 
         asyncio.run(talk())
@@ -309,7 +309,7 @@ def test_a_worker_takes_connections_until_it_closes_and_those_that_wait_then(mem
         entrance.close()
         assert board.taken(0) == 3
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert [await loop.sock_recv(client, 10) for client in clients] == [b"hello"] * 3
         for each in (near, far, listening, *clients):
             each.close()
@@ -327,7 +327,7 @@ def test_whoever_comes_with_the_word_to_stop_is_answered(memory: int, turns: int
         living = asyncio.ensure_future(worker.live(LinkEntrance(far, shared.Board(memory, 0)), stopping, ready.set))
         await ready.wait()
         client, connection = socket.socketpair()
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendall(b'POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 18\r\n\r\n{"x1": 2, "x2": 1}')
         socket.send_fds(near, [b"\0"], [connection.fileno()])
         connection.close()

@@ -19,9 +19,9 @@ from certificates import Authority
 from modelyard.errors import Conflict, InvalidInput, Refused
 from modelyard.serving import tls
 from modelyard.serving.server import Server
+from receivers import until
 
 from .conftest import MemorySource, linear
-from .test_server import until
 
 Serve = Callable[..., Server]
 
@@ -51,7 +51,7 @@ def trusting(authority: Authority, client: tuple[Path, Path] | None = None) -> s
 
 
 def ask(server: Server, context: ssl.SSLContext, path: str = "/health/live") -> int:
-    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=context)
     try:
         connection.request("GET", path)
         return connection.getresponse().status
@@ -60,7 +60,7 @@ def ask(server: Server, context: ssl.SSLContext, path: str = "/health/live") -> 
 
 
 def shake(server: Server, context: ssl.SSLContext) -> ssl.SSLSocket:
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", server.port), 10), server_hostname="localhost")
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", server.port), 60), server_hostname="localhost")
 
 
 class TestServing:
@@ -69,7 +69,7 @@ class TestServing:
         assert server.url == f"https://127.0.0.1:{server.port}"
         context = trusting(authority)
         assert ask(server, context) == 200
-        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=context)
         for _ in range(4):
             connection.request("POST", "/predict", '{"x1": 1.5, "x2": 2}')
             answer = connection.getresponse()
@@ -78,7 +78,7 @@ class TestServing:
 
     def test_a_large_body_passes(self, secure: Serve, authority: Authority) -> None:
         server = secure()
-        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=trusting(authority))
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=trusting(authority))
         rows = '[{"x1": 1.5, "x2": 2}' + ', {"x1": 1.5, "x2": 2}' * 19_999 + "]"
         connection.request("POST", "/predict", rows)
         assert connection.getresponse().read().count(b"6.5") == 20_000
@@ -112,7 +112,7 @@ class TestServing:
         self, first: bytes, secure: Serve, authority: Authority
     ) -> None:
         server = secure()
-        with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
+        with socket.create_connection(("127.0.0.1", server.port), 60) as plain:
             plain.sendall(first)
             with contextlib.suppress(ConnectionError):
                 assert b"HTTP/1.1" not in plain.recv(1000)
@@ -128,7 +128,7 @@ class TestServing:
         if loop == "asyncio":
             monkeypatch.setitem(sys.modules, "uvloop", None)
         server = secure(**({"tls_clients": str(authority.path)} if mutual else {}))
-        plain = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        plain = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         body = "x" * 1_000_000 if method == "POST" else None  # more than comes at once
         plain.request(method, "/health/live", body)
         answer = plain.getresponse()
@@ -143,9 +143,9 @@ class TestServing:
     def test_plain_http_does_not_stay_for_long(
         self, secure: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
+        monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 2.0)
         server = secure()
-        with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
+        with socket.create_connection(("127.0.0.1", server.port), 60) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
             received = b""
             with contextlib.suppress(ConnectionError):
@@ -190,7 +190,7 @@ class TestNewFiles:
         server = secure()
         certificate, key = authority.sign("newer")
         context = trusting(authority)
-        old = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+        old = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=context)
         old.request("GET", "/health/live")
         old.getresponse().read()
         assert self.subject(server, authority) == "server"
@@ -247,7 +247,7 @@ class TestNewFiles:
         def come(session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
             address = ("127.0.0.1", server.port)
             with context.wrap_socket(
-                socket.create_connection(address, 10), server_hostname="localhost", session=session
+                socket.create_connection(address, 60), server_hostname="localhost", session=session
             ) as connection:
                 connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert b"200 OK" in connection.recv(1000)
@@ -352,7 +352,7 @@ class TestAdminPort:
     MAIN = ("/", "/models", "/openapi.json")
 
     def ask(self, port: int, path: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             connection.request("GET", path)
             return connection.getresponse().status

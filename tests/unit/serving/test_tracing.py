@@ -99,7 +99,7 @@ def test_each_request_has_its_own_ids_however_often_its_head_comes(
 ) -> None:
     source.add("m", linear(), "production")
     server = serve("m", access_log="all")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stream:
         for i in range(1, 8):
             trace = f"{i:032x}"
             headers, body = ask(stream, f"traceparent: 00-{trace}-{SPAN}-01", f"X-Request-Id: id-{i}")
@@ -117,7 +117,7 @@ def test_each_request_has_its_own_ids_however_often_its_head_comes(
 def test_a_share_of_requests_begins_a_trace(source: MemorySource, serve: Callable[..., Any]) -> None:
     source.add("m", linear(), "production")
     server = serve("m", traces=1.0)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stream:
         seen = {ask(stream)[0]["traceresponse"] for _ in range(5)}
     assert len(seen) == 5
 

@@ -259,7 +259,7 @@ def test_a_large_table_over_a_socket(kind: str) -> None:
     numbers = np.random.default_rng(0).normal(size=(2, 20_000))
     body = gzip.compress(written(pa.table({"x1": numbers[0], "x2": numbers[1]}), kind), 1)
     with Server(["m"], source=Source, port=0, access_log="off", wires=["native"]) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         headers = {"content-type": kind, "content-encoding": "gzip", "accept": STREAM, "accept-encoding": "identity"}
         connection.request("POST", "/predict", body, headers)
         answer = connection.getresponse()

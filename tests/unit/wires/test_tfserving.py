@@ -48,7 +48,7 @@ def server() -> Iterator[Server]:
 
 
 def send(server: Server, data: bytes) -> tuple[int, dict[str, str], Any]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         answer = b""
         while chunk := connection.recv(65536):
