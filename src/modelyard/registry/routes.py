@@ -123,12 +123,15 @@ class Routes:
             return put(work, msgspec.structs.replace(route, rollout=None), why)
 
     def clear(self, model: str, alias: str = PRODUCTION, *, why: str = "") -> bool:
-        """From now on the alias alone decides; False where it does already. Raises Conflict as ``set`` does."""
+        """From now on the alias alone decides; False where it does already. Raises NotFound for no such model, Conflict
+        as ``set`` does.
+        """
         check_name(model)
         check_alias(alias)
         check_text("why", why)
         with self._database.write() as work:
             check_free(work, model, alias)
+            shelf.versions(work, model)  # there may be no such model
             return end(work, model, alias, why)
 
 
