@@ -257,7 +257,10 @@ def check_columns(key: str, pins: Iterable[Pin], signature: Signature) -> None:
             raise InvalidInput.at("key", "a column of single values", f"{name}, which has {fields[name].describe()}")
     for pin in pins:
         kind, _, name = pin.key.partition(":")
-        if kind == "column" and fields[name].is_numeric and fields[name].dtype != "bool":
+        if kind == "column" and fields[name].dtype == "bool":
+            if pin.value.lower() not in ("true", "false"):
+                raise InvalidInput.at(f"pin of {pin.key}", "true or false", shown(pin.value))
+        elif kind == "column" and fields[name].is_numeric:
             bounds_of(pin)
 
 

@@ -157,15 +157,17 @@ def test_pins_are_read_and_told_alike() -> None:
 def test_a_column_decides_only_where_there_is_one_and_for_numbers_by_numbers() -> None:
     fields = (
         Field(name="amount", dtype="float64"), Field(name="city", dtype="string"),
-        Field(name="pixels", dtype="float32", shape=(4,)),
+        Field(name="pixels", dtype="float32", shape=(4,)), Field(name="paid", dtype="bool"),
     )  # fmt: skip
     signature = Signature(inputs=fields)
-    fitting = [("amount", "7"), ("amount", "-1..1"), ("amount", "1000.."), ("amount", "..0"), ("city", "Oslo..")]
+    fitting = [("amount", "7"), ("amount", "-1..1"), ("amount", "1000.."), ("amount", "..0"), ("city", "Oslo.."), ("paid", "True")]
     check_columns("column:city", [Pin(key=f"column:{n}", value=v, arm="a") for n, v in fitting], signature)
     check_columns("request", [Pin(key="header:x", value="..", arm="a")], signature)
     for value in ("much", "2..1", "1..x", "nan", "1..2..3"):
         with pytest.raises(InvalidInput, match="pin of column:amount: expected a number, or a range like"):
             check_columns("request", [Pin(key="column:amount", value=value, arm="a")], signature)
+    with pytest.raises(InvalidInput, match="pin of column:paid: expected true or false, got 'yes'"):
+        check_columns("request", [Pin(key="column:paid", value="yes", arm="a")], signature)
     with pytest.raises(NotFound, match="no such input column: town"):
         check_columns("request", [Pin(key="column:town", value="x", arm="a")], signature)
     with pytest.raises(InvalidInput, match="expected a column of single values, got pixels"):
