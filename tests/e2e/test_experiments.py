@@ -17,7 +17,7 @@ from rolling import Answer, Callers, Rolling
 
 #: The headers that tell who asks, and of what group. Every rollout here sends the group ``probe`` to its candidate.
 WHO, GROUP = "x-user-id", "x-group"
-STICKY, PROBE = ("--key", f"header:{WHO}"), ("--pin", f"{GROUP}:probe=canary")
+STICKY, PROBE = ("--key", f"header:{WHO}"), ("--pin", f"header:{GROUP}:probe=canary")
 
 #: Experiments, and bandits, whose candidates turn out to be better, alike or worse.
 BETTER, ALIKE, UP, DOWN = "better", "alike", "up", "down"
@@ -135,7 +135,7 @@ def test_pins_win_and_what_they_decide_is_no_evidence(yard: Rolling) -> None:
     """The candidate fails whatever is odd, and only its testers ask that."""
     model, odd = "pinned", 60
     canary = ("--canary", "50%", "--guard", "errors,invalid", "--stage", "600s")
-    version = yard.start("failing", *canary, *PROBE, "--pin", f"{GROUP}:staff=stable", model=model)
+    version = yard.start("failing", *canary, *PROBE, "--pin", f"header:{GROUP}:staff=stable", model=model)
     with Callers(yard.url, model) as callers:
         pinned = follow(callers, version)
         testers = callers.ask([(0.1, {WHO: f"tester {n}", GROUP: "probe"}) for n in range(odd)])
@@ -151,9 +151,12 @@ def test_pins_win_and_what_they_decide_is_no_evidence(yard: Rolling) -> None:
         assert callers.codes == {200: pinned + 400, 500: 2 * odd}
 
         yard.cli("rollout", "abort", model, "--why", "only the pins are wanted")
-        yard.cli("route", "set", model, "1=100%", f"{version}=0%", "--pin", f"{GROUP}:probe=v{version}")
+        large = ("--pin", f"column:x:0.9..=v{version}")
+        yard.cli("route", "set", model, "1=100%", f"{version}=0%", "--pin", f"header:{GROUP}:probe=v{version}", *large)
         follow(callers, version)
         assert not any(ours(way, version) for way in callers.ask(clients(50)))
+        rows = [(x, {}) for x in (0.5, 0.89, 0.9, 0.95)]
+        assert all(ours(way, version) == {2, 3} for way in callers.ask(rows))
         assert set(callers.codes) == {200, 500} and callers.codes[500] == 2 * odd
 
 

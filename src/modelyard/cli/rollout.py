@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelyard.cli import screen
+from modelyard.cli.exits import NUMBERS
 from modelyard.cli.frame import Answer, Family, Usage, command, wants_json
 from modelyard.cli.keys import Words
-from modelyard.cli.quantities import Share, Shares, Span, pairs_of, pins_of, read_percent
+from modelyard.cli.quantities import Share, Shares, Span, pairs_of, pins_of, read_share
 from modelyard.cli.references import MODEL, why_option
 
 if TYPE_CHECKING:
+    from modelyard.api import Standing
     from modelyard.registry.decisions import Decision
 
 EXAMPLES = """
@@ -49,15 +53,19 @@ def rollout() -> None:
     """,
 )
 @click.argument("model", type=MODEL)
-@click.option("--to", type=int, required=True, metavar="VERSION", help="The version that is to take over.")
+@click.option(
+    "--to", type=click.IntRange(min=1), required=True, metavar="VERSION", help="The version that is to take over."
+)
 @click.option("--canary", type=Share(), show_default=False, help="Its share until it takes over.  [10%]")
 @click.option("--ramp", type=Shares(), metavar="PERCENTS", help="Shares one after the other, like 1,5,25,50,100.")
-@click.option("--shadow", type=Share(), is_flag=False, flag_value="100%", help="First copies of this share.  [100%]")
+@click.option(
+    "--shadow", type=Share(or_all=True), is_flag=False, flag_value="100%", help="First copies of this share.  [100%]"
+)
 @click.option("--ab", type=Share(), help="An experiment: this share, until its outcomes are shown to be better.")
 @click.option("--bandit", is_flag=True, help="Let the shares follow the outcomes.")
 @click.option("--outcome", default="", show_default=False, help="The label that is a success.  [a right prediction]")
 @click.option("--guard", "guards", type=Words(), metavar="WORDS", help="What is watched.  [all that can be]")
-@click.option("--alpha", type=Share(), default="1%", help="Chance of a false rollback, over all guards and times.")
+@click.option("--alpha", type=Share(0.5), default="1%", help="Chance of a false rollback, over all guards and times.")
 @click.option("--tolerate", multiple=True, metavar="GUARD=PERCENT", help="How much more may be bad; may be repeated.")
 @click.option("--stage", type=Span(), default="60s", help="The least time of a stage, with traffic.")
 @click.option(
@@ -66,7 +74,7 @@ def rollout() -> None:
 @click.option("--watch", type=Span(), show_default=False, help="How long labels may roll it back later.  [24h]")
 @click.option("--key", default="request", help="What sticks to a version: request, header:NAME or column:NAME.")
 @click.option(
-    "--pin", "pins", multiple=True, metavar="HEADER:VALUE=ARM", help="Requests that always go to stable or canary."
+    "--pin", "pins", multiple=True, metavar="KEY:VALUE=ARM", help="Requests that always go to stable or canary."
 )
 @click.option("--hold", is_flag=True, help="End with a verdict instead of taking over.")
 @click.option("--force-signature", is_flag=True, help="Even if callers may break.")
@@ -80,7 +88,7 @@ def start(model: str, to: int, pins: tuple[str, ...], tolerate: tuple[str, ...],
     """
     from modelyard import api
 
-    tolerances = {name: read_percent(text, "--tolerate") for name, text in pairs_of(tolerate, "--tolerate")}
+    tolerances = {name: read_share(text, f"--tolerate {name}") for name, text in pairs_of(tolerate, "--tolerate")}
     renamed = {"stage": "stage_seconds", "watch": "watch_seconds"}
     given = {renamed.get(name, name): value for name, value in options.items() if value is not None}
     registry = api.open_registry()
@@ -131,11 +139,39 @@ def watch(model: str, alias: str, every: float) -> Answer:
     if wants_json():
         return Answer(_told(standing), lambda: None)
 
-    def look() -> Any:
-        time.sleep(every)
-        return api.find_rollout(model, alias=alias, registry=registry)
+    def show() -> None:
+        try:
+            follow(standing, _Looking(partial(api.find_rollout, model, alias=alias, registry=registry), every))
+        except KeyboardInterrupt:
+            screen.note("\nthe rollout goes on without anybody watching here")
+            raise click.exceptions.Exit(NUMBERS["interrupted"]) from None
 
-    return Answer(None, lambda: follow(standing, look))
+    return Answer(None, show)
+
+
+class _Looking:
+    """Waits, and finds a rollout again. While the registry is away, it stands as it stood."""
+
+    def __init__(self, find: Callable[[], Standing], every: float) -> None:
+        self._find = find
+        self._every = every
+        self._is_away = False
+
+    def __call__(self, before: Standing) -> Standing:
+        from modelyard.errors import RemoteFailed
+
+        time.sleep(self._every)
+        try:
+            found = self._find()
+        except RemoteFailed as error:
+            if not self._is_away:
+                screen.note(f"{error.message}; it is asked again")
+            self._is_away = True
+            return before
+        if self._is_away:
+            screen.note("the registry answers again")
+        self._is_away = False
+        return found
 
 
 @command("abort", examples='modelyard rollout abort churn --why "complaints"')

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _BAR = 16
 
 
-def follow(standing: Standing, look: Callable[[], Standing]) -> None:
-    """Show a rollout until it has ended; ``look`` waits and finds it again."""
+def follow(standing: Standing, look: Callable[[Standing], Standing]) -> None:
+    """Show a rollout until it has ended; ``look`` waits and finds it again, given how it stood."""
     if screen.plain():
         _follow_plainly(standing, look)
         return
@@ -25,7 +25,7 @@ def follow(standing: Standing, look: Callable[[], Standing]) -> None:
 
     with Live(_drawn(standing), console=Console(), auto_refresh=False, transient=False) as live:
         while standing.rollout.ended is None:
-            standing = look()
+            standing = look(standing)
             live.update(_drawn(standing), refresh=True)
 
 
@@ -98,7 +98,7 @@ def _odds(log: float) -> str:
     return "<0.01" if odds < 0.01 else f"{odds:,.0f}" if odds >= 100 else f"{odds:.3g}"
 
 
-def _follow_plainly(standing: Standing, look: Callable[[], Standing]) -> None:
+def _follow_plainly(standing: Standing, look: Callable[[Standing], Standing]) -> None:
     told = ""
     while True:
         verdict = standing.verdict.why if standing.verdict else ""
@@ -110,7 +110,7 @@ def _follow_plainly(standing: Standing, look: Callable[[], Standing]) -> None:
             for line in _lines(standing):
                 screen.say(line)
             return
-        standing = look()
+        standing = look(standing)
 
 
 def _drawn(standing: Standing) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from modelyard.errors import NotFound
-from modelyard.registry import journal, routes, states
+from modelyard.registry import journal, routes, shelf, states
 from modelyard.registry.database import Row, Work
 from modelyard.registry.evidence import Evidence, Exposure
 from modelyard.registry.plans import ACTIVE, Plan, Rollout, State
@@ -171,9 +171,9 @@ def needed(work: Work, model: str, alias: str) -> Rollout:
     """The same. Raises NotFound where there is none."""
     rollout = current(work, model, alias)
     if rollout is None:
-        raise NotFound(
-            f"no rollout of {model}@{alias} is under way", hint=f"modelyard rollout start {model} --to VERSION"
-        )
+        shelf.versions(work, model)  # there may be no such model
+        hint = f"modelyard rollout start {model} --to VERSION{routes.flag(alias)}"
+        raise NotFound(f"no rollout of {model}@{alias} is under way", hint=hint)
     return rollout
 
 

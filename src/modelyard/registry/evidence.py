@@ -20,6 +20,9 @@ class Stratum(msgspec.Struct, frozen=True, omit_defaults=True):
     stable: Counts = Counts()
     candidate: Counts = Counts()
 
+    def plus(self, stable: Counts, candidate: Counts) -> Stratum:
+        return Stratum(self.stable.plus(stable), self.candidate.plus(candidate))
+
 
 class Clock(msgspec.Struct, frozen=True, array_like=True):
     """How long one recorder has counted in the present stage, by the differences of its own moments."""
@@ -61,6 +64,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: By the share, as ``share_key`` writes it; ``COPIED`` follows where the candidate got copies.
     strata: dict[str, Stratum] = {}
+    #: Requests, and labels, of a shadow's stage that wait until there are some of the other arm.
+    waiting: dict[str, Stratum] = {}
     #: Answers of shadows beside those that were given.
     pairs: Pairs = Pairs()
     #: The last new bet of each guard that has made one.

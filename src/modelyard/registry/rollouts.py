@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from modelyard.errors import Conflict, NotFound
-from modelyard.registry import decisions, journal, routes
+from modelyard.registry import decisions, journal, routes, shelf
 from modelyard.registry.database import Database
 from modelyard.registry.decisions import COLUMNS, Decision, rollout_of, settle
 from modelyard.registry.plans import Rollout, State
@@ -42,13 +42,19 @@ class Rollouts:
         """The newest rollout of an alias, ended or not. Raises NotFound."""
         found = self._find("model = ? AND alias = ?", model, alias)
         if not found:
+            self._check_model(model)
             hint = f"modelyard rollout start {model} --to VERSION{flag(alias)}"
             raise NotFound(f"{model}@{alias} never had a rollout", hint=hint)
         return found[-1]
 
     def all(self, model: str | None = None) -> list[Rollout]:
-        """Every rollout that ever was, or a model's, oldest first."""
-        return self._find("id > 0") if model is None else self._find("model = ?", model)
+        """Every rollout that ever was, or a model's, oldest first. Raises NotFound for no such model."""
+        if model is None:
+            return self._find("id > 0")
+        found = self._find("model = ?", model)
+        if not found:
+            self._check_model(model)
+        return found
 
     def newest(self) -> list[Rollout]:
         """The newest rollout of every alias that ever had one."""
@@ -109,8 +115,17 @@ class Rollouts:
         with self._database.write() as work:
             rollout = decisions.needed(work, model, alias)
             if rollout.state != before:
-                raise Conflict(f"{rollout.name} is {rollout.state}: only one that is {before} takes {action}")
+                verb = "abort" if action == "end" else "resume" if rollout.state == "paused" else "status"
+                raise Conflict(
+                    f"{rollout.name} is {rollout.state}: `{action}` is for one that is {before}",
+                    hint=f"modelyard rollout {verb} {model}{flag(alias)}",
+                )
             return settle(work, rollout, action, after, why=why, keep=True)
+
+    def _check_model(self, model: str) -> None:
+        """Raises NotFound where there is no such model."""
+        with self._database.read() as work:
+            shelf.versions(work, model)
 
     def _find(self, condition: str, *values: Any) -> list[Rollout]:
         rows = self._database.query(f"SELECT {COLUMNS} FROM rollouts WHERE {condition} ORDER BY id", *values)

@@ -52,7 +52,9 @@ def follow(rollout: Rollout, tally: Tally) -> tuple[Rollout, Verdict]:
 
 
 def fold(rollout: Rollout, tally: Tally) -> Evidence:
-    """The evidence with one more tally. Counts add up, so that their order does not matter."""
+    """The evidence with one more tally. Counts add up, so that their order does not matter, but for which answers of a
+    shadow are compared with which others.
+    """
     before = rollout.evidence
     stable = tally.arms.get(STABLE, Counts())
     live, shadow = tally.arms.get(CANARY), tally.arms.get(SHADOW)
@@ -60,15 +62,21 @@ def fold(rollout: Rollout, tally: Tally) -> Evidence:
     is_current = tally.revision == max(rollout.chances, default=0)
     is_timed = is_current and bool(stable.requests or candidate.requests)  # labels come whenever they come
     chance = rollout.chances.get(tally.revision, 0.0)
-    if shadow is not None:  # copies that found no room were never made: what counts is how many there are
-        ours, theirs = (each.requests or each.labels.n for each in (shadow, stable))
-        chance = ours / (ours + theirs) if ours + theirs else 0.0
-        chance = round(chance, 2 if chance >= 0.1 else 3)
-    strata = dict(before.strata)
-    if 0.0 < chance < 1.0:
-        key = share_key(chance) + COPIED * (shadow is not None)
-        there = strata.get(key) or Stratum()
-        strata[key] = Stratum(there.stable.plus(stable), there.candidate.plus(candidate))
+    strata, waiting = dict(before.strata), dict(before.waiting)
+    if chance and rollout.plan.has_shadow and tally.revision == min(rollout.chances):
+        # Copies that found no room were never made: what counts is how many there are. The two arms of one request may
+        # come in two tallies; by which they are pooled depends on their number only, so that chance is what it was.
+        kind = "requests" if stable.requests or candidate.requests else "labels"
+        pooled = waiting.pop(kind, Stratum()).plus(stable, candidate)
+        ours, theirs = (each.requests or each.labels.n for each in (pooled.candidate, pooled.stable))
+        if ours and theirs:
+            key = share_key(min(float(f"{ours / (ours + theirs):.2g}"), 0.99)) + COPIED
+            strata[key] = strata.get(key, Stratum()).plus(pooled.stable, pooled.candidate)
+        else:
+            waiting[kind] = pooled
+    elif 0.0 < chance < 1.0:
+        key = share_key(chance)
+        strata[key] = strata.get(key, Stratum()).plus(stable, candidate)
     exposure = before.exposure
     if live is not None:
         bad = live.bad or live.errors + live.invalid
@@ -79,6 +87,7 @@ def fold(rollout: Rollout, tally: Tally) -> Evidence:
     return msgspec.structs.replace(
         before,
         strata=strata,
+        waiting=waiting,
         pairs=before.pairs.plus(tally.pairs or Pairs()),
         exposure=exposure,
         stable=before.stable + stable.requests * is_current,
@@ -114,7 +123,9 @@ def judge(rollout: Rollout) -> Verdict:
     if rollout.state != "running":
         return Verdict(action="continue", why=f"{rollout.state}: it stays at this share", findings=findings)
     if evidence.candidate < LEAST_REQUESTS or evidence.seconds < plan.stage_seconds:
-        return Verdict(action="continue", why="the stage has just begun", findings=findings)
+        what = f"{LEAST_REQUESTS} requests to version {rollout.candidate} and {plan.stage_seconds:g} s of traffic"
+        why = f"not enough evidence yet: a stage takes at least {what}"
+        return Verdict(action="continue", why=why, findings=findings)
     is_last = stage + 1 == len(plan.stages)
     onward: Action = "advance" if not is_last else "promote" if plan.goal == "promote" else "pass"
     if plan.by == "schedule" and not is_last:

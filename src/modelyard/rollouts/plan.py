@@ -10,8 +10,17 @@ import msgspec
 
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused
 from modelyard.registry.plans import GUARDS, Plan, Rollout, Stage
-from modelyard.registry.records import PRODUCTION, Version, check_alias, check_name, check_number, check_text, stamp
-from modelyard.registry.routes import Pin, check, check_column, flag
+from modelyard.registry.records import (
+    LARGEST_NUMBER,
+    PRODUCTION,
+    Version,
+    check_alias,
+    check_name,
+    check_number,
+    check_text,
+    stamp,
+)
+from modelyard.registry.routes import Pin, check, check_columns, flag
 from modelyard.rollouts import freezing
 from modelyard.truth import Truth
 
@@ -67,6 +76,8 @@ def draft(
     check_name(model)
     check_alias(alias)
     check_number(to)
+    if not 0 < to <= LARGEST_NUMBER:
+        raise InvalidInput.at("version", "a whole number from 1", str(to))
     check_text("why", why)
     candidate = registry.resolve(f"{model}:{to}")
     stable = _stable(registry, candidate, alias)
@@ -82,7 +93,8 @@ def draft(
     chosen, notes = _guards(guards, stages, judge, frozen)
     if not windows:
         notes.append(
-            f"nothing of {stable.ref} was recorded in the last day: a guard sees what `serve --record` records"
+            f"nothing of {stable.ref} was recorded in the last day: a guard sees what servers record, "
+            "as `modelyard serve` does without --no-record"
         )
     plan = Plan(
         stages=stages,
@@ -106,7 +118,7 @@ def draft(
         model=model, alias=alias, stable=stable.number, candidate=candidate.number, plan=plan,
         share=stages[0].share, why=why,
     )  # fmt: skip
-    check_column(key, bundles[0].signature)
+    check_columns(key, plan.pins, bundles[0].signature)
     if judge != "harm" and not plan.is_sticky:
         hint = "name what tells who it is, like --key header:x-user-id"
         raise InvalidInput.at(
@@ -153,17 +165,19 @@ def _stages(
     if canary is None and not ramp and ab is None and shadow is None:
         canary = 0.1
     shares = list(ramp) or [share for share in (canary, ab) if share is not None]
+    what = "ramp" if ramp else "ab" if ab is not None else "canary"
     if shares and shares[-1] == 1.0:
         shares.pop()  # what a ramp ends with, always
     if bandit and (len(shares) != 1 or shadow is not None):
         raise InvalidInput.at("shares", "one share for a bandit to begin with", "a ramp or a shadow")
     if shares != sorted(set(shares)):
-        raise InvalidInput.at("ramp", "shares that grow, like 1,5,25,50,100", ", ".join(f"{s:.4g}" for s in shares))
-    made = [Stage(_fraction("share", share, 1.0)) for share in shares]
+        told = ", ".join(f"{share * 100:.4g}%" for share in shares)
+        raise InvalidInput.at("ramp", "shares that grow, like 1%, 5%, 25%, 50%, 100%", told)
+    made = [Stage(_fraction(what, share, 1.0)) for share in shares]
     if shadow is not None:
-        made.insert(0, Stage(1.0 if shadow == 1.0 else _fraction("share", shadow, 1.0), "shadow"))
+        made.insert(0, Stage(1.0 if shadow == 1.0 else _fraction("shadow", shadow, 1.0), "shadow"))
     if not made:
-        raise InvalidInput.at("ramp", "at least one share below 100%", "100%")
+        raise InvalidInput.at(what, "a share below 100%", "100%", hint="modelyard promote hands over everything")
     return tuple(made)
 
 
@@ -206,7 +220,8 @@ def _guards(
             if guard not in GUARDS:
                 raise NotFound.among("guard", guard, GUARDS)
             if guard in lacking:
-                raise InvalidInput.at(f"guard {guard}", "what it needs", lacking[guard])
+                hint = "where no guards are named, all are on that can be"
+                raise InvalidInput.at(f"guard {guard}", "what it needs", lacking[guard], hint=hint)
     if judge != "harm" and "labels" not in chosen:
         raise InvalidInput.at("guards", "labels, which an experiment is judged by", ", ".join(chosen) or "none")
     if not chosen:

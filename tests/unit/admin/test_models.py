@@ -167,7 +167,7 @@ def test_a_report_is_told_as_it_is(api: Ask, registry: Registry, make: Make) -> 
 def test_routes_are_set_and_cleared(api: Ask, line: str) -> None:
     body = {
         "shares": {"1": 0.9, "2": 0.1}, "shadows": {"3": 0.5}, "key": "header:x-user-id",
-        "pins": [{"header": "x-group", "value": "testers", "arm": "v2"}], "why": "by hand",
+        "pins": [{"key": "header:x-group", "value": "testers", "arm": "v2"}], "why": "by hand",
     }  # fmt: skip
     assert api("POST", "/models/line/route", body)[1]["revision"] == 1
     told = api("GET", "/models/line/answering", scope="view")[1]
@@ -250,7 +250,7 @@ def test_who_looks_only_moves_nothing(api: Ask, line: str, registry: Registry) -
         ("POST", "/models/line/promote", {"version": 2, "alias": "a b"}, 400, "alias: expected"),
         ("POST", "/models/line/rollback", {}, 409, "nothing to roll back to"),
         ("POST", "/models/line/rollout", {"to": 1}, 409, "line@production is version 1 already"),
-        ("POST", "/models/line/rollout", {"to": 2, "canary": 2.0}, 400, "share: expected a fraction"),
+        ("POST", "/models/line/rollout", {"to": 2, "canary": 2.0}, 400, "canary: expected a fraction"),
         ("POST", "/models/line/rollout/abort", {}, 404, "no rollout of line@production is under way"),
         ("GET", "/rollouts/9", None, 404, "no such rollout: 9"),
     ],

@@ -462,6 +462,40 @@ def test_a_spool_that_finds_no_room_as_a_file_is_tried_again_later_only(
     assert here.events.count("a spool stays as it is") == 2
 
 
+def test_a_clock_that_jumps_ages_nothing(
+    records: Path, shop: Shop, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is old by a clock that has been steady for a while goes."""
+    from modelyard.recording import errands, segments, steadiness
+
+    ahead = passed = 0.0
+    monkeypatch.setattr(steadiness, "time", lambda: time.time() + ahead + passed)
+    monkeypatch.setattr(steadiness, "monotonic", lambda: time.monotonic() + passed)
+    monkeypatch.setattr(errands, "monotonic", lambda: time.monotonic() + passed)
+    monkeypatch.setattr(segments, "time", lambda: time.time() + ahead + passed)
+
+    def files() -> int:
+        return len(list((records / "segments").rglob("*.parquet")))
+
+    here = Here(records, registry)
+    shop.sell(["a"])
+    here.turn_until(lambda: here.totals)
+    here.recorder.finish()
+    assert files() == 1
+    here = Here(records, registry)
+    ahead = 40 * 86_400.0
+    rounds = []
+    retain = segments.Segments.retain
+    monkeypatch.setattr(segments.Segments, "retain", lambda *given: rounds.append(retain(*given)))
+    for _ in range(3):
+        before, passed = len(rounds), passed + errands.RETAIN_SECONDS + 1
+        here.turn_until(lambda before=before: len(rounds) > before)  # type: ignore[misc]
+    assert files() == 1
+    passed += steadiness.STEADY_SECONDS
+    here.turn_until(lambda: files() == 0)
+    here.recorder.finish()
+
+
 def test_a_damaged_checkpoint_costs_no_spool(records: Path, shop: Shop) -> None:
     here = Here(records, None)
     shop.sell(["a", "b"])

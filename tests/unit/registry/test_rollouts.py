@@ -80,7 +80,7 @@ def test_a_rollout_starts_from_what_the_alias_names(three: Registry) -> None:
 
 
 def test_a_shadow_gets_copies_and_no_pins_to_itself(three: Registry) -> None:
-    pins = (Pin(header="x", value="old", arm="stable"), Pin(header="x", value="new", arm="canary"))
+    pins = (Pin(key="header:x", value="old", arm="stable"), Pin(key="header:x", value="new", arm="canary"))
     plan = Plan(stages=(Stage(0.2, "shadow"), Stage(0.5)), guards=("errors",), pins=pins)
     made = three.rollouts.start(draft(plan=plan, share=0.2))
     route = three.routes.present("churn")
@@ -95,9 +95,9 @@ def test_a_shadow_gets_copies_and_no_pins_to_itself(three: Registry) -> None:
 def test_people_pause_resume_and_abort(three: Registry) -> None:
     three.rollouts.start(draft())
     assert three.rollouts.pause("churn", why="over the weekend").share == 0.05
-    with pytest.raises(Conflict, match="is paused: only one that is running takes pause"):
+    with pytest.raises(Conflict, match="is paused: `pause` is for one that is running"):
         three.rollouts.pause("churn")
-    with pytest.raises(Conflict, match="only one that is watching takes end"):
+    with pytest.raises(Conflict, match="`end` is for one that is watching"):
         three.rollouts.end("churn")
     assert three.routes.present("churn") is not None
     three.rollouts.resume("churn")

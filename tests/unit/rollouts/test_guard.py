@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelyard.registry.plans import CANARY, STABLE, Plan, Rollout, Scores, Stage
+from modelyard.registry.plans import CANARY, SHADOW, STABLE, Plan, Rollout, Scores, Stage
 from modelyard.registry.tallies import Counts, Labels, Pairs, Tally
 from modelyard.rollouts import guard, weighing
 from recorders import Recorder
@@ -165,6 +165,30 @@ def test_an_outage_of_both_arms_is_no_harm() -> None:
     assert verdict.action in ("continue", "promote")
 
 
+def test_a_shadows_answers_count_though_they_come_after_the_others() -> None:
+    """With little traffic, or a slow shadow, each is in a tally of its own."""
+    rollout, recorder = begun(Stage(1.0, "shadow"), goal="pass"), Recorder()
+    for _ in range(100):
+        for arms in ({STABLE: Counts(requests=1)}, {SHADOW: Counts(requests=1, errors=1)}):
+            rollout, verdict = guard.follow(rollout, recorder.tally(rollout, 0, arms=arms))
+        if verdict.action != "continue":
+            break
+    (finding,) = verdict.findings
+    assert verdict.action == "roll back"
+    assert (finding.bad, finding.n, finding.stable_bad) == (finding.n, finding.stable_n, 0)
+    assert set(rollout.evidence.strata) == {"0.5 copied"}, "what is compared is parted as the copies were"
+
+
+def test_a_few_copies_of_many_requests_count() -> None:
+    rollout, recorder = begun(Stage(0.0001, "shadow"), goal="pass"), Recorder()
+    arms = {STABLE: Counts(requests=10_000), SHADOW: Counts(requests=1, errors=1)}
+    for _ in range(10):
+        rollout, verdict = guard.follow(rollout, recorder.tally(rollout, 0, arms=arms))
+        if verdict.action != "continue":
+            break
+    assert verdict.action == "roll back"
+
+
 def test_a_candidate_that_cannot_be_served_ends_it() -> None:
     rollout = begun()
     rollout = fed(rollout, Recorder().tally(rollout, 10, failed={CANARY: "no such operator: Foo"}))
@@ -202,7 +226,10 @@ def test_a_schedule_goes_on_by_time_but_takes_over_only_by_evidence() -> None:
 
 def test_a_stage_takes_its_time() -> None:
     rollout, verdict = after(begun(stage_seconds=1000.0), Recorder(), tallies=200, requests=2000)
-    assert (verdict.action, verdict.why) == ("continue", "the stage has just begun")
+    assert (verdict.action, verdict.why) == (
+        "continue",
+        "not enough evidence yet: a stage takes at least 50 requests to version 2 and 1000 s of traffic",
+    )
     assert rollout.evidence.seconds == pytest.approx(199 * 0.25)
 
 
@@ -277,11 +304,11 @@ def test_labels_are_waited_for_where_nothing_else_is_watched() -> None:
     assert verdict.action == "promote"
 
 
-SHADOW = ("errors", "scores", "disagreement")
+SHADOWED = ("errors", "scores", "disagreement")
 
 
 def test_a_good_shadow_passes_and_answers_nothing() -> None:
-    rollout = begun(Stage(0.5, "shadow"), guards=SHADOW, goal="pass")
+    rollout = begun(Stage(0.5, "shadow"), guards=SHADOWED, goal="pass")
     recorder, verdict = Recorder(), guard.judge(rollout)
     for _ in range(400):
         tally = recorder.tally(rollout, 200)
@@ -294,7 +321,7 @@ def test_a_good_shadow_passes_and_answers_nothing() -> None:
 
 
 def test_a_shadow_that_answers_otherwise_or_fails_is_ended() -> None:
-    rollout = begun(Stage(0.5, "shadow"), guards=SHADOW, goal="pass")
+    rollout = begun(Stage(0.5, "shadow"), guards=SHADOWED, goal="pass")
     tally = Recorder().tally(rollout, 400)
     differs = fed(rollout, msgspec.structs.replace(tally, pairs=Pairs(200, 60, 0, 0)))
     verdict = guard.judge(differs)
