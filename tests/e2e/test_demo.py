@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from commands import environment, type_in
+from commands import Done, environment, type_in
 from modelyard.registry import Registry
 from receivers import waited
 
@@ -46,9 +47,8 @@ class Running(NamedTuple):
         return Registry.open(self.home)
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("demo")
+@contextlib.contextmanager
+def begun(folder: Path) -> Iterator[Running]:
     command = [sys.executable, "-u", "-m", "modelyard", "demo", "--folder", "demo", "--port", "0"]
     given = environment(folder / "unused")
     with (folder / "printed").open("w") as printed:
@@ -62,8 +62,28 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             process.wait()
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One that goes on, for all of these, in whatever order they run."""
+    with begun(tmp_path_factory.mktemp("demo")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def taken_back(running: Running) -> Done:
+    """What ``--break`` said when a bad version was let out and taken back."""
+    assert waited(lambda: _recorded(running) > 400)
+    return type_in(running.home, running.folder, "demo", "--break", "--folder", "demo", "--json")
+
+
+@pytest.fixture(scope="module")
+def drifted(running: Running) -> Done:
+    """What ``--break drift`` said."""
+    return type_in(running.home, running.folder, "demo", "--break", "drift", "--folder", "demo", "--json")
+
+
 @pytest.fixture
-def prometheus(running: Running, tmp_path: Path) -> Iterator[str]:
+def prometheus(running: Running, taken_back: Done, drifted: Done, tmp_path: Path) -> Iterator[str]:
     """A real Prometheus that scrapes the demo: its address."""
     program = shutil.which("prometheus")
     if program is None:
@@ -107,9 +127,8 @@ def test_only_a_demo_that_runs_can_be_broken(tmp_path: Path) -> None:
     assert "modelyard demo --folder .demo" in done.error["hint"]
 
 
-def test_a_bad_version_is_taken_back(running: Running) -> None:
-    assert waited(lambda: _recorded(running) > 400)
-    done = type_in(running.home, running.folder, "demo", "--break", "--folder", "demo", "--json")
+def test_a_bad_version_is_taken_back(running: Running, taken_back: Done) -> None:
+    done = taken_back
     assert done.code == 0, done.err
     told = done.json
     assert told["state"] == "rolled back" and told["version"] == 2
@@ -124,6 +143,7 @@ def test_a_bad_version_is_taken_back(running: Running) -> None:
     registry.close()
 
 
+@pytest.mark.usefixtures("taken_back")
 def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
     url = json.loads((running.folder / "demo" / "running.json").read_bytes())["url"]
     done = type_in(running.home, running.folder, "metrics")
@@ -143,8 +163,8 @@ def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
     assert scraped["modelyard_labelled_predictions", (("became", "matched"), ("model", "tumours"))] > 0
 
 
-def test_a_changed_unit_is_found_and_named(running: Running) -> None:
-    done = type_in(running.home, running.folder, "demo", "--break", "drift", "--folder", "demo", "--json")
+def test_a_changed_unit_is_found_and_named(running: Running, drifted: Done) -> None:
+    done = drifted
     assert done.code == 0, done.err
     told = done.json
     assert (told["kind"], told["column"]) == ("unit", "mean_radius")
@@ -177,7 +197,13 @@ def test_there_is_one_demo_in_a_folder(running: Running) -> None:
     assert (done.code, done.error["code"]) == (4, "conflict")
 
 
-def test_ctrl_c_ends_it_and_all_that_it_started(running: Running) -> None:
+def test_ctrl_c_ends_it_and_all_that_it_started(tmp_path: Path) -> None:
+    with begun(tmp_path) as running:
+        assert waited(lambda: _recorded(running) > 400)
+        _ends_by_ctrl_c(running)
+
+
+def _ends_by_ctrl_c(running: Running) -> None:
     registry = running.registry()
     assert waited(lambda: registry.holder("control") != "")
     watching = int(registry.holder("control").split("-")[-2])
