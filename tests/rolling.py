@@ -161,7 +161,7 @@ class Rolling:
         """End the server, and what watches beside it."""
         self.server.terminate()
         self.server.wait(timeout=120)
-        assert waited(lambda: self.registry.holder("control") == "", 60), self.log.read_text()
+        assert waited(lambda: self.registry.holder("control") == ""), self.log.read_text()
 
     def add(self, kind: str, model: str = "") -> int:
         """Register one more version; the number that it got."""

@@ -659,7 +659,7 @@ def set_route(
 
     An arm is called after its version: ``v4``. Raises InvalidInput, NotFound, Conflict where a rollout is under way.
     """
-    from modelyard.registry.routes import Arm, Route, check, check_column
+    from modelyard.registry.routes import Arm, Route, check, check_columns
 
     arms = [Arm(name=f"v{version}", version=version, weight=share) for version, share in shares.items()]
     arms += [
@@ -668,8 +668,9 @@ def set_route(
     ]
     route = check(Route(model=model, alias=alias, arms=tuple(arms), key=key, salt=model, pins=tuple(pins)))
     registry = open_registry(registry)
-    if key.startswith("column:"):
-        check_column(key, registry.fetch(registry.resolve(f"{model}:{route.arms[0].version}")).signature)
+    if any(each.startswith("column:") for each in (key, *(pin.key for pin in route.pins))):
+        signature = registry.fetch(registry.resolve(f"{model}:{route.arms[0].version}")).signature
+        check_columns(key, route.pins, signature)
     made: Route = registry.routes.set(route, why=why)
     return made
 

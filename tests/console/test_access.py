@@ -74,9 +74,9 @@ _GARDEN = ("/models/garden", "/models/garden/endpoint", "/models/garden/try")
 
 
 def is_there(page: Any) -> None:
-    """Wait until a page has loaded what it shows, and no colour moves any more."""
+    """Wait until a page has loaded what it shows. From then on nothing moves, so that colours are what they will be."""
     page.wait_for_function("document.querySelector('main .y-card') && !document.querySelector('[aria-busy=true]')")
-    page.wait_for_timeout(400)
+    page.add_style_tag(content="* { transition: none !important; animation: none !important }")
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -105,7 +105,6 @@ def test_focus_is_seen_wherever_it_goes(tab: Callable[..., Tab], garden: Garden,
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement === document.body"):
             break
-        page.wait_for_timeout(250)  # until what moves has come to rest
         if not page.evaluate(_SHOWS_FOCUS):
             seen.append(page.evaluate("document.activeElement.outerHTML.slice(0, 200)"))
     assert not seen, seen
@@ -114,10 +113,11 @@ def test_focus_is_seen_wherever_it_goes(tab: Callable[..., Tab], garden: Garden,
 def test_dialogs_have_names_and_can_be_read(tab: Callable[..., Tab], garden: Garden) -> None:
     for dark in (False, True):
         page = tab(dark=dark, url=garden.url).open("/models/garden/endpoint")
+        is_there(page)
         page.get_by_role("button", name="Start a rollout").click()
         asking = page.get_by_role("dialog", name="Start a rollout of garden@production")
         asking.get_by_text("More", exact=True).click()
-        page.wait_for_timeout(800)
+        asking.get_by_label("Chance of a false rollback, %").wait_for()
         # what lies below the dialog is shaded, and not to be read
         page.evaluate("document.querySelectorAll('.q-layout').forEach(each => { each.style.display = 'none'; })")
         assert page.evaluate(_UNNAMED) + page.evaluate(_FAINT) == []

@@ -216,16 +216,16 @@ def test_a_route_is_set_changed_and_cleared_by_hand(tab: Callable[..., Tab], gar
     asking.get_by_label("Version 1 answers, %").fill("80")
     asking.get_by_label("Version 3 gets copies, %").fill("5")
     asking.get_by_label("What sticks").fill("header:x-user-id")
-    asking.get_by_label("Always there").fill("x-group: testers")
+    asking.get_by_label("Always there").fill("header:x-group:testers")
     asking.get_by_role("button", name="Put in force").click()
-    asking.get_by_role("alert").get_by_text("pins: expected lines like").wait_for()
-    asking.get_by_label("Always there").fill("x-group: testers = v2")
+    asking.get_by_role("alert").get_by_text("pin: expected header:NAME:VALUE=ARM").wait_for()
+    asking.get_by_label("Always there").fill("header:x-group:testers=v2")
     asking.get_by_label("Why").fill("testers first")
     look.look("route-dialog")
     asking.get_by_role("button", name="Put in force").click()
     rows = table_of(page, "Who answers")
     assert sorted(rows) == [
-        ["v1", "1", "80%", "answers", ""], ["v2", "2", "20%", "answers", "x-group: testers"],
+        ["v1", "1", "80%", "answers", ""], ["v2", "2", "20%", "answers", "header:x-group:testers"],
         ["v3-shadow", "3", "5%", "copies", ""],
     ]  # fmt: skip
     page.get_by_text("The route that somebody made has to be cleared first.").wait_for()

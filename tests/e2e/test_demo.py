@@ -129,7 +129,7 @@ def test_what_happened_is_on_the_page_of_metrics(running: Running) -> None:
     done = type_in(running.home, running.folder, "metrics")
     assert done.code == 0, done.err
     printed = samples(done.out)
-    assert waited(lambda: {name for name, _ in printed} < {name for name, _ in _scraped(url)}, 60)
+    assert waited(lambda: {name for name, _ in printed} < {name for name, _ in _scraped(url)})
     scraped = _scraped(url)
     assert scraped["modelyard_watched_up", ()] == 1
     version = (("arm", ""), ("model", "tumours"), ("version", "1"))

@@ -17,7 +17,7 @@ from rolling import Answer, Callers, Rolling
 
 #: The headers that tell who asks, and of what group. Every rollout here sends the group ``probe`` to its candidate.
 WHO, GROUP = "x-user-id", "x-group"
-STICKY, PROBE = ("--key", f"header:{WHO}"), ("--pin", f"{GROUP}:probe=canary")
+STICKY, PROBE = ("--key", f"header:{WHO}"), ("--pin", f"header:{GROUP}:probe=canary")
 
 #: Experiments, and bandits, whose candidates turn out to be better, alike or worse.
 BETTER, ALIKE, UP, DOWN = "better", "alike", "up", "down"
@@ -51,21 +51,22 @@ def is_about(count: int, n: int, share: float) -> bool:
 def follow(callers: Callers, version: int) -> int:
     """Wait until both workers follow a rollout to this version; how many requests told so, none of which counts."""
     before = len(callers.answers)
-    assert waited(lambda: all(ours(way, version) for way in callers.ask([(0.5, {GROUP: "probe"})])), 60)
+    assert waited(lambda: all(ours(way, version) for way in callers.ask([(0.5, {GROUP: "probe"})])))
     return len(callers.answers) - before
 
 
 def check_counted(yard: Rolling, model: str, counted: int, others: int) -> None:
     """That so many requests are evidence, and that these and so many others were recorded, each once."""
-    assert waited(lambda: yard.tallied(model) == counted, 60), f"{counted} expected, {yard.told(model)}"
+    assert waited(lambda: yard.tallied(model) == counted), f"{counted} expected, {yard.told(model)}"
     query = f'select count(*) n, count(distinct request_id) ids from "{model}"'
-    assert waited(lambda: yard.cli("records", "query", query) == [{"n": counted + others, "ids": counted + others}], 60)
+    assert waited(lambda: yard.cli("records", "query", query) == [{"n": counted + others, "ids": counted + others}])
     assert yard.tallied(model) == counted
 
 
 # -- who gets which version ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_clients_stick_by_a_header_in_all_workers_across_a_restart_and_while_the_share_grows(yard: Rolling) -> None:
     model, n = "header", 300
     ramp = ("--ramp", "20,60", "--by", "schedule", "--guard", "errors")
@@ -97,7 +98,7 @@ def test_clients_stick_by_a_header_in_all_workers_across_a_restart_and_while_the
             assert all(sides[0] <= side for side in last), "somebody went back"
             return before == last == [last[0]] * 2 != sides[:2]
 
-        assert waited(has_grown, 60), yard.told(model)
+        assert waited(has_grown), yard.told(model)
         assert is_about(len(last[0]), n, 0.6)
         assert set(callers.codes) == {200}
         check_counted(yard, model, asked - pinned + len(callers.answers), pinned)
@@ -134,7 +135,7 @@ def test_pins_win_and_what_they_decide_is_no_evidence(yard: Rolling) -> None:
     """The candidate fails whatever is odd, and only its testers ask that."""
     model, odd = "pinned", 60
     canary = ("--canary", "50%", "--guard", "errors,invalid", "--stage", "600s")
-    version = yard.start("failing", *canary, *PROBE, "--pin", f"{GROUP}:staff=stable", model=model)
+    version = yard.start("failing", *canary, *PROBE, "--pin", f"header:{GROUP}:staff=stable", model=model)
     with Callers(yard.url, model) as callers:
         pinned = follow(callers, version)
         testers = callers.ask([(0.1, {WHO: f"tester {n}", GROUP: "probe"}) for n in range(odd)])
@@ -150,9 +151,12 @@ def test_pins_win_and_what_they_decide_is_no_evidence(yard: Rolling) -> None:
         assert callers.codes == {200: pinned + 400, 500: 2 * odd}
 
         yard.cli("rollout", "abort", model, "--why", "only the pins are wanted")
-        yard.cli("route", "set", model, "1=100%", f"{version}=0%", "--pin", f"{GROUP}:probe=v{version}")
+        large = ("--pin", f"column:x:0.9..=v{version}")
+        yard.cli("route", "set", model, "1=100%", f"{version}=0%", "--pin", f"header:{GROUP}:probe=v{version}", *large)
         follow(callers, version)
         assert not any(ours(way, version) for way in callers.ask(clients(50)))
+        rows = [(x, {}) for x in (0.5, 0.89, 0.9, 0.95)]
+        assert all(ours(way, version) == {2, 3} for way in callers.ask(rows))
         assert set(callers.codes) == {200, 500} and callers.codes[500] == 2 * odd
 
 
@@ -178,7 +182,7 @@ def test_a_few_heavy_clients_with_errors_do_not_take_a_good_canary_back(yard: Ro
         assert callers.codes[200] == pinned + 2 * n
 
         yard.cli("rollout", "resume", model)
-        assert waited(lambda: bool(callers.ask(clients(50))) and yard.state(model) == "promoted", 60), yard.told(model)
+        assert waited(lambda: bool(callers.ask(clients(50))) and yard.state(model) == "promoted"), yard.told(model)
         assert callers.codes[500] == 200 * heavy and set(callers.codes) == {200, 500}
 
 
@@ -236,7 +240,7 @@ class Trial:
             found[:] = self.ask()
             return found[0] == found[1] and is_about(len(found[0]), self.n, share)
 
-        assert waited(both, 60), self.status()
+        assert waited(both), self.status()
         return found
 
     def status(self) -> dict[str, Any]:
@@ -267,10 +271,11 @@ def trials(yard: Rolling) -> dict[str, Trial]:
     return made
 
 
+@pytest.mark.slow
 def test_an_experiment_tells_the_better_arm_and_by_how_much(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[BETTER]
     assert yard.until("watching", "promoted", "rolled back", model=BETTER) != "rolled back"
-    assert waited(lambda: all(len(side) == trial.n for side in trial.ask()), 60), "the better one answers everybody"
+    assert waited(lambda: all(len(side) == trial.n for side in trial.ask())), "the better one answers everybody"
     told = yard.history(BETTER)
     assert [(d["action"], d["who"] == "guard", d["share"]) for d in told[:2]] == [
         ("start", False, 0.5), ("promote", True, 1.0),
@@ -291,10 +296,11 @@ def test_an_experiment_tells_the_better_arm_and_by_how_much(yard: Rolling, trial
     assert any(told[1]["why"] == row["why"] for row in rows if row["action"] == "promote")
 
 
+@pytest.mark.slow
 def test_an_experiment_without_a_difference_is_not_decided(yard: Rolling, trials: dict[str, Trial]) -> None:
     """Had the testers' outcomes counted, the candidate would have been taken back."""
     trial = trials[ALIKE]
-    assert waited(lambda: trial.labelled >= trial.n, 60), trial.status()
+    assert waited(lambda: trial.labelled >= trial.n), trial.status()
     assert yard.cli("labels", "status", ALIKE)["matched"] == trial.n + len(trial.testers)
     trial.ask()
     trial.check_counted()
@@ -309,14 +315,15 @@ def test_an_experiment_without_a_difference_is_not_decided(yard: Rolling, trials
     assert [d["action"] for d in yard.history(ALIKE)] == ["start"]
 
 
+@pytest.mark.slow
 def test_a_bandit_gives_the_better_version_more_until_it_takes_over(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[UP]
-    assert waited(lambda: yard.registry.rollouts.latest(UP).share != 0.5, 60), trial.status()
+    assert waited(lambda: yard.registry.rollouts.latest(UP).share != 0.5), trial.status()
     sides = trial.reweighed(0.95)
     assert all(trial.side <= side for side in sides), "nobody goes back"
     trial.check_counted()
     trial.label(40, 200, stable=2, candidate=9)
-    assert waited(lambda: bool(trial.ask()) and yard.state(UP) != "running", 60), trial.status()
+    assert waited(lambda: bool(trial.ask()) and yard.state(UP) != "running"), trial.status()
     told = yard.history(UP)
     assert [(d["action"], d["share"]) for d in told[:3]] == [
         ("start", 0.5), ("reweigh", pytest.approx(0.95)), ("promote", 1.0),
@@ -326,15 +333,16 @@ def test_a_bandit_gives_the_better_version_more_until_it_takes_over(yard: Rollin
     assert "its outcomes are shown to be better: " in told[2]["why"]
 
 
+@pytest.mark.slow
 def test_a_bandit_takes_from_the_worse_version_until_it_is_taken_back(yard: Rolling, trials: dict[str, Trial]) -> None:
     trial = trials[DOWN]
-    assert waited(lambda: yard.registry.rollouts.latest(DOWN).share != 0.5, 60), trial.status()
+    assert waited(lambda: yard.registry.rollouts.latest(DOWN).share != 0.5), trial.status()
     sides = trial.reweighed(0.05)
     assert all(side <= trial.side for side in sides), "nobody comes who was not there"
     trial.check_counted()
     trial.label(40, 200, stable=9, candidate=2)
     assert yard.until("rolled back", "promoted", "watching", model=DOWN) == "rolled back"
-    assert waited(lambda: not any(trial.ask()), 60)
+    assert waited(lambda: not any(trial.ask()))
     told = yard.history(DOWN)
     assert [(d["action"], d["share"]) for d in told] == [
         ("start", 0.5), ("reweigh", pytest.approx(0.05)), ("roll back", 0.0),

@@ -91,16 +91,14 @@ def pairs_of(words: tuple[str, ...], what: str) -> list[tuple[str, str]]:
 
 
 def pins_of(words: tuple[str, ...]) -> list[Any]:
-    """``x-group:testers=canary`` words as pins: header, its value, the arm."""
-    from modelyard.registry.routes import Pin
+    """``header:x-group:testers=canary`` words as pins. Raises Usage."""
+    from modelyard.errors import InvalidInput
+    from modelyard.registry.routes import read_pin
 
-    made = []
-    for name, arm in pairs_of(words, "--pin"):
-        header, colon, value = name.partition(":")
-        if not colon or not header or not value:
-            raise Usage(f"--pin: expected HEADER:VALUE=ARM, got {name + '=' + arm!r}")
-        made.append(Pin(header=header, value=value, arm=arm))
-    return made
+    try:
+        return [read_pin(word) for word in words]
+    except InvalidInput as error:
+        raise Usage(f"--{error.message}") from None
 
 
 def _named(parameter: click.Parameter | None) -> str:

@@ -74,7 +74,7 @@ def rollout() -> None:
 @click.option("--watch", type=Span(), show_default=False, help="How long labels may roll it back later.  [24h]")
 @click.option("--key", default="request", help="What sticks to a version: request, header:NAME or column:NAME.")
 @click.option(
-    "--pin", "pins", multiple=True, metavar="HEADER:VALUE=ARM", help="Requests that always go to stable or canary."
+    "--pin", "pins", multiple=True, metavar="KEY:VALUE=ARM", help="Requests that always go to stable or canary."
 )
 @click.option("--hold", is_flag=True, help="End with a verdict instead of taking over.")
 @click.option("--force-signature", is_flag=True, help="Even if callers may break.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 modelyard route set churn 4=90% 5=10%
-modelyard route set churn 4=50% 5=50% --key header:x-user-id --pin x-group:testers=v5
+modelyard route set churn 4=50% 5=50% --key header:x-user-id --pin header:x-group:testers=v5
 modelyard route set churn 4=100% --shadow 5=20%     # version 5 gets copies, its answers are dropped
 modelyard route show churn
 modelyard route clear churn                         # the alias alone decides again
@@ -38,7 +38,7 @@ def route() -> None:
     "set",
     examples="""
     modelyard route set churn 4=90% 5=10%
-    modelyard route set churn 4=50% 5=50% --key header:x-user-id --pin x-group:testers=v5
+    modelyard route set churn 4=50% 5=50% --key header:x-user-id --pin header:x-group:testers=v5
     modelyard route set churn 4=100% --shadow 5=20%
     """,
 )
@@ -49,7 +49,7 @@ def route() -> None:
 )
 @click.option("--key", default="request", help="What sticks to a version: request, header:NAME or column:NAME.")
 @click.option(
-    "--pin", "pins", multiple=True, metavar="HEADER:VALUE=ARM", help="Requests that always go there; may be repeated."
+    "--pin", "pins", multiple=True, metavar="KEY:VALUE=ARM", help="Requests that always go there; may be repeated."
 )
 @_alias
 @why_option
@@ -124,4 +124,4 @@ def _show(route: Route) -> None:
     if route.key != "request":
         screen.say(f"sticks by {route.key}")
     for pin in route.pins:
-        screen.say(f"{pin.header}: {pin.value} goes to {pin.arm}")
+        screen.say(f"{pin.key}:{pin.value} goes to {pin.arm}")

@@ -39,10 +39,6 @@ def redraw(made: ui.echart, options: dict[str, Any]) -> None:
 #: Points are filled with their line's colour, not with white, which would glare on dark ground.
 _THEME: dict[str, Any] = {"line": {"symbol": "circle"}}
 
-LEGEND: dict[str, Any] = {
-    "top": 0, "type": "scroll", "textStyle": {"color": SOFT}, "pageTextStyle": {"color": SOFT}, "pageIconColor": SOFT,
-}  # fmt: skip
-
 GRID: dict[str, Any] = {"left": 8, "right": 24, "top": 34, "bottom": 8, "containLabel": True}
 
 #: No movement, which would draw the eye to nothing.
@@ -52,8 +48,9 @@ _LOOK: dict[str, Any] = {
     "textStyle": {"color": SOFT, "fontFamily": "Roboto, sans-serif"},
     "tooltip": {"trigger": "axis", "confine": True},
     "grid": GRID,
-    "legend": LEGEND,
-}
+    "legend": {"top": 0, "type": "scroll", "textStyle": {"color": SOFT}, "pageTextStyle": {"color": SOFT},
+               "pageIconColor": SOFT},
+}  # fmt: skip
 
 AXIS: dict[str, Any] = {
     "axisLine": {"lineStyle": {"color": SOFT}}, "axisLabel": {"color": SOFT, "hideOverlap": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from modelyard.errors import InvalidInput
-from modelyard.registry.routes import Pin
+from modelyard.registry.routes import Pin, read_pin
 
 
 def percent(what: str, text: str) -> float:
@@ -33,12 +33,5 @@ def span(what: str, text: str) -> float:
 
 
 def pins_of(text: str) -> list[Pin]:
-    """Lines like ``x-group: testers = v5``. Raises InvalidInput."""
-    made = []
-    for line in filter(str.strip, text.splitlines()):
-        rest, equals, arm = line.rpartition("=")
-        header, colon, value = rest.partition(":")
-        if not (equals and colon and header.strip() and value.strip() and arm.strip()):
-            raise InvalidInput.at("pins", "lines like x-group: testers = v5", repr(line.strip()))
-        made.append(Pin(header=header.strip(), value=value.strip(), arm=arm.strip()))
-    return made
+    """A pin in each line. Raises InvalidInput."""
+    return [read_pin(line) for line in filter(str.strip, text.splitlines())]

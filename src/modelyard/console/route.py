@@ -55,7 +55,7 @@ def _arms(route: Route) -> None:
         {
             "name": arm.name, "version": arm.version, "share": f"{arm.weight * 100:.4g}%",
             "gets": "copies" if arm.mode == "shadow" else "answers",
-            "pins": ", ".join(f"{pin.header}: {pin.value}" for pin in route.pins if pin.arm == arm.name),
+            "pins": ", ".join(f"{pin.key}:{pin.value}" for pin in route.pins if pin.arm == arm.name),
         }
         for arm in route.arms
     ]  # fmt: skip
@@ -84,8 +84,8 @@ async def _edit(view: View, said: told.Answering, look: Again) -> None:
                 shadows[number] = _share(f"Version {number} gets copies, %", copies.get(number))
         key = ui.input("What sticks", value=before.key if before else "request").classes("w-full")
         key.props('hint="request (nothing), header:NAME or column:NAME"')
-        lines = [f"{pin.header}: {pin.value} = {pin.arm}" for pin in before.pins] if before else []
-        pins = ui.textarea("Always there, one a line: header: value = arm (v4 is version 4)", value="\n".join(lines))
+        lines = list(map(str, before.pins)) if before else []
+        pins = ui.textarea("Always there, one a line: header:x-group:testers=v4", value="\n".join(lines))
         pins.classes("w-full").props("autogrow")
         why = ui.input(WHY).classes("w-full")
         wrong = ui.label().classes("y-bad").props('role="alert"')

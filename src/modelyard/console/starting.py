@@ -85,7 +85,7 @@ class _Form:
                         guard: _input(f"Tolerated, {guard}", "").props(f'stack-label placeholder="{usual * 100:g}"')
                         for guard, usual in TOLERANCES.items()
                     }
-                self.pins = ui.textarea("Always there, one a line: header: value = canary").classes("w-full")
+                self.pins = ui.textarea("Always there, one a line: header:x-group:testers=canary").classes("w-full")
                 self.hold = ui.checkbox("End with a verdict instead of taking over")
             self.force = ui.checkbox("Even if callers may break, because its signature differs")
             self.why = ui.input(WHY).classes("w-full")

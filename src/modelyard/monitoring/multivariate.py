@@ -8,7 +8,7 @@ chance of its AUC is that of a rank test. It is a report, not an alarm: that row
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,21 +31,22 @@ def compare(segments: Path, model: str, version: str, hours: float = 24.0, seed:
     ``segments``: the folder of recorded predictions. Raises MissingDependency without scikit-learn or pyarrow.
     """
     try:
-        import pyarrow.dataset as ds
+        import pyarrow as pa
+        import pyarrow.parquet
         from sklearn.ensemble import HistGradientBoostingClassifier
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
     except ImportError as error:
         raise MissingDependency.extra(error.name or "scikit-learn", "train", "comparing all inputs together") from None
     folder = segments / f"model={quote(model, safe='')}" / f"version={quote(version or '0', safe='')}"
-    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-    if not files:
+    tables = [table for file in sorted(folder.glob("*.parquet")) if (table := _kept(file)) is not None]
+    # What is kept of an input may have changed, from its values to their hashes: then it cannot be compared.
+    types = [{field.name: field.type for field in table.schema} for table in tables]
+    inputs = [name for name in (types[-1] if types else ()) if name.startswith("in.") and _is_one(name, types)]
+    if not inputs:
         return {"lacking": f"no inputs of {model}:{version} are recorded in {segments}: it takes those of single rows"}
-    table = ds.dataset([str(file) for file in files], format="parquet")
-    inputs = [name for name in table.schema.names if name.startswith("in.")]
-    kept = ds.field("kept").is_valid() if "kept" in table.schema.names else None
-    frame = table.to_table(columns=["request_id", "time", *inputs], filter=kept).to_pandas()
+    frame = pa.concat_tables([table.select(["request_id", "time", *inputs]) for table in tables]).to_pandas()
     border = np.datetime64(stamp(dt.datetime.now(dt.UTC) - dt.timedelta(hours=hours)).rstrip("Z"))
-    is_new = frame["time"].to_numpy().astype("datetime64[us]") > border
+    is_new = frame["time"].to_numpy() > border
     counts = {"new": int(is_new.sum()), "old": int((~is_new).sum())}
     if min(counts.values()) < LEAST_ROWS:
         return {
@@ -64,6 +65,27 @@ def compare(segments: Path, model: str, version: str, hours: float = 24.0, seed:
     with threadpool_limits(1):  # as in training: the same result whatever the number of cores, and sooner on few
         learnt = HistGradientBoostingClassifier(max_iter=60, random_state=seed).fit(matrix[learns], labels[learns])
         return _told(learnt, matrix[~learns], labels[~learns], [name[3:] for name in inputs], hours, rng)
+
+
+def _kept(file: Path) -> Any:
+    """The rows of a file whose inputs are kept, times without their zone; None where it is damaged, or gone."""
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(file) as opened:
+            names = [name for name in opened.schema_arrow.names if name.startswith("in.")]
+            table = opened.read(columns=["request_id", "time", "kept", *names])
+    except (OSError, pa.ArrowInvalid):
+        return None
+    table = table.filter(pa.compute.is_valid(table["kept"]))
+    place = table.schema.get_field_index("time")
+    return table.set_column(place, "time", table["time"].cast(pa.timestamp("us")))
+
+
+def _is_one(name: str, types: Sequence[Mapping[str, Any]]) -> bool:
+    return all(each.get(name) == types[-1][name] for each in types)
 
 
 def _told(

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from math import inf
 from time import monotonic
 
 import msgspec
@@ -16,6 +17,7 @@ from modelyard.errors import ModelyardError
 from modelyard.recording.options import Options
 from modelyard.recording.places import Places
 from modelyard.recording.segments import Segments
+from modelyard.recording.steadiness import Steadiness
 from modelyard.registry.records import stamp
 from modelyard.registry.redaction import CLOSED, OPEN, Policy
 from modelyard.registry.registry import Registry
@@ -59,6 +61,8 @@ class Errands:
         self._marker: int | None = None
         #: None while they are not known.
         self._policies: dict[str, Policy] | None = {} if registry is None else self._remembered()
+        self._steadiness = Steadiness()
+        self._is_steady = False
         self._is_away = False
         self._retry = RETRY_SECONDS
         self._next_send = self._next_convert = 0.0
@@ -83,11 +87,12 @@ class Errands:
     def look(self) -> bool:
         """Begin what is due; whether the policies have changed."""
         now = monotonic()
+        self._is_steady = self._steadiness.is_given()
         if now >= self._due["policies"] and self._registry is not None:
             self._begin("policies", self._registry_thread, self._read_policies, POLICY_SECONDS)
         if now >= self._due["retain"]:
             self._begin("retain", self._disk_thread, self._forget_old, RETAIN_SECONDS)
-        if now >= self._due["merge"] and self._registry is not None:
+        if now >= self._due["merge"] and self._registry is not None and self._is_steady:
             self._begin("merge", self._registry_thread, self._merge, MERGE_SECONDS)
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
@@ -174,7 +179,7 @@ class Errands:
             self._next_convert = monotonic() + CONVERT_SECONDS
 
     def _forget_old(self) -> None:
-        self._segments.retain(self._options.days, self._options.size)
+        self._segments.retain(self._options.days if self._is_steady else inf, self._options.size)
 
     def _read_policies(self) -> None:
         assert self._registry is not None

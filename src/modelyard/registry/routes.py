@@ -6,6 +6,8 @@ the history, so that servers follow it as they follow aliases; old revisions are
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -36,11 +38,16 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests whose ``header`` has this ``value`` always go to ``arm``."""
+    """Requests that have this ``value`` always go to ``arm``."""
 
-    header: str
+    #: Where: ``header:x-group``, or ``column:country`` in the first row of a request.
+    key: str
+    #: Of a column of numbers it may be a range, both ends of which belong to it: ``1000..``, ``..0``, ``20..30``.
     value: str
     arm: str
+
+    def __str__(self) -> str:
+        return f"{self.key}:{self.value}={self.arm}"
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -222,26 +229,67 @@ def check(route: Route) -> Route:
     if route.key != "request" and not any(route.key.startswith(k) and route.key != k for k in KEYS[1:]):
         raise InvalidInput.at("key", "request, header:NAME or column:NAME", shown(route.key))
     check_text("key", route.key, 200)
-    pinned = [(pin.header.lower(), pin.value) for pin in route.pins]
+    pinned = [f"{_lowered(pin.key)}:{pin.value}" for pin in route.pins]
     if len(set(pinned)) != len(pinned):
-        raise InvalidInput.at("pins", "each header and value once", ", ".join(f"{h}: {v}" for h, v in pinned))
+        raise InvalidInput.at("pins", "each key and value once", ", ".join(pinned))
     for pin in route.pins:
-        check_text("header of a pin", pin.header, 200)
-        check_text(f"pin of {pin.header}", pin.value, 200)
+        check_text("key of a pin", pin.key, 200)
+        if not any(pin.key.startswith(k) and pin.key != k for k in KEYS[1:]):
+            raise InvalidInput.at("key of a pin", "header:NAME or column:NAME", shown(pin.key))
+        check_text(f"pin of {pin.key}", pin.value, 200)
         if pin.arm not in names:
-            raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", f"one of {', '.join(names)}", shown(pin.arm))
+            raise InvalidInput.at(f"pin of {pin.key}:{pin.value}", f"one of {', '.join(names)}", shown(pin.arm))
         if route.arm(pin.arm).mode == "shadow":
-            raise InvalidInput.at(f"pin of {pin.header}: {pin.value}", "an arm that answers", f"{pin.arm}, a shadow")
+            raise InvalidInput.at(f"pin of {pin.key}:{pin.value}", "an arm that answers", f"{pin.arm}, a shadow")
     return route
 
 
-def check_column(key: str, signature: Signature) -> None:
-    """Raises NotFound where what sticks is a column that the first arm's version does not have: nobody would stick."""
-    kind, _, name = key.partition(":")
-    if kind == "column" and name:
-        names = [field.name for field in signature.inputs]
-        if name not in names:
-            raise NotFound.among("input column", name, names)
+def check_columns(key: str, pins: Iterable[Pin], signature: Signature) -> None:
+    """Raises NotFound where what sticks or is pinned is a column that the first arm's version does not have: it would
+    decide for nobody; InvalidInput where a pin is of numbers and its value is none.
+    """
+    fields = {field.name: field for field in signature.inputs}
+    for each in (key, *(pin.key for pin in pins)):
+        kind, _, name = each.partition(":")
+        if kind == "column" and name not in fields:
+            raise NotFound.among("input column", name, list(fields))
+        if kind == "column" and fields[name].shape:
+            raise InvalidInput.at("key", "a column of single values", f"{name}, which has {fields[name].describe()}")
+    for pin in pins:
+        kind, _, name = pin.key.partition(":")
+        if kind == "column" and fields[name].is_numeric and fields[name].dtype != "bool":
+            bounds_of(pin)
+
+
+def read_pin(text: str) -> Pin:
+    """``header:x-group:testers=canary`` as a pin. Raises InvalidInput."""
+    told, equals, arm = text.rpartition("=")
+    kind, _, rest = told.partition(":")
+    name, colon, value = rest.partition(":")
+    made = Pin(key=f"{kind.strip()}:{name.strip()}", value=value.strip(), arm=arm.strip())
+    if not (equals and colon and kind.strip() in ("header", "column") and name.strip() and made.value and made.arm):
+        raise InvalidInput.at("pin", "header:NAME:VALUE=ARM or column:NAME:VALUE=ARM", repr(text.strip()))
+    return made
+
+
+def bounds_of(pin: Pin) -> tuple[float, float]:
+    """The least and the largest number that a pin of numbers means: ``20..30``, ``1000..``, ``..0``, ``7``. Raises
+    InvalidInput.
+    """
+    low, dots, high = pin.value.partition("..")
+    try:
+        least = float(low) if low or not dots else -math.inf
+        most = float(high) if high else math.inf if dots else least
+    except ValueError:
+        least, most = 1.0, 0.0
+    if not least <= most:
+        raise InvalidInput.at(f"pin of {pin.key}", "a number, or a range like 20..30, 1000.. or ..0", shown(pin.value))
+    return least, most
+
+
+def _lowered(key: str) -> str:
+    """A key as it is told apart: headers are the same in upper and lower case."""
+    return key.lower() if key.startswith("header:") else key
 
 
 def _route(row: Row) -> Route:

@@ -20,7 +20,7 @@ from modelyard.registry.records import (
     check_text,
     stamp,
 )
-from modelyard.registry.routes import Pin, check, check_column, flag
+from modelyard.registry.routes import Pin, check, check_columns, flag
 from modelyard.rollouts import freezing
 from modelyard.truth import Truth
 
@@ -118,7 +118,7 @@ def draft(
         model=model, alias=alias, stable=stable.number, candidate=candidate.number, plan=plan,
         share=stages[0].share, why=why,
     )  # fmt: skip
-    check_column(key, bundles[0].signature)
+    check_columns(key, plan.pins, bundles[0].signature)
     if judge != "harm" and not plan.is_sticky:
         hint = "name what tells who it is, like --key header:x-user-id"
         raise InvalidInput.at(

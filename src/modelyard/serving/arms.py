@@ -23,7 +23,8 @@ from modelyard.serving.routing import DECODED_ON_LOOP, Endpoint, Predicting
 if TYPE_CHECKING:
     from modelyard.interfaces import Wire
     from modelyard.messages import Call
-    from modelyard.registry.routes import Arm, Route
+    from modelyard.registry.routes import Arm, Pin, Route
+    from modelyard.schema import Field
     from modelyard.serving.metrics import Metrics
     from modelyard.telemetry import Log
 
@@ -134,16 +135,26 @@ class Parting(Endpoint):
         if self._kind == "header":
             self._name = self._name.lower()
         names = {arm.name: way for (arm, _, _), way in zip(routed.live, self._ways, strict=True)}
-        self._pins = [(pin.header.lower(), pin.value, names[pin.arm].pinned) for pin in route.pins if pin.arm in names]
+        #: Pins by headers, and those by columns: the rows are only read where no header decides.
+        self._headers: list[tuple[str, str, _Way]] = []
+        self._columns: list[tuple[str, Callable[[str], bool], _Way]] = []
+        fields = {field.name: field for field in routed.live[0][1].signature.inputs}
+        for pin in route.pins:
+            kind, _, name = pin.key.partition(":")
+            if pin.arm in names and kind == "header":
+                self._headers.append((name.lower(), pin.value, names[pin.arm].pinned))
+            elif pin.arm in names and name in fields:
+                self._columns.append((name, fits_of(pin, fields[name]), names[pin.arm].pinned))
         self._beside = beside
         self._later = later
         self.model, self.version = self._ways[0].endpoint.model, ""
 
     def accept(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
-        if self._kind == "column" and not self._is_pinned(headers):
+        way = self._pinned_by(headers)
+        if way is None and (self._kind == "column" or self._columns):
             self._accept_by_column(exchange, body, headers)
             return
-        self._give(exchange, self._choose(exchange, headers), body, headers)
+        self._give(exchange, way or self._way_of(exchange, self._key_in(headers)), body, headers)
 
     def _give(self, exchange: Exchange, way: _Way, body: Any, headers: Mapping[str, str]) -> None:
         exchange.arm, exchange.endpoint = way.text, way.endpoint
@@ -152,15 +163,14 @@ class Parting(Endpoint):
             if weight >= 1.0 or random() < weight:
                 self._copy(exchange, shadow.pinned if way.is_pinned else shadow, body, headers)
 
-    def _is_pinned(self, headers: Mapping[str, str]) -> bool:
-        return any(headers.get(name) == value for name, value, _ in self._pins)
-
-    def _choose(self, exchange: Exchange, headers: Mapping[str, str]) -> _Way:
-        for name, value, way in self._pins:
+    def _pinned_by(self, headers: Mapping[str, str]) -> _Way | None:
+        for name, value, way in self._headers:
             if headers.get(name) == value:
                 return way
-        key = headers.get(self._name, "") if self._kind == "header" else ""
-        return self._way_of(exchange, key)
+        return None
+
+    def _key_in(self, headers: Mapping[str, str]) -> str:
+        return headers.get(self._name, "") if self._kind == "header" else ""
 
     def _way_of(self, exchange: Exchange, key: str) -> _Way:
         """The arm of a key; of a request that has none, by chance."""
@@ -186,19 +196,38 @@ class Parting(Endpoint):
     def _accept_by_column(self, exchange: Exchange, body: Any, headers: Mapping[str, str]) -> None:
         first = self._ways[0].endpoint
         if type(body) is bytes and len(body) > DECODED_ON_LOOP:
-            self._later(lambda: first.lane.tell(self._go, exchange, self._read(first, body, headers), body, headers))
+            self._later(lambda: first.lane.tell(self._go, exchange, *self._read(first, body, headers), body, headers))
         else:
-            self._go(exchange, self._read(first, body, headers), body, headers)
+            self._go(exchange, *self._read(first, body, headers), body, headers)
 
-    def _read(self, first: Predicting, body: Any, headers: Mapping[str, str]) -> str:
-        """The key in the first row of a message; "" where there is none, or the message cannot be read."""
+    def _read(self, first: Predicting, body: Any, headers: Mapping[str, str]) -> tuple[_Way | None, str]:
+        """Where the first row of a message is pinned to, and else its key; "" where it has none."""
+        key = self._key_in(headers)
         try:
-            return key_in(first.codec.decode(body, headers), first.lane.loaded, self._name)
+            request = first.codec.decode(body, headers)
+            for name, fits, way in self._columns:
+                if fits(key_in(request, first.lane.loaded, name)):
+                    return way, ""
+            return None, key_in(request, first.lane.loaded, self._name) if self._kind == "column" else key
         except Exception:  # whoever gets the request says what is wrong with it
-            return ""
+            return None, key
 
-    def _go(self, exchange: Exchange, key: str, body: Any, headers: Mapping[str, str]) -> None:
-        self._give(exchange, self._way_of(exchange, key), body, headers)
+    def _go(self, exchange: Exchange, way: _Way | None, key: str, body: Any, headers: Mapping[str, str]) -> None:
+        self._give(exchange, way or self._way_of(exchange, key), body, headers)
+
+
+def fits_of(pin: Pin, field: Field) -> Callable[[str], bool]:
+    """Whether what ``key_in`` says of a row is what a pin by a column means."""
+    if not field.is_numeric:
+        return lambda text: text == pin.value
+    if field.dtype == "bool":
+        # Kept as 0 and 1 where values may be missing.
+        meant = {"true": ("True", "1.0"), "false": ("False", "0.0")}.get(pin.value.lower(), ())
+        return lambda text: text in meant
+    from modelyard.registry.routes import bounds_of  # a server of files needs no registry
+
+    least, most = bounds_of(pin)
+    return lambda text: bool(text) and least <= float(text) <= most
 
 
 def key_in(request: Request, loaded: Loaded, name: str) -> str:

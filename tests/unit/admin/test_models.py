@@ -167,7 +167,7 @@ def test_a_report_is_told_as_it_is(api: Ask, registry: Registry, make: Make) -> 
 def test_routes_are_set_and_cleared(api: Ask, line: str) -> None:
     body = {
         "shares": {"1": 0.9, "2": 0.1}, "shadows": {"3": 0.5}, "key": "header:x-user-id",
-        "pins": [{"header": "x-group", "value": "testers", "arm": "v2"}], "why": "by hand",
+        "pins": [{"key": "header:x-group", "value": "testers", "arm": "v2"}], "why": "by hand",
     }  # fmt: skip
     assert api("POST", "/models/line/route", body)[1]["revision"] == 1
     told = api("GET", "/models/line/answering", scope="view")[1]

@@ -81,14 +81,14 @@ def test_options_become_a_plan(registry: Registry, capsys: pytest.CaptureFixture
     words = (
         "--shadow 20% --ramp 1,5,25,50,100 --guard errors,disagreement --alpha 0.1% --tolerate errors=2% --stage 10m"
     )
-    more = "--key header:x-user-id --pin x-group:testers=canary --by schedule --watch 7d --alias production"
+    more = "--key header:x-user-id --pin header:x-group:testers=canary --by schedule --watch 7d --alias production"
     plan = typed(capsys, *START, *words.split(), *more.split())["plan"]
     assert [(stage["share"], stage.get("mode", "live")) for stage in plan["stages"]] == [
         (0.2, "shadow"), (0.01, "live"), (0.05, "live"), (0.25, "live"), (0.5, "live"),
     ]  # fmt: skip
     assert (plan["alpha"], plan["tolerances"]["errors"], plan["stage_seconds"]) == (0.001, 0.02, 600.0)
     assert (plan["key"], plan["by"], plan["watch_seconds"]) == ("header:x-user-id", "schedule", 604_800.0)
-    assert plan["pins"] == [{"header": "x-group", "value": "testers", "arm": "canary"}]
+    assert plan["pins"] == [{"key": "header:x-group", "value": "testers", "arm": "canary"}]
 
 
 def test_shadow_alone_copies_everything(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ MISTAKES = [
     (("--ramp", "5,x"), 2, "--ramp: expected a percentage like 10%, got 'x%'"),
     (("--stage", "10"), 2, "--stage: expected a time like 90s, 10m, 24h or 7d, got '10'"),
     (("--tolerate", "errors"), 2, "--tolerate: expected NAME=VALUE, got 'errors'"),
-    (("--pin", "x=canary"), 2, "--pin: expected HEADER:VALUE=ARM, got 'x=canary'"),
+    (("--pin", "x=canary"), 2, "--pin: expected header:NAME:VALUE=ARM or column:NAME:VALUE=ARM, got 'x=canary'"),
     (("--guard", "eror"), 3, "hint: did you mean errors?"),
     (("--guard", "latency"), 2, "0 requests recorded in the last day, and it takes 500"),
     (("--ab", "50%"), 2, "got none"),
@@ -262,10 +262,10 @@ def test_in_a_terminal_it_is_drawn(
 def test_a_route_is_set_shown_and_cleared(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "route", "show", "churn") == ("churn@production has no route: version 1 answers everything\n")
     shown = said(
-        capsys, "route", "set", "churn", "1=90%", "2=10%", "--key", "header:x-id", "--pin", "x-group:testers=v2"
+        capsys, "route", "set", "churn", "1=90%", "2=10%", "--key", "header:x-id", "--pin", "header:x-group:testers=v2"
     )
     assert "v1   " in shown and "90%" in shown and "sticks by header:x-id" in shown
-    assert "x-group: testers goes to v2" in shown
+    assert "header:x-group:testers goes to v2" in shown
     told = typed(capsys, "route", "show", "churn")
     assert [(arm["name"], arm["version"], arm["weight"]) for arm in told["arms"]] == [("v1", 1, 0.9), ("v2", 2, 0.1)]
     shadowed = typed(capsys, "route", "set", "churn", "1=100%", "--shadow", "2=20%")
@@ -285,7 +285,7 @@ def test_a_route_is_set_shown_and_cleared(registry: Registry, capsys: pytest.Cap
         (("x=100%",), 2, "expected each version number once, got 'x'"),
         (("1=90",), 2, "share: expected a percentage like 10%, got '90'"),
         (("1=90%", "7=10%"), 3, "no such version of churn: 7"),
-        (("1=100%", "--pin", "a:b=v3"), 2, "expected one of v1, got 'v3'"),
+        (("1=100%", "--pin", "header:a:b=v3"), 2, "expected one of v1, got 'v3'"),
         (("1=90%", "2=10%", "--key", "column:user_id"), 3, "no such input column: user_id (known: x)"),
     ],
 )

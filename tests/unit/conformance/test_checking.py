@@ -72,7 +72,7 @@ def server(answer: Callable[[str, str, bytes], tuple[int, Any]]) -> Iterator[str
 
 
 def broken(url: str, protocol: str, **more: Any) -> set[str]:
-    report = check(url, protocol, model="m", body=b"" if protocol == "oip" else BODY, seconds=1, **more)
+    report = check(url, protocol, model="m", body=b"" if protocol == "oip" else BODY, seconds=60, **more)
     assert not report.passed
     assert all(each.reason for each in report.outcomes if each.outcome != "pass")
     return {each.id for each in report.broken}
@@ -98,7 +98,7 @@ def test_rules_of_grpc_are_skipped_with_a_reason() -> None:
         for address, words in (("", "no address of gRPC"), ("127.0.0.1:1", "grpcio is not installed")):
             if address and find_spec("grpc"):
                 continue
-            report = check(url, "oip", model="m", seconds=1, grpc=address)
+            report = check(url, "oip", model="m", seconds=60, grpc=address)
             skipped = [each for each in report.outcomes if each.id.startswith("grpc-")]
             assert len(skipped) > 25 and all(each.reason.startswith(words) for each in skipped)
 
@@ -140,7 +140,7 @@ def test_whatever_a_server_answers_the_kit_says_so(agreeable: int) -> None:
             seen[0] = 0
             body = b"" if protocol in ("oip", "tfserving") and agreeable < 5 else BODY
             with suppress(InvalidInput):
-                assert not check(url, protocol, model="m", body=body, seconds=1).passed
+                assert not check(url, protocol, model="m", body=body, seconds=60).passed
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_whatever_a_server_answers_the_kit_says_so(agreeable: int) -> None:
 )
 def test_examples_that_have_no_binary_form_skip_its_rules(tensor: dict[str, Any]) -> None:
     with server(lambda *_: (200, AGREEABLE)) as url:
-        report = check(url, "oip", model="m", body=json.dumps({"inputs": [tensor]}).encode(), seconds=1)
+        report = check(url, "oip", model="m", body=json.dumps({"inputs": [tensor]}).encode(), seconds=60)
     skipped = {each.id: each.reason for each in report.outcomes if each.outcome == "skipped"}
     assert skipped["binary-shape"].startswith(("the kit writes no BF16", "the input x has no", "the data of x"))
 
@@ -198,7 +198,7 @@ def test_the_only_model_is_found_and_examples_are_made_for_every_datatype() -> N
         return 200, {**AGREEABLE, "inputs": inputs}
 
     with server(answer) as url:
-        assert check(url, "oip", seconds=1).model == "m"
+        assert check(url, "oip", seconds=60).model == "m"
     first = json.loads(asked[0])["inputs"]
     assert [each["datatype"] for each in first] == [each["datatype"] for each in inputs]
     assert all(each["shape"] == [2, 2] and len(each["data"]) == 4 for each in first)
@@ -206,7 +206,7 @@ def test_the_only_model_is_found_and_examples_are_made_for_every_datatype() -> N
 
 def test_the_client_sends_what_it_is_told_and_survives_what_it_gets() -> None:
     with server(lambda method, path, body: (200, {"method": method, "path": path, "body": body.decode()})) as url:
-        client = Client(url, headers={"authorization": "Bearer k"}, seconds=2)
+        client = Client(url, headers={"authorization": "Bearer k"}, seconds=60)
         assert client.ask(Request("POST", "/a", b"xyz")).json == {"method": "POST", "path": "/a", "body": "xyz"}
         raw = b"GET /b HTTP/1.1\r\nHost: {host}\r\n{extra}\r\n\r\n"
         request = Request("GET", "/b")

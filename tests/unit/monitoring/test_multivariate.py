@@ -25,7 +25,7 @@ def write(segments: Path, *, rows: int = 3_000, turned: bool = True, version: st
         x = rng.normal(size=rows)
         table = pa.table({
             "request_id": [f"{name}-{i // 3}" for i in range(rows)],
-            "time": pa.array([now - dt.timedelta(hours=age)] * rows, pa.timestamp("us")),
+            "time": pa.array([now - dt.timedelta(hours=age)] * rows, pa.timestamp("us", "UTC")),
             "kept": pa.array(["sample" if kept else None] * rows, pa.string()),
             "in.x": x, "in.y": sign * x + rng.normal(0, 0.5, rows), "in.city": rng.choice(["Bern", "Oslo"], rows),
         })  # fmt: skip
@@ -60,6 +60,18 @@ def test_rows_like_those_before_cannot_be_told_from_them(tmp_path: Path) -> None
 def test_what_is_missing_is_said(tmp_path: Path, options: dict[str, object], lacking: str) -> None:
     write(tmp_path, **options)  # type: ignore[arg-type]
     assert compare(tmp_path, "churn", "5")["lacking"].startswith(lacking)
+
+
+def test_files_that_are_damaged_and_inputs_that_became_hashes_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path)
+    (old, _) = sorted(tmp_path.rglob("*.parquet"), reverse=True)
+    table = pq.read_table(old, partitioning=None)
+    place = table.schema.get_field_index("in.city")
+    pq.write_table(table.set_column(place, "in.city", pa.array(range(len(table)), pa.int64())), old)
+    old.with_name("0.parquet").write_bytes(old.read_bytes()[:-50])
+    found = compare(tmp_path, "churn", "5")
+    assert found["auc"] > 0.8
+    assert set(found["inputs"]) == {"x", "y"}
 
 
 def test_auc_is_the_chance_of_a_higher_score() -> None:

@@ -80,7 +80,7 @@ def test_a_rollout_starts_from_what_the_alias_names(three: Registry) -> None:
 
 
 def test_a_shadow_gets_copies_and_no_pins_to_itself(three: Registry) -> None:
-    pins = (Pin(header="x", value="old", arm="stable"), Pin(header="x", value="new", arm="canary"))
+    pins = (Pin(key="header:x", value="old", arm="stable"), Pin(key="header:x", value="new", arm="canary"))
     plan = Plan(stages=(Stage(0.2, "shadow"), Stage(0.5)), guards=("errors",), pins=pins)
     made = three.rollouts.start(draft(plan=plan, share=0.2))
     route = three.routes.present("churn")

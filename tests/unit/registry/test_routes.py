@@ -9,7 +9,8 @@ import pytest
 
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused
 from modelyard.registry import Registry
-from modelyard.registry.routes import Arm, Pin, Route
+from modelyard.registry.routes import Arm, Pin, Route, check_columns, read_pin
+from modelyard.schema import Field, Signature
 from registries import Make
 
 
@@ -118,9 +119,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"key": "cookie"}, "key: expected request, header:NAME or column:NAME, got 'cookie'"),
     ({"key": "header:"}, "key: expected request"),
     ({"key": "header:" + "x" * 500}, "key: expected at most 200 characters"),
-    ({"pins": (Pin(header="x", value="y", arm="v3"),)}, "pin of x: y: expected one of v1, v2, got 'v3'"),
-    ({"pins": (Pin(header="x", value="y", arm="v1"), Pin(header="X", value="y", arm="v2"))}, "each header and value"),
-    ({"pins": (Pin(header="x", value="\0", arm="v1"),)}, "without NUL"),
+    ({"pins": (Pin(key="header:x", value="y", arm="v3"),)}, "pin of header:x:y: expected one of v1, v2, got 'v3'"),
+    ({"pins": [Pin(key=f"header:{x}", value="y", arm="v1") for x in "xX"]}, "pins: expected each key and value once"),
+    ({"pins": (Pin(key="header:x", value="\0", arm="v1"),)}, "without NUL"),
+    ({"pins": (Pin(key="x", value="y", arm="v1"),)}, "key of a pin: expected header:NAME or column:NAME, got 'x'"),
     ({"alias": "1"}, "alias: expected"),
     ({"model": "a b"}, "model name: expected"),
 ]
@@ -140,7 +142,34 @@ def test_a_shadow_adds_nothing_to_the_shares_and_answers_no_pin(three: Registry)
     made = three.routes.set(parted(arms=(*parted().arms, shadow)))
     assert three.history("churn")[-1].detail == "v1 1 90%, v2 2 10%, v3 3 20% (shadow)"
     with pytest.raises(InvalidInput, match="expected an arm that answers, got v3, a shadow"):
-        three.routes.set(msgspec.structs.replace(made, pins=(Pin(header="x", value="y", arm="v3"),)))
+        three.routes.set(msgspec.structs.replace(made, pins=(Pin(key="header:x", value="y", arm="v3"),)))
+
+
+def test_pins_are_read_and_told_alike() -> None:
+    for text in ("header:x-group:testers=canary", "column:at:10:30=v4", "column:amount:1000..=stable"):
+        assert str(read_pin(text)) == text
+    assert read_pin(" header: x-group : a=b = v2 ") == Pin(key="header:x-group", value="a=b", arm="v2")
+    for text in ("x-group:testers=canary", "header:x=v1", "header::y=v1", "header:x:=v1", "header:x:y=", "column:x:y"):
+        with pytest.raises(InvalidInput, match="pin: expected header:NAME:VALUE=ARM or column:NAME:VALUE=ARM, got"):
+            read_pin(text)
+
+
+def test_a_column_decides_only_where_there_is_one_and_for_numbers_by_numbers() -> None:
+    fields = (
+        Field(name="amount", dtype="float64"), Field(name="city", dtype="string"),
+        Field(name="pixels", dtype="float32", shape=(4,)),
+    )  # fmt: skip
+    signature = Signature(inputs=fields)
+    fitting = [("amount", "7"), ("amount", "-1..1"), ("amount", "1000.."), ("amount", "..0"), ("city", "Oslo..")]
+    check_columns("column:city", [Pin(key=f"column:{n}", value=v, arm="a") for n, v in fitting], signature)
+    check_columns("request", [Pin(key="header:x", value="..", arm="a")], signature)
+    for value in ("much", "2..1", "1..x", "nan", "1..2..3"):
+        with pytest.raises(InvalidInput, match="pin of column:amount: expected a number, or a range like"):
+            check_columns("request", [Pin(key="column:amount", value=value, arm="a")], signature)
+    with pytest.raises(NotFound, match="no such input column: town"):
+        check_columns("request", [Pin(key="column:town", value="x", arm="a")], signature)
+    with pytest.raises(InvalidInput, match="expected a column of single values, got pixels"):
+        check_columns("column:pixels", (), signature)
 
 
 def test_an_arm_is_found_by_its_name() -> None:

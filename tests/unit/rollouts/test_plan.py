@@ -130,7 +130,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stage_seconds": -1}, "the time of a stage: expected seconds, from 0, got -1"),
     ({"stage_seconds": float("inf")}, "the time of a stage: expected seconds"),
     ({"key": "cookie"}, "key: expected request, header:NAME or column:NAME, got 'cookie'"),
-    ({"pins": [Pin(header="x", value="y", arm="v9")]}, "pin of x: y: expected one of stable, canary, got 'v9'"),
+    ({"pins": [Pin(key="header:x", value="y", arm="v9")]}, "pin of header:x:y: expected one of stable, canary"),
     ({"ramp": (0.1, 0.5), "bandit": True}, "shares: expected one share for a bandit to begin with"),
     ({"alias": "1"}, "alias: expected"),
     ({"why": "\0"}, "why: expected text without NUL"),

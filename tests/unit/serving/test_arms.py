@@ -16,7 +16,7 @@ import pytest
 from modelyard.errors import ModelFailed, NotReady
 from modelyard.registry.routes import Arm, Pin, Route
 from modelyard.schema import Field, Signature
-from modelyard.serving.arms import Routed, point_of
+from modelyard.serving.arms import Routed, fits_of, point_of
 from modelyard.serving.server import Server
 from modelyard.testing.memory import MemoryBundle
 from receivers import waited
@@ -150,10 +150,46 @@ def test_clients_stick_by_a_column(source: RoutedSource, serve: Callable[..., Se
 
 
 def test_pins_win(source: RoutedSource, serve: Callable[..., Server]) -> None:
-    source.set(stable(1.0), canary(0.0), pins=(Pin(header="x-group", value="beta", arm="canary"),))
+    source.set(stable(1.0), canary(0.0), pins=(Pin(key="header:x-group", value="beta", arm="canary"),))
     server = serve("m")
     assert answers(server, 20, **{"x-group": "beta"}) == {60.0: 20}
     assert answers(server, 20, **{"x-group": "alpha"}) == {6.0: 20}
+
+
+def test_a_column_pins_where_no_header_does(source: RoutedSource, serve: Callable[..., Server]) -> None:
+    pins = (
+        Pin(key="column:x1", value="10..20", arm="canary"), Pin(key="column:x1", value="7", arm="canary"),
+        Pin(key="header:x-group", value="alpha", arm="stable"),
+    )  # fmt: skip
+    source.set(stable(1.0), canary(0.0), pins=pins)
+    server = serve("m")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+    def scale(x1: Any, headers: dict[str, str] | None = None) -> float:
+        connection.request("POST", "/predict", json.dumps({"x1": x1, "x2": 2}), headers or {})
+        return round(json.loads(connection.getresponse().read())["prediction"] / (x1 + 5))
+
+    assert [scale(x1) for x1 in (6.9, 7, 9.99, 10, 15, 20.0, 20.01)] == [1, 10, 1, 10, 10, 10, 1]
+    assert scale(15, {"x-group": "alpha"}) == 1
+    connection.request("POST", "/predict", json.dumps({"x1": "much", "x2": 2}))
+    answer = connection.getresponse()
+    assert answer.status == 400 and "x1" in answer.read().decode()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fitting", "others"),
+    [
+        (Field(name="c", dtype="string"), "NO", ["NO"], ["no", "SE", ""]),
+        (Field(name="c", dtype="int64"), "1000..", ["1000", "1e9"], ["999", ""]),
+        (Field(name="c", dtype="float64", nullable=True), "..0", ["-0.5", "0.0"], ["0.1", ""]),
+        (Field(name="c", dtype="bool"), "true", ["True"], ["False", ""]),
+        (Field(name="c", dtype="bool", nullable=True), "False", ["0.0"], ["1.0", ""]),
+    ],
+)
+def test_what_a_pin_means_of_a_column(field: Field, value: str, fitting: list[str], others: list[str]) -> None:
+    fits = fits_of(Pin(key="column:c", value=value, arm="stable"), field)
+    assert all(map(fits, fitting)) and not any(map(fits, others))
 
 
 def test_a_shadow_gets_copies_and_changes_nothing(source: RoutedSource, serve: Callable[..., Server]) -> None:

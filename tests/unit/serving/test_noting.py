@@ -113,7 +113,7 @@ def test_who_was_sent_by_a_pin_is_told_apart_and_so_are_copies(
     source.set(
         Arm(name="stable", version=1, weight=1.0), Arm(name="canary", version=2, weight=0.0),
         Arm(name="shadow", version=2, weight=1.0, mode="shadow"),
-        pins=(Pin(header="x-group", value="beta", arm="canary"),),
+        pins=(Pin(key="header:x-group", value="beta", arm="canary"),),
     )  # fmt: skip
     server = serve("m", record=True, records=str(tmp_path))
     pinned, others = post(server, ROW, 5, **{"x-group": "beta"}), post(server, ROW, 5)
