@@ -53,7 +53,7 @@ def labels_of(page: Page) -> dict[str, set[str]]:
 def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """All samples that there may be: of a server, and of a registry where everything has happened."""
     metrics = Metrics()
-    metrics.vitals = lambda: Vitals(0, 1, 1.0, 1.0, 1, 1, True, True, {("m", "1"): 1}, {("m", "1"): 1})
+    metrics.vitals = lambda: Vitals(0, 1, 1.0, 1.0, 1, 1, True, True, {("m", "1"): 1}, {("m", "1"): 1}, True, True)
     metrics.meter("m", "1").refused["internal"] += 1
     metrics.refused["not_found"] += 1
     metrics.failed_loads["m"] += 1

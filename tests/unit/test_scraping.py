@@ -130,7 +130,7 @@ def test_asking_makes_no_registry(tmp_path: Path) -> None:
 def test_it_can_be_handed_to_another_process(tmp_path: Path) -> None:
     Registry.open(tmp_path).close()
     handed = pickle.loads(pickle.dumps(Watched(str(tmp_path))))
-    assert waited(lambda: values(handed()).get("modelyard_loop_held") == 0)
+    assert waited(lambda: values(handed()) == {UP: 1})
 
 
 @pytest.mark.parametrize("workers", [1, 2])

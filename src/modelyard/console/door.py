@@ -113,11 +113,14 @@ def check_origin(headers: Mapping[str, str], *, is_local: bool) -> None:
     """Raise Refused for what pages of others make a browser send. ``is_local``: nobody but this machine is to call, so
     that the name in the address must be its own: a name of somebody else's may lead here too.
     """
-    host = headers.get("host", "")
-    if is_local and (urlsplit(f"//{host}").hostname or "") not in ("localhost", "127.0.0.1", "::1"):
+    host, origin = headers.get("host", ""), headers.get("origin", "")
+    try:
+        called, asking = urlsplit(f"//{host}").hostname or "", urlsplit(origin).netloc
+    except ValueError:  # neither is an address
+        raise Refused(f"no such place: {host[:100]}, for a page of {origin[:100] or 'nobody'}") from None
+    if is_local and called not in ("localhost", "127.0.0.1", "::1"):
         raise Refused(f"this console answers at localhost, not at {host[:100]}", hint="open http://localhost:PORT")
-    origin = headers.get("origin", "")
-    if origin and urlsplit(origin).netloc != host:
+    if origin and asking != host:
         raise Refused(f"a page of {origin[:100]} asked for this, and may not")
 
 

@@ -14,7 +14,6 @@ from modelyard.monitoring.turn import unpack_state
 from modelyard.monitoring.watch import Alive
 from modelyard.prometheus import Page
 from modelyard.registry import states
-from modelyard.registry.leases import CONTROL
 from modelyard.registry.stages import quantile_of
 
 if TYPE_CHECKING:
@@ -111,8 +110,6 @@ def _budgets(registry: Registry, page: Page) -> None:
 
 def _loop(registry: Registry, page: Page) -> None:
     text = states.get(registry.database, "loop")
-    held = int(bool(registry.holder(CONTROL)))
-    page.single("modelyard_loop_held", "gauge", "1 while a process holds the lease of the control loop.", held)
     if text is None:
         return
     alive = msgspec.json.decode(text, type=Alive)

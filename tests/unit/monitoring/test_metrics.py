@@ -38,8 +38,7 @@ def test_what_a_watched_model_looks_like_in_prometheus(registry: Registry, tmp_p
         columns["age"] = columns["age"] + 8
 
     before = values(tell(registry).text())
-    assert before["modelyard_loop_held"] == {(): 0}
-    assert "modelyard_findings_open" not in before
+    assert "modelyard_findings_open" not in before and "modelyard_loop_silent_seconds" not in before
     windows = [*traffic.windows(4), *traffic.windows(4, change=older, lost=7, codes={"model_failed": 3})]
     registry.windows.add([msgspec.structs.replace(w, id=0) for w in windows])
     lease = registry.lease(CONTROL, "here")
@@ -56,7 +55,7 @@ def test_what_a_watched_model_looks_like_in_prometheus(registry: Registry, tmp_p
     assert found["modelyard_watched_latency_seconds"][(*version[:2], ("quantile", "0.95"), version[2])] > 1e-4
     burn = found["modelyard_budget_burn_rate"]
     assert burn[(("model", "churn"), ("objective", "success"), ("window", "1h"))] == pytest.approx(1.0)
-    assert found["modelyard_loop_held"] == {(): 1}
+    assert found["modelyard_loop_term"] == {(): 1}
     assert found["modelyard_loop_windows_total"] == {(): 8}
     assert found["modelyard_loop_silent_seconds"][()] < 60
 
