@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +77,12 @@ _HEADERS = ("guard", "of the candidate", "of the stable version", "harm", "at mo
 
 
 def _cells(finding: Finding) -> tuple[str, ...]:
+    from modelyard.registry.decisions import odds
+
     name = finding.guard if finding.event in ("", finding.guard) else f"{finding.guard} ({finding.event})"
     return (
         name, _rate(finding.bad, finding.n), _rate(finding.stable_bad, finding.stable_n), _points(finding.harm),
-        _points(finding.at_most), _points(finding.tolerance), _odds(finding.log_e), _odds(finding.needed),
+        _points(finding.at_most), _points(finding.tolerance), odds(finding.log_e), odds(finding.needed),
     )  # fmt: skip
 
 
@@ -91,11 +92,6 @@ def _rate(bad: int, n: int) -> str:
 
 def _points(share: float | None) -> str:
     return "-" if share is None or share >= 1 else f"{share * 100:.2g}%"
-
-
-def _odds(log: float) -> str:
-    odds = math.exp(min(log, 600.0))
-    return "<0.01" if odds < 0.01 else f"{odds:,.0f}" if odds >= 100 else f"{odds:.3g}"
 
 
 def _follow_plainly(standing: Standing, look: Callable[[Standing], Standing]) -> None:

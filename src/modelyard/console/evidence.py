@@ -12,7 +12,7 @@ from modelyard.admin.rollouts import Standing
 from modelyard.console import plots, tables, widgets
 from modelyard.console.plots import AXIS, BELOW, GRID_ABOVE
 from modelyard.console.tables import Column
-from modelyard.registry.decisions import Finding
+from modelyard.registry.decisions import Finding, odds
 
 Update = Callable[[Standing], None]
 
@@ -129,11 +129,3 @@ def _rate(bad: int, n: int) -> str:
 
 def _points(share: float | None) -> str:
     return "–" if share is None or share >= 1 else f"{share * 100:.2g}%"
-
-
-def odds(log: float) -> str:
-    """Evidence as odds against one, from its logarithm."""
-    value = math.exp(min(log, 600.0))
-    if value >= 1e6:
-        return "over a million"
-    return "<0.01" if value < 0.01 else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"

@@ -14,6 +14,7 @@ from modelyard.console.acts import Again
 from modelyard.console.tables import Column
 from modelyard.console.view import View, page
 from modelyard.errors import NotFound
+from modelyard.registry.decisions import odds
 from modelyard.registry.plans import Stage
 from modelyard.rollouts.guard import LEAST_REQUESTS
 
@@ -157,7 +158,7 @@ def _actions(view: View, said: Standing, look: Again) -> None:
 
 def _decision(each: rollouts.Decided) -> dict[str, Any]:
     worst = max(each.findings, key=lambda finding: finding.log_e - finding.needed, default=None)
-    told = f"{worst.guard} {evidence.odds(worst.log_e)} ({evidence.odds(worst.needed)})" if worst else ""
+    told = f"{worst.guard} {odds(worst.log_e)} ({odds(worst.needed)})" if worst else ""
     return {
         "id": each.id, "moment": each.moment, "who": each.who, "action": each.action,
         "action_tone": _TONES.get(each.action, ""), "share": f"{each.share * 100:.4g}%",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from modelyard.recording.batches import arrow
+from modelyard.stores.disk import sync_folder
 
 if TYPE_CHECKING:
     import pyarrow
@@ -101,7 +102,10 @@ def write_parquet(making: Path, target: Path, schema: pyarrow.Schema, batches: I
             if rows:
                 writer.write_table(pa.Table.from_batches(held, schema))
         if rows or written:
+            with making.open("rb") as file:
+                os.fsync(file.fileno())
             making.rename(target)
+            sync_folder(target.parent)  # its spool is deleted next, whatever happens to the power
     finally:
         making.unlink(missing_ok=True)
 

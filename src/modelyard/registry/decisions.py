@@ -4,6 +4,7 @@ the decision itself, the route, the alias, the rollout's state, evidence and pos
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -47,6 +48,14 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: What is tolerated, and whether the harm is shown to be below it, for the share that follows.
     tolerance: float = 0.0
     is_tolerable: bool = False
+
+
+def odds(log: float) -> str:
+    """Evidence in words, as odds against one: ``133``, ``over a million``."""
+    value = math.exp(min(log, 600.0))
+    if value >= 1e6:
+        return "over a million"
+    return "<0.01" if value < 0.01 else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

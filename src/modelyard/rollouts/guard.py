@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from modelyard.registry.decisions import Finding
+from modelyard.registry.decisions import Finding, odds
 from modelyard.registry.evidence import COPIED, Clock, Evidence, Exposure, Stratum, share_key
 from modelyard.registry.plans import CANARY, SHADOW, STABLE, Plan, Rollout
 from modelyard.registry.tallies import Counts, Pairs, Tally
@@ -162,8 +162,8 @@ def tell_harm(finding: Finding) -> str:
     """Why a candidate was rolled back, in a sentence."""
     what = finding.guard if finding.event in ("", finding.guard) else f"{finding.guard} ({finding.event})"
     stable = f" against {finding.stable_bad:,} of {finding.stable_n:,}" if finding.stable_n else ""
-    odds, needed = (math.exp(min(log, 600)) for log in (finding.log_e, finding.needed))
-    return f"{what}: {finding.bad:,} of {finding.n:,}{stable}; evidence {odds:,.3g} to 1, {needed:,.0f} needed"
+    found, needed = odds(finding.log_e), odds(finding.needed)
+    return f"{what}: {finding.bad:,} of {finding.n:,}{stable}; evidence {found} to 1, {needed} needed"
 
 
 def _asked(plan: Plan, stage: int) -> list[str]:
@@ -181,7 +181,7 @@ def _judge_outcome(plan: Plan, evidence: Evidence, onward: Action, findings: lis
     log_e = weighing.log_better(plan, evidence)
     if log_e >= -math.log(plan.alpha):
         told = weighing.tell_outcomes(plan, evidence)
-        why = f"its outcomes are shown to be better: {told}; evidence {math.exp(min(log_e, 600)):,.3g} to 1"
+        why = f"its outcomes are shown to be better: {told}; evidence {odds(log_e)} to 1"
         return Verdict(action=onward, why=why, findings=findings)
     return Verdict(action="continue", why=_UNDECIDED, findings=findings)
 

@@ -246,3 +246,19 @@ def test_a_decision_is_whole_or_was_never_taken(three: Registry, monkeypatch: py
         assert whole(three) == before, f"statement {statement}"
     assert statement >= 3, "it was killed in the middle"
     assert whole(three) != before
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        (-7, "<0.01"),
+        (0, "1"),
+        (2.5, "12.2"),
+        (4.9, "134"),
+        (10, "22,026"),
+        (14, "over a million"),
+        (9e9, "over a million"),
+    ],
+)
+def test_evidence_is_told_as_odds(log: float, told: str) -> None:
+    assert decisions.odds(log) == told
