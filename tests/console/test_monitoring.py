@@ -60,7 +60,7 @@ def test_findings_are_told_over_time_and_each_opens(tab: Open, drifting: Home) -
     # a bar of the chart leads to its finding
     card = page.locator("section", has=page.get_by_role("heading", name="Findings", exact=True))
     chart = card.locator(".nicegui-echart svg")
-    chart.click(position={"x": chart.bounding_box()["width"] - 18, "y": 23})
+    chart.click(position={"x": chart.bounding_box()["width"] - 60, "y": 23})
     page.wait_for_url("**/findings/*")
     page.get_by_text("Rests on").wait_for()
     look.look("finding")

@@ -40,14 +40,14 @@ def time_line(said: Report) -> Callable[[Report], None] | None:
         rows = [_row(each) for each in said.findings]
 
         def opened(event: Any) -> None:
-            ui.navigate.to(f"/findings/{event.series_name.rpartition(' ')[2]}")
+            ui.navigate.to(f"/findings/{event.args['seriesName'].rpartition(' ')[2]}")
 
         header = ("Finding", "Kind", "Subject", "Version", "Arm", "Severity", "Since", "Over", "What was found")
         made = plots.chart(
             _bars(shown, said.until), header, lambda: [_plain(each) for each in said.findings], "findings over time",
             height=70 + 26 * len({_lane(each) for each in shown}),
         )  # fmt: skip
-        made.on_point_click(opened)
+        made.on("componentClick", opened, ["seriesName"])  # on_point_click knows of the ends of a bar only
         tables.table(_COLUMNS, rows, key="id", name="findings", page=10)
 
     def update(newer: Report) -> None:
@@ -159,6 +159,7 @@ def _bars(findings: Sequence[Finding], until: str) -> dict[str, Any]:
     series = [
         {
             "name": f"{_lane(each)} {each.id}", "type": "line", "symbol": "roundRect", "symbolSize": 12,
+            "triggerLineEvent": True,
             "lineStyle": {"width": 10, "color": _TONES[each.severity], "opacity": 0.55 if each.closed else 1},
             "itemStyle": {"color": _TONES[each.severity], "opacity": 0.55 if each.closed else 1},
             "data": [[each.opened, _lane(each)], [each.closed or until, _lane(each)]],
