@@ -27,6 +27,7 @@ from receivers import waited
 
 pytest.importorskip("nicegui", reason="the console is an extra")
 sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is driven")
+sync_api.expect.set_options(timeout=60_000)
 
 
 class Yard(NamedTuple):

@@ -117,8 +117,8 @@ def test_every_sink_is_tried_from_here(tab: Open, drifting: Home) -> None:
     look, page = page_of(tab, drifting, "/alerts")
     page.get_by_role("button", name="Send a test to every sink").click()
     page.get_by_text("MODELYARD_NOT_THERE").nth(1).wait_for()
-    assert page.get_by_text("delivered", exact=True).is_visible()
-    assert page.get_by_text("failed", exact=True).is_visible()
+    page.get_by_text("delivered", exact=True).wait_for()
+    page.get_by_text("failed", exact=True).wait_for()
     look.look("sinks")
 
 

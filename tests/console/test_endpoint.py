@@ -92,7 +92,7 @@ def test_traffic_is_drawn_by_version_and_arm(
     card = page.locator("section", has=page.get_by_role("heading", name="Traffic"))
     card.get_by_text("401", exact=True).wait_for()
     for name in ("requests a second", "latency", "failed requests", "failures by code"):
-        assert card.locator(f"[role=img][aria-label='flowers {name}'] svg").is_visible()
+        card.locator(f"[role=img][aria-label='flowers {name}'] svg").wait_for()
     with page.expect_download() as waiting:
         card.get_by_role("button", name="Download flowers latency as CSV").click()
     rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text())))
@@ -127,7 +127,7 @@ def test_a_good_version_takes_over_by_and_by(tab: Callable[..., Tab], garden: Ga
     recorder = Recorder(labelled=0.02)
     feed(garden, lane, recorder, lambda rollout: rollout.stage == 1)
     step.get_by_text("50%", exact=True).wait_for()
-    assert page.locator(f"[role=img][aria-label^='{lane} rollout'] svg").is_visible()
+    page.locator(f"[role=img][aria-label^='{lane} rollout'] svg").wait_for()
     row = table_of(page, "Decisions")[0]
     assert row[1:4] == ["guard", "advance", "50%"]
     assert look.fits()

@@ -20,6 +20,9 @@ from console.drifting import Drifting
 Open = Callable[..., Tab]
 Home = tuple[Yard, Drifting]
 
+#: Whether every chart there is has been drawn.
+_ARE_DRAWN = "[...document.querySelectorAll('.nicegui-echart')].every(each => each.querySelector('svg'))"
+
 
 def page_of(tab: Open, home: Home, path: str, size: str = "wide", **options: Any) -> tuple[Tab, Any]:
     look = tab(size, url=home[0].url, **options)
@@ -42,9 +45,9 @@ def test_everything_about_a_model_that_drifts(tab: Open, drifting: Home, size: s
     outputs = table_of(page, "Predictions and scores")
     assert [row[0] for row in outputs] == ["score", "prediction"]
     assert [row[0] for row in table_of(page, "Latency")] == ["decode", "queue", "predict", "encode", "total"]
-    assert page.get_by_text("Changed at").is_visible()
+    page.get_by_text("Changed at").wait_for()
     assert {row[0] for row in table_of(page, "Error budgets")} == {"success"}
-    assert page.locator(".nicegui-echart svg").count() == 7
+    expect(page.locator(".nicegui-echart svg")).to_have_count(7)
     page.wait_for_timeout(300)
     assert look.fits()
     look.look("monitoring")
@@ -123,7 +126,7 @@ def test_quality_by_labels_stands_beside_training(tab: Open, drifting: Home, siz
     # what is only expected is called that, and never accuracy
     note = page.locator(".y-note", has_text="Expected if the relationship is unchanged")
     assert "no accuracy" in note.inner_text() and "500 predictions" in note.inner_text()
-    assert page.get_by_text("Labels contradict what was expected").is_visible()
+    page.get_by_text("Labels contradict what was expected").wait_for()
     days = downloaded(page, "version 1 days")
     assert len(days) == 8 and float(days[-1]["accuracy"]) < float(days[0]["accuracy"])
     assert len(downloaded(page, "version 1 calibration")) == 10
@@ -183,6 +186,7 @@ def test_a_model_that_nobody_asked_says_how_to_begin(tab: Open, drifting: Home) 
 def test_newer_windows_are_shown_in_place(tab: Open, drifting: Home) -> None:
     _, page = page_of(tab, drifting, "/models/churn/monitoring?version=2&arm=canary")
     page.get_by_text("7,500", exact=True).first.wait_for()
+    page.wait_for_function(_ARE_DRAWN)
     page.evaluate("document.querySelectorAll('.nicegui-echart svg').forEach(each => { each.dataset.mine = 'there'; })")
     drifting[1].write(1, None, arm="canary", version="2")
     page.get_by_text("9,000", exact=True).first.wait_for()

@@ -18,7 +18,7 @@ def test_every_model_is_told_at_a_glance(tab: Callable[..., Tab], size: str, dar
     page = look.open("/")
     (row,) = table_of(page, "Models")
     assert row[:3] == ["flowers", "1", "401"]
-    assert page.get_by_text("Watched").is_visible()
+    page.get_by_text("Watched").wait_for()
     assert page.title() == "Overview – Modelyard"
     assert look.fits()
     look.look("overview")

@@ -36,7 +36,7 @@ def test_the_newest_come_first(tab: Open, drifting: Home, size: str, dark: bool)
     assert [row[0] for row in rows[:5]] == ["refused", "two.1", "two.0", "failed", "odd"]
     assert rows[4][2:6] == ["ok", "yes, at 0.637", "age:above", "shop"]
     assert len(rows) == 50
-    assert page.get_by_text("Only what this machine recorded").is_visible()
+    page.get_by_text("Only what this machine recorded").wait_for()
     assert look.fits()
     look.look("predictions")
 
@@ -131,7 +131,7 @@ def test_everything_about_one(tab: Open, drifting: Home, size: str, dark: bool) 
     look = tab(size, dark=dark, url=drifting[0].url)
     page = look.open("/predictions/odd")
     page.get_by_text("age is above every value of the reference").wait_for()
-    assert page.get_by_text("kept: a value was odd").is_visible()
+    page.get_by_text("kept: a value was odd").wait_for()
     inputs = {row[0]: row[1:] for row in table_of(page, "Inputs")}
     assert inputs["age"] == ["140", "as it was"]
     # what was not to be kept was not, and it is said so
@@ -142,8 +142,9 @@ def test_everything_about_one(tab: Open, drifting: Home, size: str, dark: bool) 
     stages = [line.split(",") for line in lines_of(page, "stages of odd")]
     assert [stage[0] for stage in stages[:4]] == ["decode", "queue", "predict", "encode"]
     assert float(stages[1][1]) == pytest.approx(float(stages[0][2]))  # each begins where the one before ended
-    assert page.get_by_text("Its label says: yes").is_visible() and page.get_by_text("Before, it said no").is_visible()
-    assert page.get_by_text("right", exact=True).is_visible()
+    page.get_by_text("Its label says: yes").wait_for()
+    page.get_by_text("Before, it said no").wait_for()
+    page.get_by_text("right", exact=True).wait_for()
     link = page.get_by_role("link", name="Try it with these inputs").get_attribute("href")
     assert link.endswith("/models/shop/try?like=odd")
     page.wait_for_timeout(300)
@@ -156,8 +157,8 @@ def test_what_was_refused_says_why_and_what_was_sent(tab: Open, yard: Yard) -> N
     look = tab()
     page = look.open(f"/predictions/{row['id']}")
     page.get_by_text("invalid_input", exact=True).wait_for()
-    assert page.locator("pre", has_text='{"petal_length": "long"}').is_visible()
-    assert page.get_by_text("There is no answer").is_visible()
+    page.locator("pre", has_text='{"petal_length": "long"}').wait_for()
+    page.get_by_text("There is no answer").wait_for()
     look.look("prediction-refused")
 
 

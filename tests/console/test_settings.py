@@ -18,7 +18,7 @@ def test_settings_and_where_they_come_from(tab: Callable[..., Tab], size: str, d
     rows = {row[0]: row for row in table_of(page, "Settings")}
     assert rows["home"][2] == "environment"
     assert rows["port"][1:3] == ["8080", "default"]
-    assert page.get_by_text("onnxruntime").is_visible()
+    page.get_by_text("onnxruntime").wait_for()
     assert look.fits()
     look.look("settings")
 

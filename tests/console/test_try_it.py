@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("playwright.sync_api", reason="a browser is driven")
+
+from playwright.sync_api import expect
+
 from console.conftest import Garden, Tab, table_of
 
 
@@ -34,8 +38,8 @@ def test_two_versions_answer_the_same_row(
     page = form_of(look, "/models/garden/try")
     assert page.get_by_label("colour").input_value() == "red"
     assert page.get_by_label("planted").input_value().startswith("2026-02-06T00:00")
-    assert page.get_by_text("a number, 3 to 9 in the reference").is_visible()
-    assert page.get_by_text("in the reference, may be empty").is_visible()
+    page.get_by_text("a number, 3 to 9 in the reference").wait_for()
+    page.get_by_text("in the reference, may be empty").wait_for()
     page.get_by_label("Compared with").click()
     page.get_by_role("option", name="2", exact=True).click()
     page.get_by_role("button", name="Predict").click()
@@ -43,8 +47,8 @@ def test_two_versions_answer_the_same_row(
     page.get_by_text("Version 2: prediction").wait_for()
     rows = table_of(page, "All outputs")
     assert rows[0] == ["prediction", "rose", "rose"]
-    assert page.get_by_text("the same answer").is_visible()
-    assert page.locator("[role=img][aria-label='garden probabilities']").is_visible()
+    page.get_by_text("the same answer").wait_for()
+    page.locator("[role=img][aria-label='garden probabilities']").wait_for()
     assert look.fits()
     look.look("try")
 
@@ -69,7 +73,7 @@ def test_faults_stand_at_their_fields(tab: Callable[..., Tab], garden: Garden) -
     page.get_by_text("expected a text, got null").wait_for()
     page.get_by_text("expected an ISO 8601 date or time, got null").wait_for()
     page.get_by_role("button", name="Example").click()
-    assert page.get_by_label("petals").input_value() == "6"
+    expect(page.get_by_label("petals")).to_have_value("6")
 
 
 def test_a_text_that_nobody_has_seen_may_be_sent(tab: Callable[..., Tab], garden: Garden) -> None:
