@@ -238,7 +238,7 @@ def test_a_route_is_set_changed_and_cleared_by_hand(tab: Callable[..., Tab], gar
     page.get_by_role("button", name="Clear the route").click()
     page.get_by_role("dialog").get_by_text("From now on version 1 answers every request.").wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Clear").click()
-    page.get_by_text("Version 1 answers every request.").wait_for()
+    page.get_by_text("Version 1 answers every request.", exact=True).wait_for()
     assert garden.registry.routes.present(lane) is None
 
 
