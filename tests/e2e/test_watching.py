@@ -17,13 +17,13 @@ import msgspec
 import pytest
 
 from commands import environment
-from modelyard.errors import RemoteFailed
 from modelyard.registry import Registry
 from modelyard.registry.leases import CONTROL
 from modelyard.watching import Watch
 from receivers import receiving, waited
 from registries import new_schema
 from traffic import Traffic
+from watches import may_be_cut_off, running
 
 
 def older(columns: dict[str, Any], _outputs: dict[str, Any]) -> None:
@@ -193,17 +193,8 @@ def test_while_the_registry_is_gone_nothing_is_decided_and_then_it_goes_on(
     made.clear()
     watch = Watch(Registry.open(url), loops=[Counting], holder="here")
     monkeypatch.setattr(watch.lease, "_free_seconds", 2.0)
-    beat, gone = watch.lease.beat, threading.Event()
-
-    def beat_if_there() -> bool:
-        if gone.is_set():
-            raise RemoteFailed("the registry does not answer")
-        return beat()
-
-    monkeypatch.setattr(watch.lease, "beat", beat_if_there)
-    thread = threading.Thread(target=watch.run)
-    thread.start()
-    try:
+    gone = may_be_cut_off(watch, monkeypatch)
+    with running(watch):
         assert waited(lambda: made and made[0].steps > 3)
         gone.set()
         assert waited(lambda: not watch.lease.term)
@@ -213,9 +204,6 @@ def test_while_the_registry_is_gone_nothing_is_decided_and_then_it_goes_on(
         assert len(made) == 1
         gone.clear()
         assert waited(lambda: len(made) == 2 and made[1].steps > 3)
-    finally:
-        watch.stop()
-        thread.join()
     told = capsys.readouterr().err
     assert told.count("the registry does not answer: nothing is decided") == 1
     assert told.count("the registry answers again") == 1

@@ -16,6 +16,7 @@ from modelyard.registry import Registry
 from modelyard.watching import Watch
 from receivers import waited
 from recordings import records
+from watches import may_be_cut_off, running
 
 __all__ = ["records"]
 
@@ -52,49 +53,41 @@ most: list[int] = []
 lock, go = threading.Lock(), threading.Event()
 
 
-def test_a_loop_that_outlasts_an_outage_is_never_at_work_beside_its_successor(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def quick(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """With one such loop, and a lease that is soon free."""
     monkeypatch.setattr("modelyard.watching.BEAT_SECONDS", 0.05)
     for each in (made, working, most):
         each.clear()
-    go.clear()
     watch = Watch(registry, loops=[Slow], holder="here")
     monkeypatch.setattr(watch.lease, "_free_seconds", 0.5)
-    beat, gone = watch.lease.beat, threading.Event()
+    return watch
 
-    def beat_if_there() -> bool:
-        if gone.is_set():
-            raise RemoteFailed("the registry does not answer")
-        return beat()
 
-    monkeypatch.setattr(watch.lease, "beat", beat_if_there)
-    thread = threading.Thread(target=watch.run)
-    thread.start()
-    try:
-        assert waited(lambda: bool(working))
-        gone.set()
-        assert waited(lambda: not watch._running)
-        gone.clear()
-        assert waited(lambda: len(made) == 2 and bool(watch.lease.term))
-        assert not threading.Event().wait(0.3)  # time for a second one, were there to be one
-        go.set()
-        assert waited(lambda: made[1].steps > 20)
-        assert (made[0].steps, max(most)) == (1, 1)
-    finally:
-        go.set()
-        watch.stop()
-        thread.join()
+def test_a_loop_that_outlasts_an_outage_is_never_at_work_beside_its_successor(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = quick(registry, monkeypatch)
+    go.clear()
+    gone = may_be_cut_off(watch, monkeypatch)
+    with running(watch):
+        try:
+            assert waited(lambda: bool(working))
+            gone.set()
+            assert waited(lambda: not watch._running)
+            gone.clear()
+            assert waited(lambda: len(made) == 2 and bool(watch.lease.term))
+            assert not threading.Event().wait(0.3)  # time for a second one, were there to be one
+            go.set()
+            assert waited(lambda: made[1].steps > 20)
+            assert (made[0].steps, max(most)) == (1, 1)
+        finally:
+            go.set()
 
 
 def test_a_beat_that_comes_late_ends_no_loop(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops that see that the lease may be another's by now wait; that it is not, nobody would tell them again."""
-    monkeypatch.setattr("modelyard.watching.BEAT_SECONDS", 0.05)
-    for each in (made, working, most):
-        each.clear()
+    watch = quick(registry, monkeypatch)
     go.set()
-    watch = Watch(registry, loops=[Slow], holder="here")
-    monkeypatch.setattr(watch.lease, "_free_seconds", 0.5)
     beat, slow = watch.lease.beat, threading.Event()
 
     def beat_in_the_end() -> bool:
@@ -103,9 +96,7 @@ def test_a_beat_that_comes_late_ends_no_loop(registry: Registry, monkeypatch: py
         return beat()
 
     monkeypatch.setattr(watch.lease, "beat", beat_in_the_end)
-    thread = threading.Thread(target=watch.run)
-    thread.start()
-    try:
+    with running(watch):
         assert waited(lambda: bool(made) and made[0].steps > 3)
         slow.set()
         assert waited(lambda: not watch.lease.term)
@@ -115,9 +106,6 @@ def test_a_beat_that_comes_late_ends_no_loop(registry: Registry, monkeypatch: py
         assert made[0].steps == steps
         slow.clear()
         assert waited(lambda: made[-1].steps > (steps if len(made) == 1 else 0) + 3)
-    finally:
-        watch.stop()
-        thread.join()
 
 
 def test_a_recorder_that_could_not_begin_begins_once_it_can(
@@ -136,9 +124,7 @@ def test_a_recorder_that_could_not_begin_begins_once_it_can(
 
     monkeypatch.setattr(Places, "source", with_room)
     watch = Watch(registry, places=places, loops=[], holder="here")
-    thread = threading.Thread(target=watch.run)
-    thread.start()
-    try:
+    with running(watch):
         told = ""
 
         def heard(text: str) -> bool:
@@ -150,9 +136,6 @@ def test_a_recorder_that_could_not_begin_begins_once_it_can(
         assert waited(lambda: heard("labels cannot be joined"))
         is_full = False
         assert waited(lambda: heard('"recording"'))
-    finally:
-        watch.stop()
-        thread.join()
     assert "another process" not in told
 
 
@@ -162,11 +145,8 @@ def test_a_folder_that_is_none_is_told_once_and_without_a_trace(
     monkeypatch.setattr("modelyard.watching._RECORDER_SECONDS", 0.02)
     (tmp_path / "file").touch()
     watch = Watch(registry, places=Places(tmp_path / "file"), loops=[], holder="here")
-    thread = threading.Thread(target=watch.run)
-    thread.start()
-    assert not threading.Event().wait(0.5)
-    watch.stop()
-    thread.join()
+    with running(watch):
+        assert not threading.Event().wait(0.5)
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "predictions are not recorded" in line)
     assert f"cannot use {tmp_path / 'file'}: File exists" in line
     assert "--records" in line and "Traceback" not in line
@@ -188,10 +168,8 @@ def test_a_recorder_that_fails_is_followed_by_another(
 
     monkeypatch.setattr(Reading, "turn", broken)
     watch = Watch(registry, places=Places(records), loops=[], holder="here")
-    thread = threading.Thread(target=watch.run)
-    thread.start()
     told = ""
-    try:
+    with running(watch):
 
         def heard(text: str, times: int) -> bool:
             nonlocal told
@@ -203,7 +181,4 @@ def test_a_recorder_that_fails_is_followed_by_another(
         before = told.count('"recording"')
         assert waited(lambda: heard('"recording"', before + 1))
         assert waited(lambda: Places(records).recorder() is not None)
-    finally:
-        watch.stop()
-        thread.join()
     assert "another process" not in told
